@@ -1,4 +1,4 @@
-"""In which module another process finds an app."""
+"""Tests that the module is found from which another process can import an app."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ WORDS = set(re.findall(r"[a-z_]+", PICTURE))
 
 def test_it_names_every_package_and_every_module():
     package = ROOT / "asyncq"
-    # What lies in these is shown by one line for the whole.
+    # The page shows each of these packages as a whole, without its modules.
     whole = {"embedded", "failures", "serializers", "system", "lua", "bench"}
     missing = []
     for path in sorted(package.rglob("*.py")):

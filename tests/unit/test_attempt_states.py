@@ -1,4 +1,6 @@
-"""The states of an attempt: what may follow what, and who wins when a thread and a revocation meet."""
+"""The states of an attempt: which state may follow which, and what happens when a thread and a revocation
+meet.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ def test_a_move_from_another_state_changes_nothing(state):
 
 
 def test_a_body_in_a_thread_either_begins_or_was_cancelled_before():
-    """Whichever comes first decides."""
+    """The thread that begins the body and the revocation exclude each other: the first one decides."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -1,4 +1,4 @@
-"""Background tasks of a worker: no error ends them, and the log says what went wrong."""
+"""Background tasks of a worker: no error ends them, and the log shows each error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def records(monkeypatch) -> list[logging.LogRecord]:
 
 
 class Loop:
-    """A background task whose turns raise what they are told to; it runs until there is no more of it."""
+    """A background task. Each turn raises the next of the given errors; it runs until there is none left."""
 
     def __init__(self, *turns: Exception | None) -> None:
         self._turns = deque(turns)
@@ -42,7 +42,7 @@ class Loop:
             raise error
 
     async def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Runs it to its last turn without really pausing."""
+        """Runs the task to its last turn. Its pauses take no time."""
 
         def pause(attempt: int) -> float:
             self.pauses.append(attempt)

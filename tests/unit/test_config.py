@@ -1,4 +1,6 @@
-"""Settings: where a value comes from, which values fit, and what is said about one that does not."""
+"""Settings: where a value comes from, which values are accepted, and what the error about
+another value says.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from asyncq.config import Settings, load, name, seconds, size
 
 @pytest.fixture
 def project(tmp_path: Path):
-    """Writes the pyproject.toml of a project and gives its folder."""
+    """Writes the pyproject.toml of a project, and returns its folder."""
 
     def write(text: str) -> Path:
         (tmp_path / "pyproject.toml").write_text(text)
@@ -106,7 +108,7 @@ NUMBERS = [field.name for field in dataclasses.fields(Settings) if field.name no
 
 
 def refusals(tmp_path, option: str, values: list[object]) -> None:
-    """Each value is refused, by a sentence that names the option and the value."""
+    """Each value is refused with a sentence that names the option and the value."""
     for value in values:
         with pytest.raises(ValueError, match=rf"^AsyncQ\({option}=...\): .") as caught:
             load({option: value}, project_root=tmp_path, environ={})
@@ -235,7 +237,7 @@ def test_what_is_no_name_is_refused(bad):
 
 @pytest.fixture
 def warnings(caplog, monkeypatch):
-    """What this process warns of from here on, as if it had just begun."""
+    """The warnings of this process from now on, as if it had just started."""
     monkeypatch.setattr(config, "_warned_of", set())
     return lambda: [record.getMessage() for record in caplog.records if record.name == "asyncq"]
 

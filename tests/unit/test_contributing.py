@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md names files, commands and links that are there."""
+"""CONTRIBUTING.md names only files, commands and links that exist."""
 
 from __future__ import annotations
 

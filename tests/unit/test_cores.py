@@ -1,4 +1,4 @@
-"""The number of cores is what the process may use, not what the machine has."""
+"""The number of cores is the number that the process may use, not the number that the machine has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MACHINE = 64
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    """A machine of many cores, on all of which the process may run."""
+    """A machine with many cores. The process may run on all of them."""
     monkeypatch.setattr(os, "cpu_count", lambda: MACHINE)
     monkeypatch.setattr(os, "process_cpu_count", lambda: MACHINE, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(MACHINE)), raising=False)
@@ -29,7 +29,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def root(tmp_path: Path):
-    """Writes files as the kernel has them and gives their root."""
+    """Writes files as the kernel has them, and returns their root."""
 
     def write(files: dict[str, str]) -> Path:
         for name, text in files.items():
@@ -65,7 +65,7 @@ V1_LINE = "4:memory:/pod\n3:cpu,cpuacct:/pod/app\n"
             },
             3,
         ),
-        # The group's path is the host's, and what the container sees is its own group.
+        # The path of the group is the path on the host. The container sees only its own group.
         ({"proc/self/cgroup": "0::/docker/abc\n", V2 + "cpu.max": "400000 100000\n"}, 4),
         (
             {

@@ -1,4 +1,4 @@
-"""Damaged data is said once per kind and minute, with how much was left out."""
+"""Damaged data is logged once per kind and minute. The next record says how many were left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples in docstrings that look like a session at the prompt do what they show."""
+"""Examples in docstrings that look like a Python session (`>>>`) give the results that they show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(asyncq.__file__).parent
 
 
 def with_examples() -> list[str]:
-    """The modules that have some."""
+    """Returns the modules that have such examples."""
     files = [path for path in ROOT.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8")]
     return sorted(".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in files)
 

@@ -1,4 +1,6 @@
-"""`task.apply`: the call runs here and now; what production would refuse is refused; no server anywhere."""
+"""`task.apply` runs a call at once in this process, without a server,
+and refuses what a worker would refuse.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ from asyncq import (
 
 @pytest.fixture
 def app():
-    return AsyncQ("redis://127.0.0.1:1/0")  # nobody listens there, and nobody need
+    return AsyncQ("redis://127.0.0.1:1/0")  # no server listens there, and none is needed
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""The error table: what each error reply means, and that every command is sent as the table says.
+"""The error table: what each error reply means, and that commands are sent again as the table says.
 
-The server is a socket of the test's own that answers what it is told to: no real one can be made to say most
-of this on demand.
+The server is a socket of the test, which answers with given replies. A real server cannot be made to send
+most of them.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ def test_a_code_is_a_whole_word(known, tail):
         assert ServerError(code + tail).action is action
 
 
-# -- what is done about it ---------------------------------------------------------------------------
+# -- what Commands does then ---------------------------------------------------------------------------
 
 
 class Liar:
-    """Answers scripts with the replies it was given, one after the other, then with OK."""
+    """Answers scripts with the given replies, one after the other, and then with OK."""
 
     def __init__(self, replies: list[str], load_reply: str = "") -> None:
         self.replies = list(replies)
@@ -117,7 +117,7 @@ class Liar:
                 while (command := parser.gets()) is not False:
                     writer.write(self.answer(tuple(command)))
         except ConnectionError:
-            """The client hung up while it was answered, as it may at any moment."""
+            """The client closed its connection during the reply, as it may at any moment."""
         finally:
             writer.close()
 
@@ -161,7 +161,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_pauses():
-    """What is sent is under test here, not how long it takes."""
+    """The tests check which commands are sent, so pauses take no time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands_module, "pause", lambda _attempt: 0.001)
         yield
@@ -204,7 +204,8 @@ def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, cap
         liar = Liar([code] * 3)
         async with lying(directory, liar) as commands:
             assert await forget(commands, timeout=FOREVER) == b"answered"
-        # With another password it takes another handshake; rights are asked at each command.
+        # A new password needs a new connection. Rights are checked at each command, so a new right needs
+        # none.
         assert liar.connections == (1 if code == "NOPERM" else 4)
 
     asyncio.run(play())
@@ -218,7 +219,7 @@ def test_an_error_that_never_passes_ends_with_the_operation_timeout(directory):
             begun = Stopwatch()
             with pytest.raises(BrokerUnavailable, match="LOADING"):
                 await forget(commands)
-            # It gives up when the next try would come too late, so as early as one pause before.
+            # It gives up when the next try would come too late: up to one pause before its time is over.
             assert 0.1 < begun.took < 0.55
 
     asyncio.run(play())

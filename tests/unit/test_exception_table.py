@@ -13,7 +13,9 @@ from asyncq.failures import decode, encode
 
 @pytest.fixture(scope="module")
 def table():
-    """The rows. The import takes two seconds, which each process that collects the tests would pay."""
+    """Returns the rows. Imports them late: the import takes two seconds, in each process that collects the
+    tests.
+    """
     from helpers.exception_table import TABLE
 
     return TABLE

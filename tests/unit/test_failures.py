@@ -447,7 +447,7 @@ def test_the_traceback_begins_below_the_frames_of_asyncq():
         names["run"](lambda: names["run"](body))
     exc = caught.value.with_traceback(caught.value.__traceback__.tb_next)
     text = decode(encode(exc)).traceback
-    assert text.count("runner.py") == 1  # the first frame is gone, the one below the user's own stays
+    assert text.count("runner.py") == 1  # the frame above the user's own is left out, the one below stays
     assert "in body" in text
     assert "hidden value" not in text.replace('secret = "hidden value"', "")
     assert text.endswith("ValueError: 12\n")
@@ -602,7 +602,7 @@ def test_a_group_whose_constructor_takes_other_arguments_keeps_its_class():
     assert (group.message, repr(group.exceptions[0])) == ("several failed", "ValueError(1)")
 
 
-# -- lone surrogates: no UTF-8 form, and often what the failure is about --
+# -- lone surrogates: they have no UTF-8 form, and are often the cause of the failure --
 
 BROKEN = "a\ud800b"
 

@@ -1,4 +1,4 @@
-"""An exception arrives with the attributes it had, and without code of its class but for making it."""
+"""An exception arrives with its attributes. No code of its class runs except what makes it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Counting(Exception):
 
 
 class Guarded(Exception):
-    """Nothing of this may run but `__init__`, `__new__` and `__str__`."""
+    """A class of which only `__init__`, `__new__` and `__str__` may run."""
 
     def __init__(self, level=0):
         super().__init__()
@@ -125,7 +125,7 @@ class WrongStr(Exception):
 
 
 class MissesIt(Exception):
-    """Its text needs what cannot travel."""
+    """Its text needs an attribute that cannot travel."""
 
     def __init__(self, thing):
         super().__init__()

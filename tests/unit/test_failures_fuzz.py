@@ -1,4 +1,4 @@
-"""Whatever a class of exceptions does, one of it arrives equal, or as a RemoteError that keeps it."""
+"""Whatever an exception class does, its exception arrives equal, or as a RemoteError with its data."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ NAMES = st.sampled_from(
 
 @st.composite
 def exceptions(draw):
-    """An exception of a class that is made for it, and is to be found in this module, or is not."""
+    """Draws an exception and a class for it. The class can be found in this module, or cannot."""
     methods = draw(st.lists(st.sampled_from(sorted(METHODS)), unique=True, max_size=4))
     names = {name: draw(st.sampled_from(METHODS[name])) for name in methods}
     if draw(st.booleans()):
@@ -152,12 +152,12 @@ def exceptions(draw):
         exc = raw.solid_base(cls).__new__(cls)
         args = tuple(draw(st.lists(VALUES, max_size=3)))
         raw.set_args(exc, args)
-        with contextlib.suppress(BaseException):  # many do not take them
+        with contextlib.suppress(BaseException):  # many classes do not take these arguments
             names.get("__init__", _nothing)(exc, *args)
     for name, value in draw(st.dictionaries(NAMES, VALUES, max_size=4)).items():
         raw.dict_of(exc)[name] = value
     attributes.set_all(exc, {"slot": draw(VALUES)} if draw(st.booleans()) else {})
-    return lambda: exc  # hypothesis would compare it, and print it
+    return lambda: exc  # a function, because hypothesis would compare and print the exception itself
 
 
 def plain_attributes(exc):
@@ -169,7 +169,7 @@ def plain_attributes(exc):
 
 
 def demand(holds, what):
-    """Asserts without showing the exception: its repr may raise anything."""
+    """Asserts without showing the exception, because its repr may raise anything."""
     if not holds:
         raise AssertionError(what)
 
@@ -212,7 +212,8 @@ def test_any_exception_arrives_equal_or_as_a_remote_error(make, is_here):
         arrived = decode(data).rebuild()
         check(exc, arrived)
         again = decode(encode(arrived)).rebuild()
-        # The repr of a set has another order each time, and another message makes a RemoteError.
+        # The repr of a set has another order each time. An exception with another message arrives as a
+        # RemoteError.
         if not plain.has_set(raw.args_of(arrived)):
             demand(type(again) is type(arrived), f"{type(arrived)} is {type(again)} after two jobs")
         assert decode(data).formatted()

@@ -1,4 +1,4 @@
-"""Who is dead: a worker session that has not beaten for a whole lease of the observers' own clocks."""
+"""When a worker session is dead: it sent no heartbeat for a whole lease of the observers' own clocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ LEASE = 3.0
 
 
 def look(number: int, at: int = 0, **ages: float) -> Observation:
-    """A look, and what another observer left behind at look `at`: `l5=1.5` is number 5, 1.5 s ago."""
+    """Makes an observation, and the ages that another observer stored at observation `at`: `l5=1.5` is number 5,
+    1.5 s before.
+    """
     return Observation(number, {}, [], [ObservationAge(int(name[1:]), age) for name, age in ages.items()], at)
 
 
@@ -58,7 +60,7 @@ def test_nobody_is_called_dead_who_has_beaten_within_a_lease(steps):
         if seen.add(look(number), now):
             assert all(now - beats[name][1] >= LEASE for name in silent)
         if more <= 0:
-            beats = {}  # the server has lost what it knew
+            beats = {}  # the server has lost its data
         beats[beating] = (number, now)
 
 
@@ -90,8 +92,8 @@ def test_it_does_not_go_on_over_a_gap_or_where_a_clock_was_set_back_or_from_what
 
 
 def test_observers_that_are_replaced_all_the_time_see_a_death_together():
-    """Each looks twice, a second apart. The second between two observers counts for nothing: no clock of
-    theirs has measured it.
+    """Each observer looks twice, a second apart. The second between two observers does not count, because no
+    observer's clock has measured it.
     """
     passed, found = look(0), None
     for turn in range(6):

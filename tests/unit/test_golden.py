@@ -1,7 +1,7 @@
-"""The bytes on the wire: what is stored in queues must stay readable.
+"""The bytes on the wire: a new version must be able to read what an older one has stored.
 
-`python tests/unit/test_golden.py` writes the files anew. A file that changes needs a new schema in `wire`,
-unless it only grew.
+`python tests/unit/test_golden.py` writes the files again. If a file changes, `wire` needs a new schema,
+unless the file only grew.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""How annotations of tasks are resolved, and what is said of those that cannot be."""
+"""How annotations of tasks are resolved, and which error names an annotation that cannot be resolved."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_a_call_is_the_same_however_it_is_spelled(one, other):
 
 def test_a_set_is_hashed_without_its_order():
     names = [f"name{n}" for n in range(8)]
-    # Two processes may walk one set in different orders; so do two sets that were filled differently here.
+    # Two processes may iterate over a set in different orders. Here, sets that were filled differently do so.
     orders = [[*names], [*reversed(names)]]
     bodies = [packb([[[SET.ext, *order]], {}]) for order in orders]
     assert bodies[0] != bodies[1]

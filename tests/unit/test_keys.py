@@ -1,4 +1,4 @@
-"""Key names: one hash tag for a shard, and no two keys alike."""
+"""Key names: all keys of a shard have one hash tag, and no two keys have the same name."""
 
 from __future__ import annotations
 

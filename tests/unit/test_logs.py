@@ -1,4 +1,6 @@
-"""How records look: nothing that a task says can pose as another record, and JSON is one object a line."""
+"""The format of log records: no text of a task can look like another record,
+and JSON has one object a line.
+"""
 
 from __future__ import annotations
 

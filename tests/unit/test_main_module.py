@@ -1,4 +1,6 @@
-"""What the script of a process is called elsewhere: in the names of tasks, exceptions and retry policies."""
+"""The name that other processes use for the script of a process: in names of tasks,
+exceptions and policies.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def module_of(name: str, file: str | None = FILE) -> types.ModuleType:
 
 @pytest.fixture(params=["__main__", MAIN_AGAIN, "__mp_main__"])
 def script(request, monkeypatch):
-    """The module of a script, under each name that Python or asyncq runs it by."""
+    """The module of a script, under each name by which Python or asyncq runs it."""
     module = module_of(request.param)
     monkeypatch.setitem(sys.modules, "__main__", module)
     monkeypatch.setitem(sys.modules, request.param, module)

@@ -1,4 +1,4 @@
-"""Options of tasks and calls: signatures, docstrings, flags and messages are those of the one table."""
+"""Options of tasks and calls: signatures, docstrings, flags and messages agree with the one table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VALUES = {
     "rate_limit": "5/s",
     "concurrency": 2,
 }
-"""One value of each option but the callbacks; none is the default."""
+"""One value for each option except the callbacks. No value is the default."""
 
 WRONG = {
     "name": 5,
@@ -51,7 +51,7 @@ WRONG = {
     "key": "",
     "headers": [1],
     "result_ttl": -1,
-    "expires": datetime(2030, 1, 1),  # noqa: DTZ001  that it has no zone is what is wrong
+    "expires": datetime(2030, 1, 1),  # noqa: DTZ001  it must be refused, because it has no time zone
     "wait": "soon",
     "countdown": True,
     "eta": -1,
@@ -82,7 +82,7 @@ def add(app):
 
 
 def parameters_of(function) -> dict[str, inspect.Parameter]:
-    """The parameters that are options: those that can be given by name only."""
+    """Returns the parameters that are options: those that can be given only by name."""
     return {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
@@ -98,7 +98,7 @@ def signatures_of_task():
 
 
 def entries_of(function) -> dict[str, str]:
-    """What the docstring says of each argument."""
+    """Returns the text of the docstring for each argument."""
     [section] = re.findall(r"^Args:\n((?: {4}.*\n)+)", inspect.getdoc(function), re.MULTILINE)
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
@@ -111,7 +111,7 @@ def test_what_a_task_takes_is_in_the_table_with_its_type_and_default():
         assert {name: parameter.default for name, parameter in found.items()} == {
             name: TABLE[name].default for name in OF_TASK
         }
-        # A moment that a date names would be the same for all calls of the task, so those are seconds.
+        # A date would be the same moment for all calls of the task, so a task takes only seconds.
         assert {name: parameter.annotation for name, parameter in found.items()} == {
             name: TYPES[name].replace(" | datetime", "") for name in OF_TASK
         }
@@ -121,7 +121,7 @@ def test_what_a_call_takes_is_in_the_table_with_its_type_and_none_is_given_by_de
     found = parameters_of(Task.options)
     assert set(found) == OF_CALL
     assert {parameter.default for parameter in found.values()} == {None}
-    # The table stands below workflows and knows them by their methods.
+    # The table may not import workflows, so it knows them by their methods.
     assert {
         name: parameter.annotation.replace("Workflow[Any]", "Callback").removesuffix(" | None")
         for name, parameter in found.items()
@@ -137,7 +137,7 @@ def test_docstrings_say_of_each_option_what_the_table_says():
 
 def test_flags_of_the_command_line_say_what_the_table_says():
     call = typer.main.get_command(cli).commands["call"]
-    # Its --timeout is how long the command waits, and no option of the call.
+    # The command's --timeout says how long the command waits. It is not an option of the call.
     flags = {
         param.name: param
         for param in call.params
@@ -152,7 +152,8 @@ def test_flags_of_the_command_line_say_what_the_table_says():
 def test_each_option_is_for_a_field_of_a_job_that_there_is():
     known = {field.name for field in fields(wire.Job)}
     assert {option.job for option in TABLE.values()} - {""} <= known
-    # What few jobs have comes from an option, from the call's place in a workflow, or from the job around it.
+    # A rare field comes from an option, from the call's position in a workflow, or from the job that makes
+    # the call.
     of_others = {"parent_id", "root_id", "ancestors", "value_template", "dependents"}
     assert {extra.field for extra in wire.EXTRAS} - {option.job for option in TABLE.values()} == of_others
 
@@ -232,7 +233,7 @@ def test_a_job_expires_at_the_earlier_of_its_two_ends_in_whatever_order_they_are
 
 
 def test_seconds_from_now_count_from_the_time_that_the_job_has():
-    """The clock may go on by a millisecond between the two."""
+    """The clock may advance by a millisecond between the two times."""
     assert job_of(Options(eta=0)).wait is None
     job = job_of(Options(eta=2, expires=30, deadline=40))
     assert (job.wait, job.expires - job.enqueued, job.deadline - job.enqueued) == (2000, 30_000, 40_000)

@@ -1,4 +1,4 @@
-"""The page that describes the protocol names what there is in the code, and its examples can be read."""
+"""The page of the protocol agrees with the code, and its examples can be decoded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMESPACE = "ns"
 
 
 def section(title: str) -> str:
-    """What stands under a heading, up to the next one of its depth or above."""
+    """Returns the text under a heading, up to the next heading of the same or a higher level."""
     heading = re.search(rf"^(#+) {re.escape(title)}$", PAGE, re.MULTILINE)
     assert heading is not None, f"there is no section {title!r}"
     rest = PAGE[heading.end() :]
@@ -34,7 +34,7 @@ def section(title: str) -> str:
 
 
 def column(text: str, number: int) -> list[str]:
-    """A column of the tables in a text, from 0, without heads."""
+    """Returns a column of the tables in a text, without heads. The first column is 0."""
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
     return [row[number].strip() for row in rows if not set(row[0]) <= {"-", " "}]
 

@@ -1,4 +1,4 @@
-"""Limits of tasks: what may be said, and that the rule by which jobs are let start keeps to its rate."""
+"""Limits of tasks: which values are accepted, and that the rule by which jobs start keeps the rate."""
 
 from __future__ import annotations
 

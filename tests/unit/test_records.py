@@ -1,4 +1,4 @@
-"""Records, taken apart and put together."""
+"""Records of jobs are parsed and formatted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whose function a task is: which function may take the name of another, and what kind of task it makes."""
+"""Registration: which function may replace another one of the same name,
+and which kind of task it becomes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def logged(function):
 
 
 def nameless(function):
-    """A decorator without it: all functions get one name."""
+    """A decorator without `functools.wraps`: all functions get one name."""
 
     def wrapper(*args, **kwargs):
         return function(*args, **kwargs)
@@ -157,7 +159,7 @@ def test_callables_without_code_are_distinguished(app):
 
 
 class Notebook:
-    """Runs cells as IPython does: in one namespace without a file, each compiled anew."""
+    """Runs cells as IPython does: in one namespace without a file. Each cell is compiled separately."""
 
     def __init__(self, app):
         self.names = {"__name__": "__main__", "app": app}
@@ -224,7 +226,7 @@ def module(tmp_path, monkeypatch, app):
         known = sys.modules.get("reloaded_tasks")
         return importlib.import_module("reloaded_tasks") if known is None else importlib.reload(known)
 
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions of one second and size
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # both versions have the same time and size
     yield write
     sys.modules.pop("reloaded_tasks", None)
 
@@ -354,7 +356,7 @@ def test_the_annotations_of_a_partial_and_of_an_object_are_those_of_their_functi
         assert task.returns.loads(task.returns.dumps((1, 2))) == (1, 2)
 
 
-# -- coroutines that plain functions hand on, without a worker --
+# -- coroutines that plain functions return, without a worker --
 
 
 @pytest.mark.parametrize(
@@ -401,7 +403,7 @@ def test_a_generator_that_a_plain_function_returns_is_refused_with_what_to_do(ap
         app.task(function).apply(throw=True)
 
 
-# -- unions whose arms nobody can tell apart --
+# -- unions whose members cannot be told apart --
 
 T = TypeVar("T")
 
@@ -471,7 +473,7 @@ def test_an_arm_is_distinguished_from_the_classes_of_types_where_these_may_be():
         TypeError, match=r"\.Email and .*\.Email, which types= of the app lists, are both called"
     ):
         task.resolve()
-    app.task(name="one")(annotated("x", Email)).resolve()  # an instance of Other is none of Email
+    app.task(name="one")(annotated("x", Email)).resolve()  # an instance of Other is not one of Email
 
 
 def test_the_items_of_a_stream_are_resolved_too(app):

@@ -1,4 +1,6 @@
-"""What stands in for an exception that cannot be made again keeps it, and is caught as the nearest class."""
+"""A RemoteError replaces an exception that cannot be made again. It keeps its data, and is caught as the
+nearest known class.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ class Shop(Exception):
 
 
 class SoldOut(Shop, code=1):
-    """Of no use without its arguments."""
+    """An exception that cannot be made without its arguments."""
 
     @property
     def where(self):
@@ -63,7 +65,7 @@ class Slots(OSError):
 
 
 class Names(Exception):
-    """Has attributes of the same names as those of a RemoteError."""
+    """An exception whose attributes have the names of those of a RemoteError."""
 
     type_name = traceback = attributes = args = _origin = property(lambda _: "of the class")
 
@@ -82,7 +84,7 @@ class EndOfItems(StopIteration):
 
 
 def failure(*names, **fields):
-    """A failure of a class that is nowhere, derived from those named."""
+    """Returns a failure of a class that cannot be found, derived from the named classes."""
     bases = tuple((cls.__module__, cls.__qualname__) for cls in names)
     given = {"message": "no lamp", "args": ("lamp", 2), "traceback": "where", "bases": bases} | fields
     return Failure(module="shop.errors", qualname="Gone", **given)

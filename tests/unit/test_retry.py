@@ -1,4 +1,4 @@
-"""What becomes of a failure: the pure function that decides, over all policies."""
+"""The pure function that decides what becomes of a failure, tested over all policies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 from asyncq import DecodeError, Retry, RetryLater
 from asyncq.execution.retry import DEFAULT, delay, from_wire
 
-# Each draw is pure arithmetic, but a machine that is shared stalls now and then.
+# Each example is pure arithmetic, but a shared machine may stall now and then, so there is no deadline.
 unhurried = settings(deadline=None)
 
 durations = st.floats(0, 1e6, allow_nan=False)

@@ -1,4 +1,6 @@
-"""What a user must be allowed: the code asks for what the docs give, and a complaint says what mends it."""
+"""The rights of the server's user: the code checks the rights that the docs grant, and an error says what to
+add.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ KEYS = Keys("shop")
 STREAMS = (KEYS.stream("default"), KEYS.stream("default!"))
 WORKER = rights.of_worker(KEYS, STREAMS)
 USED_TO_ASK = {"evalsha", "script|load"}
-"""Who lacks one of these cannot be asked, and is refused by the server itself."""
+"""The check itself needs these rights. The server refuses a user who lacks one."""
 DEAD_LETTERS = {"xrevrange"}
 
 

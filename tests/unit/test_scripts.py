@@ -1,4 +1,4 @@
-"""The loader of the scripts: their headers are their contract."""
+"""The loader of the Lua scripts: a script's header is its contract."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_every_script_says_what_it_does_and_uses_every_argument_it_names(name):
     body = _texts()[f"{name}.lua"]
     assert body.startswith("-- "), "the first line says what it does"
     naming = re.compile(r"\s*--|local \w+ = (?:KEYS|ARGV)\[")
-    # With the shared functions that it calls: some need no more than to be called.
+    # With the shared functions that it calls: some scripts only call them.
     code = "\n".join(line for line in script.source.splitlines() if not naming.match(line))
     for argument in (*script.keys, *script.arguments):
         assert re.search(rf"\b{argument}\b", code), f"{name}.lua does not use {argument}"

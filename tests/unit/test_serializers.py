@@ -1,4 +1,4 @@
-"""What travels, what does not, and what the error says."""
+"""Which values can be encoded, which cannot, and what the error says."""
 
 import collections
 import enum
@@ -107,7 +107,7 @@ class Pair(NamedTuple):
     right: int = 0
 
 
-Plain = collections.namedtuple("Plain", ["a", "b"])  # noqa: PYI024  the untyped kind is what is tested
+Plain = collections.namedtuple("Plain", ["a", "b"])  # noqa: PYI024  the test is about the untyped kind
 
 
 class Order(TypedDict, total=False):
@@ -195,7 +195,7 @@ TYPED = [
 
 
 def received(value):
-    """Its repr, the same in every process: that of a set follows the hashes, which are random."""
+    """Returns a repr that is the same in every process. The repr of a set depends on random hashes."""
     return str(sorted(map(repr, value))) if isinstance(value, set | frozenset) else repr(value)
 
 
@@ -297,7 +297,7 @@ def test_every_parameter_is_converted_by_its_own_annotation():
 
 
 def test_an_annotation_that_is_no_type_takes_none_of_the_others_with_it():
-    def task(a: "the first one", b: "Point", c: "1 / 0"): ...  # noqa: F722  that is the point
+    def task(a: "the first one", b: "Point", c: "1 / 0"): ...  # noqa: F722  these are no types
 
     codec = ArgumentCodec(task)
     assert codec.loads(codec.dumps((1, Point(2), 3), {}))[0] == [1, Point(2), 3]
@@ -510,7 +510,7 @@ def test_many_small_containers_are_not_taken_for_deep_ones():
 
 
 def test_deep_messages_are_read_on_a_thread_with_a_small_stack():
-    # A layout in which unpackb calls itself ends here with a segmentation fault.
+    # If unpackb called itself for each level, this would end with a segmentation fault.
     value, read = deep(MAX_DEPTH, lambda inner: (inner,)), []
     before = threading.stack_size(256 * 1024)
     try:
@@ -554,7 +554,7 @@ FOREIGN_ZONES = [
     (pytz.timezone("Europe/Berlin").localize(DOUBTFUL, is_dst=True), BERLIN),
     (pytz.timezone("Europe/Berlin").localize(DOUBTFUL, is_dst=False), BERLIN),
     (pytz.timezone("Etc/GMT+5").localize(SUMMER), ZoneInfo("Etc/GMT+5")),
-    # What many write by mistake: the mean local time of the nineteenth century. The moment is kept.
+    # A common mistake: the zone is then the mean local time of the nineteenth century. The moment is kept.
     (datetime(2026, 7, 1, tzinfo=pytz.timezone("Europe/Berlin")), timezone(timedelta(minutes=53))),
     (datetime(2026, 7, 1, tzinfo=dateutil.tz.tzutc()), UTC),
     (datetime(2026, 7, 1, tzinfo=dateutil.tz.tzoffset("X", 3600)), timezone(timedelta(hours=1))),

@@ -1,4 +1,4 @@
-"""Instances: they arrive as what they were, whatever annotations the two sides have."""
+"""Instances arrive with their class and state, whatever annotations the two sides have."""
 
 import dataclasses
 import enum
@@ -83,7 +83,7 @@ class Step(enum.Enum):
 
 
 def counted(patched, owner, name):
-    """Lists with what arguments a function is called from now on."""
+    """Returns a list to which the arguments of each later call of a function are added."""
     calls, call = [], getattr(owner, name)
 
     def counting(*args):
@@ -95,7 +95,7 @@ def counted(patched, owner, name):
 
 
 def moved(value, writer, reader):
-    """The value, written under one annotation and read under another."""
+    """Encodes a value by one annotation, decodes it by another, and returns the result."""
     return ValueCodec(reader).loads(ValueCodec(writer).dumps(value))
 
 
@@ -473,7 +473,7 @@ def test_a_writer_cannot_forge_what_a_computed_field_is_made_of():
     [container_tag, tag, print_, fields, _] = unpacked(ValueCodec(Computed).dumps(Computed(1)))
     for others in ({"_n": "forged"}, {}):
         read = ValueCodec(Computed).loads(packb([container_tag, tag, print_, fields, {"d": others}]))
-        assert read.n == 4  # the setter was asked
+        assert read.n == 4  # the setter has run
 
 
 def test_plain_data_that_hides_a_method_is_refused_and_not_left_out(monkeypatch):
@@ -665,7 +665,7 @@ def test_fields_are_as_lenient_as_type_checkers_are():
         d: date = date.min
         e: Sequence[int] = ()
         f: Any = None
-        g: "Missing" = None  # noqa: F821  that is the point
+        g: "Missing" = None  # noqa: F821  the test needs an unknown name
         h: int = "auto"
 
     arrives(Loose(1, True, None, datetime(2026, 1, 1, tzinfo=UTC), [1], {"x"}, (1,)), Loose)
@@ -1123,7 +1123,7 @@ def test_a_generic_model_may_name_itself(annotation, value):
 
 
 def test_the_fingerprint_of_a_generic_model_that_names_itself_is_the_same_in_each_process():
-    # What pydantic leaves in its fields holds the address of the class.
+    # The fields of pydantic hold text with the address of the class.
     assert print_of(Twig[int]).hex() == TWIG_PRINT
 
 
@@ -1293,7 +1293,7 @@ def test_an_error_of_the_reader_names_the_place():
     mails = [holder(field=1)]
     with pytest.raises(DecodeError, match=r"^args\[1\]\[0\]\.field: a value of type int arrived") as found:
         ArgumentCodec(new).loads(ArgumentCodec(old).dumps((1, mails), {}))
-    assert found.value.__cause__ is None  # one traceback, however deep the place
+    assert found.value.__cause__ is None  # one traceback, however deep the value is
     body = ArgumentCodec(old).dumps((1, []), {"by": {"k": ({"to": "a"}, {"of": "a"})}})
     with pytest.raises(DecodeError, match=r"^kwargs\['by'\]\['k'\]\[1\]: the fields received do not"):
         ArgumentCodec(new).loads(body)

@@ -1,4 +1,6 @@
-"""Random classes and annotations on both sides: values arrive equal, or the writer is told why not."""
+"""Random classes and annotations on both sides: values arrive equal, or the writer gets an error that says
+why.
+"""
 
 import dataclasses
 import enum
@@ -87,7 +89,8 @@ PLAIN = [
 ]
 HASHED = {int, str, bool, date, UUID, Color, Level, Word, Path}
 plain = st.sampled_from(PLAIN)
-# Chosen, and not filtered: most types have no hash, and hypothesis gives up when it has thrown fifty away.
+# Hashable types are drawn, not filtered: most types have no hash, and hypothesis gives up after fifty
+# rejections.
 hashed = st.sampled_from([one for one in PLAIN if one[0] in HASHED])
 numbers = iter(range(10**9))
 
@@ -154,7 +157,7 @@ def model_types(draw, inner):
     )
     if config.get("extra") == "allow":
         values["other"] = st.integers()
-    # Some fields are left out, so that not all were set.
+    # Some fields are left out, so that not all fields are set.
     optional = {
         name: of for name, of in values.items() if fields.get(name, (0, pydantic.Field()))[1].default_factory
     }
@@ -168,12 +171,12 @@ def _same(value):
 
 
 def _seen(self):
-    object.__setattr__(self, "_ran", True)  # a validator that ran on the way would be seen
+    object.__setattr__(self, "_ran", True)  # shows if a validator runs on the way
     return self
 
 
 def _state(cls, given):
-    """A model without validation: what is tried is the way, not pydantic."""
+    """A model made without validation: the test is about the codec, not about pydantic."""
     by_name = {
         next((name for name, one in cls.model_fields.items() if one.alias == key), key): of
         for key, of in given.items()
@@ -216,7 +219,7 @@ named = st.one_of(
 
 
 def received(value):
-    """All that is to be equal of a value, types included."""
+    """Returns everything of a value that must be equal, with the types."""
     kind = type(value)
     if isinstance(value, pydantic.BaseModel):
         fields = {name: received(item) for name, item in vars(value).items()}
@@ -242,7 +245,7 @@ def test_values_of_random_classes_arrive_as_they_were(one, data):
 
 
 def arms_of(several):
-    """A union of types that can be told apart: one of each class, of each kind of container no two."""
+    """Makes a union of types that can be told apart: no class and no kind of container twice."""
     return typing.Union[tuple(hint for hint, _ in several)]  # noqa: UP007  built at run time
 
 
@@ -257,11 +260,11 @@ def test_a_value_is_the_same_under_a_union_in_another_order_and_wider(several, r
     random.shuffle(shuffled)
     reader = arms_of(shuffled)
     if len({*typing.get_args(writer)} - {type(None)}) < 2:
-        return  # a member of an enum that is no union's arm travels by its value, so that `str` may win
+        return  # outside of a union, a member of an enum travels as its value, so it may arrive as a `str`
     try:
         read = ValueCodec(reader).loads(ValueCodec(writer).dumps(value))
     except (UnclearAnnotation, SerializationError):
-        return  # a clear error on the writer's side: two arms are one class at run time
+        return  # the writer got a clear error: two members of the union are one class at run time
     assert received(read) == received(value)
 
 
@@ -275,7 +278,7 @@ def test_a_value_written_under_one_annotation_and_read_under_another_is_never_an
     except DecodeError:
         return
     if dataclasses.is_dataclass(value) or isinstance(value, pydantic.BaseModel):
-        # A plain tree, or the class: the arguments of a generic one may differ if the values fit.
+        # A plain tree, or the class. The arguments of a generic class may differ if the values fit.
         assert type(read) is dict or base_of(tag_of(type(read))) == base_of(tag_of(type(value)))
 
 
@@ -298,11 +301,11 @@ def test_a_forged_instance_is_a_decode_error_or_has_the_annotated_types(one, tre
     codec = ValueCodec(hint)
     node = unpackb(codec.dumps(data.draw(of)), strict_map_key=False)
     if isinstance(node, list) and len(node) in {4, 5} and node and isinstance(node[0], ExtType):
-        node[3] = tree  # the right tag and the right fingerprint, and anything for fields
+        node[3] = tree  # the right tag and fingerprint, with anything as the fields
     else:
         node = tree
     try:
         read = codec.loads(packb(node))
     except DecodeError:
         return
-    codec.dumps(read)  # it would be refused where it is written, if a field had another type
+    codec.dumps(read)  # fails if a field has another type: the writer refuses such a value

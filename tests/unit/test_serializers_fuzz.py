@@ -1,4 +1,4 @@
-"""Round trips and garbage, by the thousand."""
+"""Thousands of round trips, and of random bytes that are decoded."""
 
 import dataclasses
 import enum
@@ -51,7 +51,7 @@ values = st.recursive(
 
 
 def same(one, other):
-    """Equal, and of the same types all the way down; dicts also in the same order."""
+    """Whether two values are equal, with the same types at every level, and dicts in the same order."""
     if type(one) is not type(other) or one != other:
         return False
     if isinstance(one, dict):
@@ -96,7 +96,7 @@ def test_arguments_come_back_equal_and_of_the_same_type(args, kwargs):
 
 
 @settings(max_examples=examples(100), deadline=None)
-# A dict where Point is annotated is taken for its fields.
+# Where the annotation is Point, a dict is taken for its fields.
 @given(
     values.filter(lambda value: dict not in {type(value), *map(type, value if type(value) is list else ())})
 )

@@ -1,4 +1,4 @@
-"""Shards: where a job lies follows from its id, the same for everybody."""
+"""Shards: the shard of a job follows from its id, and is the same for every process."""
 
 from __future__ import annotations
 
@@ -54,5 +54,7 @@ def test_an_id_of_a_time_with_more_shards_still_has_one():
 
 
 def test_processes_begin_in_different_shards():
-    """Else those that make few jobs, a command line or a cron job, would make them all in the first."""
+    """Otherwise processes that make few jobs, such as a command or a cron job, would make all of them in
+    shard 0.
+    """
     assert {Shards("shop", 3).next() for _ in range(100)} == {0, 1, 2}

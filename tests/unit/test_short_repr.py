@@ -1,4 +1,4 @@
-"""Values in messages: cut to what a reader takes in, and never at the price of the whole value."""
+"""Values in messages are cut to a readable length, and a large value takes no longer than a small one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Revocation signals find their jobs without a look at all others."""
+"""Revocation signals find their jobs without a search through all other jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Job:
-    """A job that is held, and the signals that it got."""
+    """A held job, which keeps the signals that it got."""
 
     def __init__(self, entry: str, id: str) -> None:
         job = wire.Job(id, "task", "default", b"", "n", "", 1, 1)

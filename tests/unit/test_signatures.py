@@ -1,4 +1,4 @@
-"""What Python's own tools are told of a task's methods."""
+"""What `inspect.signature` and `typing.get_type_hints` return for the methods of a task."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_method_has_the_parameters_of_the_function_and_a_result_of_its_own(name:
     own = inspect.signature(function).replace(return_annotation=RESULTS[name])
     hints = {**typing.get_type_hints(function), "return": RESULTS[name]}
     for task in (add, add.options(queue="q")):
-        for _ in range(3):  # the first access, and those after it
+        for _ in range(3):  # the first access and later ones must give the same
             assert inspect.signature(getattr(task, name)) == own
             assert typing.get_type_hints(getattr(task, name)) == hints
 

@@ -1,4 +1,4 @@
-"""Slots: who gets the next, and that none is lost or made, whatever is cancelled when."""
+"""Slots: which job gets the next one, and that no cancellation loses a slot or adds one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_slot_that_is_given_to_one_who_was_just_cancelled_goes_to_the_ne
     assert slots.busy == 1
     third = asyncio.create_task(slots.take())
     await _turns()
-    slots.give()  # it has the slot, and does not know yet
+    slots.give()  # the waiting task has the slot now, and has not run since
     third.cancel()
     await asyncio.wait([first, third])
     assert [first.cancelled(), third.cancelled(), slots.busy] == [True, True, 0]
@@ -92,8 +92,8 @@ async def test_a_wait_left_open_when_the_job_ends_counts_for_nothing_when_it_end
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
-    """Jobs that wait, in one task or several, whose waits and selves are cancelled, against a count of
-    bodies that have a slot by their own account.
+    """Jobs wait, in one asyncio task or several, and waits and jobs are cancelled. The slots are compared
+    with a count of the bodies that believe they have one.
     """
     dice = random.Random(seed)
     slots, rooms = Slots(3, most_released=1000), Slots(2)
@@ -103,7 +103,7 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
     def enter(claim: Claim) -> None:
         nonlocal most
         bodies.add(claim)
-        # Those that are torn down take their slots from nobody, and are beyond the limit.
+        # Jobs that are being cancelled take slots beyond the limit, and take none from other jobs.
         most = max(most, sum(body.wanted for body in bodies))
 
     async def body(wait_slot: WaitSlot, claim: Claim) -> None:

@@ -1,4 +1,4 @@
-"""The table of states, and what is derived from it."""
+"""The table of states, and the sets that are derived from it."""
 
 from __future__ import annotations
 

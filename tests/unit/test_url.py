@@ -1,4 +1,6 @@
-"""Server URLs: no password is ever shown, and what would be misunderstood is refused with what to write."""
+"""Server URLs: no error shows a password, and an unclear URL is refused with an error that says what to
+write.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from asyncq.broker.transport.url import mask
 from asyncq.cli.invocation import Invocation
 
 NASTY = "#/?[]@:%&="
-# A URL cannot hold half of a surrogate pair, percent-encoded or not.
+# A URL cannot contain half of a surrogate pair, percent-encoded or not.
 PASSWORDS = st.text(st.sampled_from(NASTY) | st.characters(exclude_categories=["Cs"]), min_size=3)
 FORMS = [
     "redis://me:{}@db:6379/0",
@@ -36,7 +38,7 @@ def test_a_password_that_is_percent_encoded_is_never_shown(form, password):
     assert encoded not in mask(form.format(encoded))
 
 
-# In an option's value, `&` begins the next option: only the encoded form is a password as a whole.
+# In the value of an option, `&` begins the next option. So only the encoded form is the whole password.
 @given(st.sampled_from([form for form in FORMS if "password" not in unquote(form)]), PASSWORDS)
 def test_a_password_that_is_not_percent_encoded_is_not_shown_either(form, password):
     assume(password not in form.format("***"))
@@ -76,7 +78,7 @@ def test_what_is_shown_of_a_url(url, shown):
 
 @pytest.mark.parametrize("character", NASTY)
 def test_a_password_is_taken_as_it_is_or_refused_with_how_to_write_it(character):
-    """What can be understood is; what cannot is not taken for a host."""
+    """A URL that can be understood is accepted. Otherwise no part of it is taken for a host."""
     password = f"s{character}ecret"
     assert parse(f"redis://me:{quote(password, safe='')}@db:6380/2").options["password"] == password
     for url in (

@@ -1,4 +1,4 @@
-"""A ValidationError of pydantic arrives as one, whatever its errors are."""
+"""A ValidationError of pydantic arrives as a ValidationError, whatever errors it has."""
 
 from __future__ import annotations
 

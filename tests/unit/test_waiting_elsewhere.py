@@ -1,4 +1,6 @@
-"""A wait inside a task whose app lives on another loop than the worker: slots are given and taken there."""
+"""A wait inside a task whose app is on another loop than the worker. Slots are released and reacquired on the
+worker's loop.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Job(Claim):
-    """What a worker has of a job, with a loop of its own in a thread."""
+    """The worker's part of a job, with a loop of its own in a thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,11 +62,11 @@ def job():
 
 
 async def _queueing(job: Job) -> asyncio.Task[None]:
-    """Comes back while a stranger has the slot."""
+    """Ends the wait of a job while another job has the slot."""
     await release_slot(job)
     job.there(job.slots.take_now)
     back = asyncio.create_task(reacquire_slot(job))
-    while job.wait_slot._reacquiring is None:  # noqa: ASYNC110  it is another loop that sets it
+    while job.wait_slot._reacquiring is None:  # noqa: ASYNC110  another loop sets it
         await asyncio.sleep(0.001)
     return back
 
@@ -79,7 +81,7 @@ async def test_a_slot_is_given_and_taken_on_the_workers_loop(job):
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_waiter_that_is_cancelled_on_the_way_back_has_the_slot_before_it_learns_that(job, times):
     await release_slot(job)
-    job.there(job.slots.take_now)  # a stranger has it now
+    job.there(job.slots.take_now)  # another job has the slot now
     back = asyncio.create_task(reacquire_slot(job))
     for _ in range(times):
         await asyncio.sleep(0)
@@ -113,7 +115,7 @@ async def test_a_job_that_is_torn_down_waits_for_no_slot(job):
 async def test_a_wait_ends_though_the_worker_is_gone(job):
     back = await _queueing(job)
     for task in job.there(asyncio.all_tasks):
-        task._log_destroy_pending = False  # that is what this is about
+        task._log_destroy_pending = False  # the test leaves this task pending
     job.end()
     await asyncio.wait_for(back, 5)
     await reacquire_slot(job)

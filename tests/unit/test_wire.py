@@ -1,4 +1,4 @@
-"""Every byte that crosses Redis: there and back, from older and newer versions, and from nobody we know."""
+"""Every byte that crosses Redis: round trips, bytes of older and newer versions, and forged bytes."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_no_bytes_do_anything_but_decode_or_be_refused(data):
     ):
         try:
             read()
-        except (DecodeError, ValueError):  # split_notification: also a length or a text that is none
+        except (DecodeError, ValueError):  # ValueError: a bad length or text, from split_notification
             continue
 
 

@@ -1,4 +1,4 @@
-"""The parts of a worker stay small enough to be kept in mind."""
+"""The classes of a worker stay small enough to be understood."""
 
 from __future__ import annotations
 

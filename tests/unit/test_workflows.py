@@ -1,4 +1,4 @@
-"""Workflows without a server: what they are made of, the plan they become, and what `apply` makes of it."""
+"""Workflows without a server: their signatures, the plan that they become, and how `apply` runs it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from asyncq import (
 from asyncq.results.handle import line as _line
 from asyncq.tasks.planning import Plan
 
-app = AsyncQ("redis://127.0.0.1:1/0", namespace="w")  # nobody listens there, and nobody need
+app = AsyncQ("redis://127.0.0.1:1/0", namespace="w")  # no server listens there, and none is needed
 
 
 @dataclass
@@ -384,7 +384,7 @@ def test_the_last_job_of_a_replacement_is_the_replaced_one_to_all_who_know_it():
 
 @st.composite
 def workflows(draw: st.DrawFn, depth: int = 4) -> tuple[Any, Any]:
-    """A workflow, and the function of what comes in front that it should be."""
+    """Draws a workflow, and the function that gives its value from the argument in front."""
     kind = draw(st.sampled_from(["call", "fixed"] if depth == 0 else ["call", "fixed", "chain", "group"]))
     number = draw(st.integers(0, 9))
     if kind == "call":

@@ -1,4 +1,6 @@
-"""Client logic on a fake server in this process. `app` and `make_app` are as everywhere, but for that."""
+"""Fixtures for client logic on a fake server in this process. `app` and `make_app` are otherwise as
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def server() -> FakeServer:
 
 @pytest.fixture
 def make_app(server: FakeServer) -> Iterator[Callable[..., AsyncQ]]:
-    """Makes apps on the test's fake server."""
+    """Makes apps that use the test's fake server."""
 
     def make(**settings: Any) -> AsyncQ:
         return fake_app(server, **{"namespace": "t", **settings})

@@ -1,5 +1,5 @@
 """Which session serves a call: blocks on several loops and threads, the background session, and handles that
-go from one to another.
+are used with several sessions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def closed(make_app):
 
 
 def names(server) -> list[str]:
-    """Which connections the server has, without what tells processes apart."""
+    """Returns the names of the server's connections, without the parts that differ between processes."""
     return sorted(session.name.partition(":")[0] for session in server.sessions)
 
 
@@ -48,7 +48,7 @@ async def end_the_next(app, value: object) -> None:
 
 
 def in_threads(call: Callable[[int], object]) -> list[object]:
-    """What a call gives in each of several threads, all at once."""
+    """Makes a call in several threads at once, and returns all results."""
     values: list[object] = [None] * THREADS
 
     def body(n: int) -> None:
@@ -116,7 +116,7 @@ async def test_a_session_that_cannot_be_opened_is_tried_anew(make_app, server):
 
 @pytest.mark.anyio
 async def test_a_process_that_was_stopped_while_it_connected_tries_again(make_app, server, monkeypatch):
-    """It stood still for longer than `operation_timeout`, and its connections were cut meanwhile."""
+    """The loop stood still for longer than `operation_timeout`, and its connections were cut meanwhile."""
     loop, carry_out, stopped = asyncio.get_running_loop(), server.carry_out, []
     clock = loop.time
 
@@ -219,7 +219,7 @@ def test_a_loop_that_was_closed_under_a_block_disturbs_nobody(closed, caplog):
     assert "was left open when its event loop closed" in caplog.text
 
 
-# -- handles that go from one session to another -----------------------------------------------------------
+# -- handles that are used with several sessions -----------------------------------------------------------
 
 
 def test_a_handle_is_made_on_one_loop_and_awaited_on_another(closed):

@@ -1,4 +1,4 @@
-"""A handle: what it shows, each way to wait for it, and what ends it. The tests end the jobs by hand."""
+"""A handle: its properties, each way to wait for its job, and revocation. The tests end the jobs by hand."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ async def test_a_wait_that_is_over_says_how_the_job_stands_at_the_server(app, ad
 
 
 async def test_a_wait_that_ends_in_vain_looks_before_it_says_so(app, add, hand, server):
-    """The outcome is there, and its push was lost."""
+    """The outcome is stored, and its push was lost."""
     result = await add.delay(1, 2)
     waiting = await waits(asyncio.create_task(result.get(timeout=0.2)))
     app.sessions.current().listener.subscription._on_outcomes = lambda _data: None
@@ -341,7 +341,7 @@ async def test_a_result_that_has_expired_is_not_found(app, add, hand, server):
     result = await add.options(result_ttl=60).delay(1, 2)
     id_ = result.id
     await hand.succeed(result, 3)
-    del result  # it knows the value from the push
+    del result  # this handle knows the value from the push
     server.advance(61)
     with pytest.raises(ResultNotFound):
         await app.AsyncResult(id_).get(timeout=30)

@@ -1,4 +1,4 @@
-"""What a client does when messages, replies and connections are lost, and when the server refuses."""
+"""What a client does if messages, replies or connections are lost, or if the server refuses a command."""
 
 from __future__ import annotations
 
@@ -160,4 +160,4 @@ async def test_rubbish_on_the_channel_harms_nobody(app, add, hand, server):
 
 
 async def _nothing() -> None:
-    """A task's body that nobody runs."""
+    """The body of a task. No worker runs it."""

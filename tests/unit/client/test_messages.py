@@ -1,4 +1,4 @@
-"""What each option of a task or of a call puts into the job that is enqueued."""
+"""How each option of a task or of a call changes the job that is enqueued."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def sent(hand):
-    """Enqueues a call and gives the job as a worker gets it."""
+    """Enqueues a call, and returns the job as a worker gets it."""
 
     async def send(task, *args) -> wire.Job:
         await task.delay(*args)
@@ -24,7 +24,7 @@ def sent(hand):
 
 
 def soon(moment: int | None, seconds: float) -> bool:
-    """Whether a moment in ms is so many seconds away."""
+    """Whether a time in ms is so many seconds away."""
     return moment is not None and abs(moment / 1000 - time.time() - seconds) < 5
 
 
@@ -84,7 +84,7 @@ async def test_an_eta_is_a_moment_of_its_own(add, hand, server):
 async def test_the_options_of_a_task_hold_for_its_calls_and_those_of_a_call_win(app, sent):
     @app.task(ignore_result=True, timeout=5, retry=Retry(max_retries=2))
     async def mine() -> None:
-        """Nothing."""
+        """Does nothing."""
 
     job = await sent(mine)
     assert (job.ignore_result, job.timeout) == (True, None)
@@ -144,8 +144,8 @@ async def test_a_call_that_is_too_large_is_refused_before_anything_is_sent(make_
 
 
 async def _nothing() -> None:
-    """A task's body that nobody runs."""
+    """The body of a task. No worker runs it."""
 
 
 async def _takes(value: str) -> None:
-    """A task's body that nobody runs."""
+    """The body of a task. No worker runs it."""

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def three(add):
-    """The handles of three jobs."""
+    """Enqueues three jobs, and returns their handles."""
     return list(await add.map([(1, n) for n in range(3)]))
 
 
@@ -264,7 +264,7 @@ async def test_nothing_of_a_batch_that_does_not_fit_is_enqueued(make_app, server
 
 
 async def _nothing() -> None:
-    """A task's body that nobody runs."""
+    """The body of a task. No worker runs it."""
 
 
 # -- scopes ------------------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""A job that has started in time and failed does not expire between two tries: its own failure stands."""
+"""A job that has started in time and failed does not expire between two tries.
+It ends with its own failure.
+"""
 
 from __future__ import annotations
 

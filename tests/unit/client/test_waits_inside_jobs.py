@@ -1,4 +1,4 @@
-"""Waits inside tasks: which are refused, what they give back meanwhile, and cycles of waits."""
+"""Waits inside tasks: which are refused, what the job releases for a wait, and wait cycles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def _awaited(handle):
 
 @pytest.fixture
 async def worker(app):
-    """Runs the bodies, on the test's own loop, one at a time."""
+    """Runs the bodies on the test's own loop, one at a time."""
     async with Worker(app, concurrency=1) as worker:
         yield worker
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Tasks:
-    """The tasks of these tests, and what callbacks were told."""
+    """The tasks of these tests, and the arguments of the callbacks."""
 
     def __init__(self, app: AsyncQ) -> None:
         self.received: list[Any] = []
@@ -152,7 +152,7 @@ async def test_a_revocation_and_a_forgetting_reach_what_stands_before_groups_ins
 
 
 def _lines(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
-    """Workflows with an error callback at every place, and which of them are called."""
+    """Workflows with error callbacks in every position, and the callbacks that must be called."""
     good, bad = t.give.s, t.fail.s
 
     def with_own(step: Any, name: str) -> Any:

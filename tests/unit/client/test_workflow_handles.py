@@ -1,4 +1,4 @@
-"""Workflows as a client sees them: what `delay` gives, what is enqueued, what the end of a member does."""
+"""Workflows in a client: what `delay` returns, what is enqueued, and what the end of a member does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def seen(app):
 
 @pytest.fixture
 async def worker(app):
-    """Runs the bodies, on the test's own loop."""
+    """Runs the bodies on the test's own loop."""
     async with Worker(app) as worker:
         yield worker
 
