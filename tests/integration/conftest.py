@@ -1,4 +1,4 @@
-"""What integration tests share: a raw client beside asyncq, and the commonest tasks."""
+"""Fixtures of the integration tests: a raw Redis client beside asyncq, and common tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def raw(server_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    """To look at the server, and to do to it what asyncq would not."""
+    """A raw client: tests read the server with it, and change what asyncq would not change."""
     client = redis.asyncio.Redis.from_url(server_url)
     yield client
     await client.aclose()

@@ -1,4 +1,4 @@
-"""Waits and blocks that end the work: `revoke_on_abandon` and scopes."""
+"""Waits and blocks that end jobs which nobody needs any more: `revoke_on_abandon` and scopes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def nap(app, log):
 
 
 async def until_revoked(app, *ids: str) -> None:
-    """Asks by handles of their own, that know nothing."""
+    """Asks with new handles, which know only the ids."""
     for id_ in ids:
         await until_state(app.AsyncResult(id_), "REVOKED")
 
@@ -196,7 +196,7 @@ async def test_ctrl_c_in_blocking_code_ends_the_job(app, server_url, namespace, 
     assert child.stdout is not None
     try:
         assert await asyncio.wait_for(child.stdout.readline(), 30) == b"waiting\n"
-        await asyncio.sleep(0.1)  # from the print to the wait
+        await asyncio.sleep(0.1)  # time from the output to the wait
         child.send_signal(signal.SIGINT)
         _, output = await asyncio.wait_for(child.communicate(), 30)
     finally:

@@ -1,4 +1,4 @@
-"""The two ACL templates of the docs: enough for all that a client and a worker do, and no more."""
+"""The two ACL templates of the docs grant all rights that a client and a worker need, and no others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "acl"
 USERS = ("asyncq-producer", "asyncq-worker")
-# Sent on a subscription that was silent for four seconds, which no test waits for.
+# It is sent on a subscription that was silent for four seconds. No test waits so long.
 KEEPALIVE = {"ping"}
 
 
@@ -38,7 +38,7 @@ def _allowed(user: str) -> set[str]:
 
 @pytest.fixture
 def server(tmp_path):
-    """A server that has read the templates, as they stand, as its `aclfile`."""
+    """A server that has read the unchanged templates as its `aclfile`."""
     users = tmp_path / "users.acl"
     admin = "user default on nopass ~* &* +@all"
     users.write_text("\n".join([admin, *map(_template, USERS), ""]))
@@ -101,7 +101,7 @@ async def _use_without_a_worker(app) -> None:
 
 
 async def _wait_for_each_other(app) -> None:
-    """One job waits for another's value."""
+    """Runs a job that waits for the value of another job."""
 
     def job(id_: str, *args: int, **options) -> tuple[wire.Job, bytes]:
         body = PLAIN_ARGUMENTS.dumps(args, {})
@@ -118,7 +118,7 @@ async def _wait_for_each_other(app) -> None:
 
 
 async def _use(app, another) -> None:
-    """All that a client may ask for while a worker works; another client looks on."""
+    """Makes every call that a client may make while a worker runs, some of them by another client."""
     add, fail, hang = (app.tasks[name] for name in ("add", "fail", "hang"))
     assert await app.sessions.current().broker.listened_to("default")
     assert await add.call(1, 2) == 3
@@ -130,7 +130,7 @@ async def _use(app, another) -> None:
     await group.delete()
     await _wait_for_each_other(app)
     seen = await add.options(countdown=0.2).delay(4, 4)
-    assert await another.AsyncResult(seen.id).get(timeout=60) == 8  # joins a live job
+    assert await another.AsyncResult(seen.id).get(timeout=60) == 8  # waits for a live job of another client
     assert await seen.get(timeout=30) == 8
     await seen.forget()
     running = await hang.delay()
@@ -149,7 +149,7 @@ async def _use(app, another) -> None:
 
 
 async def _die_with_a_job(app) -> None:
-    """A worker takes one job and is never heard of again."""
+    """Lets a worker read one job and die."""
     consumer = Consumer(app.sessions.current().broker.commands, "gone", ["default"])
     await consumer.make_groups()
     beating = consumer.beating()
@@ -185,7 +185,7 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
         await until_state(held, "STARTED")
     assert await held.refresh() == "PENDING"  # handed back
     refused = {(entry["username"], entry["object"]) for entry in _client(server).acl_log()}
-    # What redis-py says about itself, which Redis 7.0 does not know yet, and the look at the configuration.
+    # CLIENT SETINFO of redis-py, which Redis 7.0 does not know yet, and the check of the configuration.
     assert {command for _, command in refused} <= {"client|setinfo", "config|get"}, refused
     used = {name.removeprefix("cmdstat_") for name in server.do("INFO", "commandstats")}
     allowed = _allowed("asyncq-producer") | _allowed("asyncq-worker")
@@ -243,10 +243,10 @@ def test_a_script_of_their_own_can_do_no_more_than_they_may(server, user):
     assert server.do("EXISTS", "elsewhere") == 0
 
 
-# -- a user who lacks something ----------------------------------------------------------------------
+# -- a user who lacks a right ----------------------------------------------------------------------
 
 NICE_TO_HAVE = {"client|setname"}
-ASKED_FOR_WHEN_USED = {"xrange", "xrevrange"}  # a client's dead letters
+ASKED_FOR_WHEN_USED = {"xrange", "xrevrange"}  # needed only for dead letters
 WORKER_NEEDS = sorted(_allowed("asyncq-worker") - NICE_TO_HAVE - {"xrevrange"})
 CLIENT_NEEDS = sorted(_allowed("asyncq-producer") - NICE_TO_HAVE - ASKED_FOR_WHEN_USED)
 NARROWED = {
@@ -276,7 +276,7 @@ async def test_a_worker_whose_user_lacks_any_one_right_is_refused_at_its_start(s
     server.do("ACL", "SETUSER", "asyncq-worker", f"-{right}")
     refusal = await _cli_error_of_a_worker(server)
     assert right.partition("|")[0] in str(refusal)
-    if right not in {"evalsha", "script|load", "subscribe"}:  # then the server itself refuses us
+    if right not in {"evalsha", "script|load", "subscribe"}:  # without these, the check cannot run
         assert refusal.hint == f"ACL SETUSER asyncq-worker +{right}"
         server.do(*refusal.hint.split())
         async with Worker(_app(server, "asyncq-worker")):
@@ -352,11 +352,11 @@ async def test_a_worker_that_loses_a_right_says_so_a_few_times_at_most_and_goes_
         server.do("CLIENT", "KILL", "USER", "asyncq-worker")
         jobs = [await add.delay(n, n) for n in range(20)]
         await until(lambda: _refusals(caplog), "a word about it")
-        await asyncio.sleep(2 * worker.app.settings.lease)  # time enough to say it again and again
+        await asyncio.sleep(2 * worker.app.settings.lease)  # long enough to repeat the message
         output = len(_refusals(caplog))
         server.do("ACL", "SETUSER", "asyncq-worker", f"+{right}")
         assert await asyncio.gather(*(job.get(timeout=30) for job in jobs)) == [2 * n for n in range(20)]
-    assert output <= 3, _refusals(caplog)  # a word each of reading, of storing, of the lease
+    assert output <= 3, _refusals(caplog)  # one record each about reads, outcomes and the lease
 
 
 def _refusals(caplog) -> list[str]:

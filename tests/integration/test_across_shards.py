@@ -1,4 +1,4 @@
-"""A namespace in several shards: nobody notices, and what crosses them survives crashes."""
+"""A namespace in several shards: users notice no difference, and messages between shards survive crashes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUMBERS = itertools.count()
 
 
 def named(shard: int, like: str = "job") -> str:
-    """An id of a user's own that lies in a shard."""
+    """Returns an id, as a user might choose it, that lies in a shard."""
     ids = (f"{like}-{next(_NUMBERS)}" for _ in itertools.count())
     return next(id_ for id_ in ids if _SHARDS.number(id_) == shard)
 
@@ -307,7 +307,7 @@ async def _is_empty(raw: Any, app: AsyncQ) -> bool:
 
 
 async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_path, monkeypatch):
-    """All slots on one node: it answers as any node of a cluster does to a call that touches two."""
+    """A cluster with all slots on one node. Like any node, it refuses a call that touches two slots."""
     server = OwnServer(tmp_path, port=free_port()).start(cluster_enabled="yes", cluster_port=free_port())
 
     read = Consumer.read
@@ -315,7 +315,7 @@ async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_pat
     async def each_by_itself(
         consumer: Consumer, streams: Any, count: int, *, block: bool, **_: Any
     ) -> list[Entry]:
-        # A blocking read names the streams of all shards, which only a server that is no cluster allows.
+        # A blocking read names the streams of all shards. A cluster would refuse this.
         for stream in streams:
             if entries := await read(consumer, (stream,), count, block=False):
                 return entries
@@ -385,7 +385,7 @@ async def test_a_call_when_an_outbox_task_has_just_ended_starts_another(app, ser
             task = outbox_tasks_of(forwarder)[0].task
             while not task.done():  # noqa: ASYNC110  no event is set before the callbacks
                 await asyncio.sleep(0)
-            # It ended in this turn of the loop, and its callbacks have not run.
+            # The task ended in this turn of the loop, and its callbacks have not run yet.
             blocking.xadd(shard.outbox, word)
             if waiting := ask(shard):
                 await waiting
@@ -415,7 +415,7 @@ async def test_a_waiter_for_an_outbox_task_that_has_not_started_is_released_when
     async with app:
         forwarder = app.sessions.current().broker.commands.forwarder
         wait = asyncio.ensure_future(forwarder.delivered(app.sessions.current().broker.shards[0]))
-        while not outbox_tasks_of(forwarder):  # noqa: ASYNC110  its task is to be met before its first step
+        while not outbox_tasks_of(forwarder):  # noqa: ASYNC110  before the first step of its task
             await asyncio.sleep(0)
         closing = asyncio.ensure_future(app.close())
     await closing

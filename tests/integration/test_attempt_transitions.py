@@ -1,4 +1,4 @@
-"""Running jobs go from state to state as the table says, whatever ends them."""
+"""Running jobs change their state only as `NEXT_STATES` allows, whatever ends them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Walks:
 
     def __init__(self) -> None:
         self._walks: dict[int, list[AttemptState]] = {}
-        self._claims: list[object] = []  # kept, so that no id comes twice
+        self._claims: list[object] = []  # kept, so that no `id()` is used again
 
     def note(self, claim: object, state: AttemptState) -> None:
         if id(claim) not in self._walks:
@@ -53,8 +53,9 @@ class Walks:
             walk.append(state)
 
     def of_jobs(self) -> list[Path]:
-        """The ways of the worker's jobs; a claim begins as `STARTING`, and a running job says `FETCHED`
-        after that.
+        """The states of the worker's jobs. A new `Claim` is `STARTING`, and a running job then becomes
+        `FETCHED`.
+
         """
         return [tuple(walk[1:]) for walk in self._walks.values() if FETCHED in walk]
 
@@ -144,7 +145,7 @@ async def test_jobs_of_a_worker_that_stops_at_once(app, nap, walks):
 
 
 async def test_a_job_that_is_revoked_before_its_first_step(app, nap, walks, monkeypatch):
-    """Its task ends by itself, and gives its slot back."""
+    """The asyncio task of the job ends by itself, and gives its slot back."""
     start = Attempts.start
 
     async def start_and_revoke(attempts: Attempts, entries: list[Any]) -> None:

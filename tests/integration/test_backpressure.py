@@ -1,4 +1,4 @@
-"""What asyncq refuses, so that neither the server nor a worker drowns: all limits are on by default."""
+"""What asyncq refuses so that neither the server nor a worker is overloaded. All limits are on by default."""
 
 from __future__ import annotations
 
@@ -156,14 +156,16 @@ async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(
         echo, intake, loop = register(app), app.sessions.current().broker.intake, asyncio.get_running_loop()
         await echo.delay(1)
         late = asyncio.ensure_future(echo.options(task_id="late").delay(2))
-        while not intake._unanswered:  # noqa: ASYNC110  it is to be met before the answer
+        while not intake._unanswered:  # noqa: ASYNC110  before its answer comes
             await asyncio.sleep(0)
         with monkeypatch.context() as patch:
             patch.setattr(loop, "time", lambda: time.monotonic() + 60)
             intake._give_up()
         with pytest.raises(BrokerUnavailable, match="did not answer within"):
             await late
-        await app.sessions.current().broker.fetch_status(["late"])  # its answer came before this one
+        await app.sessions.current().broker.fetch_status(
+            ["late"]
+        )  # the answer to `late` came before this one
         assert not intake._tasks
 
 
@@ -180,7 +182,7 @@ async def test_the_wait_for_room_is_bounded(make_app):
 
 
 async def test_jobs_that_come_back_find_room_in_a_full_queue(make_app):
-    """A retry is of a job that was accepted already."""
+    """The limit does not apply to a retry, because its job was accepted before."""
     async with make_app(max_length=1) as app:
         tries: list[int] = []
 

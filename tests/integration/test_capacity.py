@@ -1,5 +1,5 @@
-"""A worker takes no more jobs than it has slots, threads and processes for; what it has no room for waits in
-line and not in its memory.
+"""A worker takes no more jobs than it has slots, threads and processes for. Other jobs wait in an executor
+queue and not in the worker's memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Gate:
-    """Bodies in threads that wait until they are let go, and a note of the order in which they began."""
+    """Bodies in threads that wait for `opened`, and the order in which they began."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -74,7 +74,7 @@ async def test_jobs_without_a_thread_wait_in_line_for_any_worker_and_hold_up_no_
     lines = [f"{{{namespace}:{shard}}}:q:default^t" for shard in range(shards)]
 
     async def in_line(*, taken: bool = False) -> int:
-        """How many jobs stand in lines; of those, how many a worker has."""
+        """Returns how many jobs are in executor queues; with `taken`, how many of them a worker holds."""
         if taken:
             pending = [
                 await raw.xpending_range(line, "g", "-", "+", 10) for line in lines if await raw.exists(line)
@@ -85,7 +85,7 @@ async def test_jobs_without_a_thread_wait_in_line_for_any_worker_and_hold_up_no_
     async with Worker(one):
         jobs = await block.map([(number,) for number in range(7)])
         assert await quick.call() == "done", "it is not behind jobs that wait for a thread"
-        # One shard is read after the other.
+        # A worker reads one shard after the other, so this takes a while.
         await until(lambda: _equals(in_line(), 5), "all that find no thread to be in line")
         async with Worker(two):
             await until(lambda: len(gate.begun) == 4, "the idle worker to take what it has room for")
@@ -104,7 +104,7 @@ async def test_those_in_line_start_in_order_and_those_of_a_higher_priority_first
 ):
     async with make_app(threads=1) as app:
         block = gate.register(app, "one")
-        _quick(app)  # else the queue itself would be the line
+        _quick(app)  # otherwise the queue itself would be the executor queue
         urgent = block.options(priority=5)
         line, line_above = (f"{{{namespace}:0}}:q:default^{level}t" for level in ("", 5))
         async with Worker(app):
@@ -198,7 +198,7 @@ async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entri
         await quick.delay()
         [stream] = reader.served.streams
         assert await reader.unknown_entries(stream, []) == [], "its connection is there"
-        # What follows on that connection waits at the server.
+        # Commands behind this one on the same connection wait at the server.
         commands.post(reader.served.keys[stream], ("BLPOP", "nothing", "0.3"), None)
         aside = asyncio.create_task(reader.read_aside(stream, 1))
         await asyncio.sleep(0)
@@ -245,7 +245,7 @@ async def test_a_job_in_line_is_revoked_like_any_that_waits(make_app, gate):
 
 
 async def test_a_try_that_comes_from_a_line_returns_to_it(make_app, gate, raw, namespace, monkeypatch):
-    # The worker that makes a line reads from it, whenever the news of it comes.
+    # The worker that makes an executor queue reads from it, even if the message about it does not arrive.
     monkeypatch.setattr(WorkerSession, "_on_level", lambda *_: None)
     async with make_app(threads=1) as app:
         quick, tries = _quick(app), []
@@ -280,7 +280,7 @@ async def test_processes_are_counted_apart_and_a_stopping_worker_begins_no_job(
             jobs = await hold.map([(str(log), str(gate))] * 2)
             assert await quick.call() == "done"
             assert await raw.xlen(line) == 1
-            # The process for the first is still being started.
+            # The process for the first job is still starting.
             worker.stop()
         assert worker.handed_back == 1
         assert not log.exists(), "nothing has begun"

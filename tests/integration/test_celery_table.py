@@ -1,6 +1,6 @@
-"""Each row of the page that compares with Celery is a test here, by the row's own name.
+"""Each row of the page that compares asyncq with Celery has a test here with the name of the row.
 
-A row without a test fails, so does a test without a row, and so does a member of Celery's without a row.
+A row without a test fails, and so do a test without a row and a member of Celery's classes without a row.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ TESTS: dict[str, Callable[[Any], Any]] = {}
 
 
 def row(*names: str) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-    """Makes a function the test of rows."""
+    """Registers a function as the test of some rows."""
 
     def register(test: Callable[[Any], Any]) -> Callable[[Any], Any]:
         for name in names:
@@ -108,7 +108,7 @@ class Stage:
         self.add, self.fail, self.gated = add, fail, gated
 
     async def ended(self, *args: int) -> AsyncResult[int]:
-        """A handle of a job that has ended well, and that has been told."""
+        """Returns the handle of a job that has succeeded. The handle knows the outcome."""
         result = await self.add.delay(*(args or (1, 2)))
         await result.get(timeout=30)
         return result
@@ -119,11 +119,11 @@ class Stage:
         return result
 
     async def queued(self) -> AsyncResult[int]:
-        """A handle of a job that no worker takes."""
+        """Returns the handle of a job that no worker takes."""
         return await self.add.options(queue="nobody").delay(1, 2)
 
     def fresh(self, result: AsyncResult[Any]) -> AsyncResult[Any]:
-        """A handle of the same job that knows nothing."""
+        """Returns a new handle of the same job, which knows only the id."""
         return AsyncResult(result.id, self.app)
 
 
@@ -528,7 +528,7 @@ async def _(stage: Stage) -> None:
 
 @row("AsyncResult.state", "AsyncResult.status")
 async def _(stage: Stage) -> None:
-    waiting = await stage.queued()  # one that a worker is there for may have ended when `delay` returns
+    waiting = await stage.queued()  # a job that has a worker may have ended when `delay` returns
     assert (waiting.state, waiting.status) == ("PENDING", "PENDING")
     result = await stage.add.delay(1)
     await until(lambda: result.state == "SUCCESS", "the state to be told")
@@ -568,7 +568,7 @@ async def _(stage: Stage) -> None:
 
 
 async def _several(stage: Stage) -> ResultSet[Any]:
-    """One that waits, one that has ended well, one that has failed."""
+    """Returns the handles of a job that waits, one that has succeeded, and one that has failed."""
     handles: list[Any] = [await stage.queued(), await stage.ended(), await stage.failed()]
     return stage.app.ResultSet([stage.fresh(one) for one in handles])
 
@@ -908,7 +908,7 @@ async def _(stage: Stage) -> None:
     with asyncq.denied_join_result():
         with pytest.raises(WouldDeadlock):
             await result.get()
-        # A thread of one's own has a context of its own, and so have tasks that were started before.
+        # A new thread has a context of its own, and so have asyncio tasks that were started before.
         thread = threading.Thread(target=lambda: seen.append(result.get_sync(timeout=30)))
         thread.start()
         await until(lambda: seen, "the other thread to get the result")
@@ -939,7 +939,7 @@ async def _(stage: Stage) -> None:
 
 @row("exceptions.WorkerLostError")
 def _(_: Stage) -> None:
-    # That a job ends so is tested where workers die: tests/integration/test_worker_death.py.
+    # The death of a worker is tested in tests/integration/test_worker_death.py.
     assert issubclass(asyncq.WorkerLost, asyncq.AsyncQError)
     assert not issubclass(asyncq.WorkerLost, TaskRevoked)
 

@@ -1,4 +1,4 @@
-"""The one place where a claimed job leaves a worker's hands: a hook is told of every way out."""
+"""`Claims` is the one place where a claim ends: a hook is called for every way out."""
 
 from __future__ import annotations
 

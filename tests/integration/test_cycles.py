@@ -1,4 +1,6 @@
-"""Waits that would never end: for oneself, for a job above, and in a circle of jobs on any workers."""
+"""Waits that would never end: for the job itself, for a job above it,
+and in a cycle of jobs on any workers.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ WAYS = {
 
 
 def _waits_for(app: AsyncQ, gates: dict[str, asyncio.Event] | None = None):
-    """A task that waits for the job of an id, in one of the ways there are; before that for its gate."""
+    """Registers a task that waits for a job by its id, in one of several ways.
+    First it waits for its gate.
+    """
 
     @app.task(name="waits_for")
     async def waits_for(id_: str, how: str = "get") -> object:
@@ -126,7 +130,7 @@ async def test_a_job_of_another_app_with_the_same_id_is_another_job(app, make_ap
 
 
 async def test_of_two_jobs_that_wait_for_each_other_one_gets_an_error_and_the_other_goes_on(app, make_app):
-    """On two workers, with one slot each."""
+    """The jobs run on two workers with one slot each."""
     async with make_app() as second:
         ways = [_waits_for(app), _waits_for(second)]
         async with Worker(app, concurrency=1), Worker(second, concurrency=1):
@@ -164,7 +168,7 @@ async def test_a_circle_of_three_is_found_by_who_closes_it_and_the_path_is_shown
         with pytest.raises(WouldDeadlock, match=path):
             await three.get(timeout=30)
         for result in (two, one):
-            with pytest.raises(WouldDeadlock):  # what they waited for failed with it
+            with pytest.raises(WouldDeadlock):  # the job that they waited for failed with it
                 await result.get(timeout=30)
 
 
@@ -272,7 +276,7 @@ async def _are(app: AsyncQ, notes: int) -> bool:
 async def test_what_an_attempt_noted_whose_worker_died_counts_for_nothing(
     app, server_url, namespace, tmp_path
 ):
-    """The job runs again and waits for nobody; the one that it waited for at first may wait for it."""
+    """The job runs again and waits for no job. The job that it waited for at first may now wait for it."""
     tasks = register(app)
     log, gate = tmp_path / "log", tmp_path / "gate"
     with worker_process(server_url, namespace, concurrency=1, queues=["default"]) as doomed:

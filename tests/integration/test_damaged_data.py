@@ -1,5 +1,5 @@
-"""Data at the server that somebody has damaged, or made up: a real worker and a real client set it aside or
-drop it, say so once, and go on with everybody else's.
+"""Damaged or forged data at the server: a real worker and a real client set it aside or drop it,
+log it once, and go on with all other jobs.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ RUBBISH = (
     b"default^99",
     b"\x91" * 2000,
 )
-"""What somebody may publish, or put into any key."""
+"""Data that a stranger may publish, or write into any key."""
 
 
 class Stage:
@@ -73,9 +73,9 @@ class Stage:
 
     Args:
         app: open on this loop.
-        worker: serves it.
-        raw: writes what asyncq would not.
-        chance: chooses what is damaged, and how.
+        worker: a worker of this app.
+        raw: writes data that asyncq would not write.
+        chance: chooses which data is damaged, and how.
     """
 
     def __init__(self, app: AsyncQ, worker: Worker, raw: redis.asyncio.Redis, chance: random.Random) -> None:
@@ -89,15 +89,15 @@ class Stage:
 
     @property
     def session_id(self) -> str:
-        """The name under which the worker reads."""
+        """The session id of the worker."""
         return session_of(self.worker).consumer.name
 
     def task(self, name: str) -> Any:
-        """One of the tasks of `register`."""
+        """Returns one of the tasks of `register`."""
         return self.app.tasks[name]
 
     def damaged(self, data: bytes, count: int = 8) -> Iterator[bytes]:
-        """Data with something cut out, put in, or changed."""
+        """Returns variants of data in which bytes are cut out, inserted or changed."""
         for _ in range(count):
             at = self.chance.randrange(len(data) + 1)
             rest = data[min(len(data), at + self.chance.choice((0, 1, 1, 4))) :]
@@ -108,7 +108,7 @@ class Stage:
             )
 
     async def is_well(self) -> None:
-        """The worker and the client do all that they should."""
+        """Checks that worker and client still do everything that they should."""
         wait = 20.0
         assert await self.task("add").options(wait=wait).call(1, 2) == 3
         assert await self.task("add").options(countdown=0.001, wait=wait).call(2, 2) == 4
@@ -126,7 +126,7 @@ class Stage:
 
 
 def register(app: AsyncQ, gate: asyncio.Event) -> None:
-    """Tasks of every kind that there is at the server."""
+    """Registers tasks of every kind that leaves its own data at the server."""
 
     @app.task(name="add")
     async def add(x: int, y: int) -> int:
@@ -230,7 +230,7 @@ async def among_records(stage: Stage) -> None:
             id_ = f"damaged.{result.id}.{n}"
             await raw.set(keys.records + id_, data, px=60_000)
             asked.append(stage.app.AsyncResult(id_))
-    # In one command, and the good one must not suffer for the others.
+    # All are read in one command, and the good job must not suffer from the others.
     asked.insert(len(asked) // 2, stage.app.AsyncResult(good.id))
     waits = [asyncio.create_task(settled(result)) for result in asked]
     assert await good.revoke() == "REVOKED"
@@ -311,7 +311,7 @@ async def among_limits(stage: Stage) -> None:
         await raw.set(keys.clock_offset, data)
         await raw.set(keys.rates + "limited", data)
         assert await stage.task("limited").options(wait=20).call() == "limited"
-    # A claim in the name of a worker that lives, which that worker finds and gives back.
+    # A permit in the name of a live worker, which that worker finds and releases.
     await raw.hset(keys.permits_held + "limited", b"\xff", stage.session_id)
 
 

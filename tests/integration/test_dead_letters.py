@@ -1,4 +1,6 @@
-"""Jobs that were given up: kept with what is needed to understand them, and sent again on request."""
+"""Dead letters: jobs that were given up are kept with the data to understand them,
+and sent again on request.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ ONCE_MORE = Retry(max_retries=1, backoff=0)
 
 @pytest.fixture
 def failing(app):
-    """Fails until it is mended."""
+    """A task that fails until the test repairs it."""
 
     @app.task(name="failing", retry=ONCE_MORE)
     async def failing(number: int = 0) -> list[object]:
@@ -36,7 +38,7 @@ def failing(app):
 
 
 async def _given_up(app, task, *args, **options):
-    """A call that has become a dead letter: its handle and the letter."""
+    """Makes a call that becomes a dead letter. Returns its handle and the letter."""
     result = await task.options(**options).delay(*args)
     outcome = await result.outcome(timeout=30)
     assert outcome.state == "FAILURE"
@@ -246,7 +248,7 @@ async def test_a_letter_goes_when_its_time_is_over(make_app):
 
         async with Worker(app):
             _, old = await _given_up(app, fails, 1)
-            await asyncio.sleep(0.6)  # its time
+            await asyncio.sleep(0.6)  # its time is over
             _, new = await _given_up(app, fails, 2)
         assert old.id not in [letter.id for letter in await app.control.dead.list()]
         assert new.error is not None

@@ -1,4 +1,4 @@
-"""The deadlock guard: inside a task no call waits for another job, unless told that it may."""
+"""The deadlock guard: inside a task, no call waits for another job unless that is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that wait for others, at the level of the scripts: what sets them free, and what ends them."""
+"""Jobs that wait for other jobs, tested with the scripts: what frees them, and what ends them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(s
 
 
 async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
-    """To each that waited for it, and each keeps it: there may be ten thousand. The failed job has it all."""
+    """Each job that waited keeps the failure, and there may be ten thousand. The failed job keeps the long
+    form.
+    """
     received: list[Any] = []
     async with make_app(result_extended=True) as app:
 
@@ -165,7 +167,9 @@ async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it
 
 @pytest.mark.parametrize("failing", ["first", "second", "none"])
 async def test_an_error_callback_of_several_jobs_runs_once_and_gets_the_last(stage, failing):
-    """Those that never ran call nothing, and the callback goes with the last that could have called it."""
+    """A job that never ran calls no callback. The callback ends with the last job that could
+    have called it.
+    """
     await stage.broker.intake.submit(
         [
             stage.job("first", dependents=("second", "all")),
@@ -322,7 +326,7 @@ async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_g
 async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_its_id(stage):
     await stage.broker.intake.submit(pair(stage))
     assert await stage.broker.revoke("second", signal="c", outcome=b"") == "revoked"
-    await stage.raw.delete(stage.broker.shards[0].records + "second")  # its time was up
+    await stage.raw.delete(stage.broker.shards[0].records + "second")  # it has expired
     later, _ = stage.job("second", parents=("other",), value_template=0)
     later.request_id = "another call"
     await stage.broker.intake.submit(

@@ -46,7 +46,7 @@ def inspect_me(app):
 
 
 async def _called(send, args, kwargs):
-    """Makes the call, and awaits what it gives."""
+    """Makes the call, and awaits its result if that can be awaited."""
     return await send(*args, **kwargs)
 
 

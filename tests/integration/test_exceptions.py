@@ -1,4 +1,4 @@
-"""What a job raises is what the same function raises when it is called, whatever runs it."""
+"""A job raises the same exception as a call of its function, on the loop, in a thread and in a process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def _row_on_the_loop(place: int) -> None:
 
 
 def register(app, executor):
-    """The two tasks: one raises a row of the table, one a group."""
+    """Registers two tasks: one raises an exception of the table, the other one raises a group."""
     if executor == "loop":
         return app.task(name="row")(_row_on_the_loop), app.task(name="group")(exception_bodies.raise_group)
     task = app.task(name="row", executor=executor) if executor == "process" else app.task(name="row")
@@ -31,7 +31,7 @@ def register(app, executor):
 
 @pytest.mark.parametrize("executor", ["loop", "thread", pytest.param("process", marks=pytest.mark.trial)])
 async def test_each_exception_of_the_table_arrives_as_a_direct_call_raises_it(app, executor):
-    from helpers.exception_table import TABLE  # imports fourteen libraries: only who needs them pays
+    from helpers.exception_table import TABLE  # late, because it imports fourteen libraries
 
     raise_row, _ = register(app, executor)
     found = {}

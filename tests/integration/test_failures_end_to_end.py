@@ -1,4 +1,6 @@
-"""What a task raises arrives where it is awaited; what cannot travel fails the job and not the worker."""
+"""An exception of a task arrives where the job is awaited. If it cannot travel, the job fails, not the
+worker.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 class OutOfStock(Exception):
-    """Needs two arguments."""
+    """An exception that needs two arguments."""
 
     def __init__(self, article: str, left: int) -> None:
         super().__init__(article, left)
@@ -22,7 +24,7 @@ class OutOfStock(Exception):
 
 
 class Refuses(Exception):
-    """Its constructor does not take what it hands to Exception."""
+    """An exception whose constructor does not accept the arguments that it passes to Exception."""
 
     def __init__(self) -> None:
         super().__init__("made", "otherwise")

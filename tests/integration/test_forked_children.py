@@ -1,4 +1,6 @@
-"""Bodies that fork, as `multiprocessing` does: their children disturb no worker, and hold nothing of it."""
+"""Bodies that fork, as `multiprocessing` does: their children do not disturb the worker, and share nothing of
+it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Workers:
-    """`asyncq worker` processes, each with a group of its own, that run `helpers.fork_bodies`."""
+    """Starts `asyncq worker` processes that run `helpers.fork_bodies`, each in a process group of its own."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self._environ = {
@@ -58,13 +60,13 @@ def workers(server_url: str, namespace: str) -> Iterator[Workers]:
 def log(tmp_path: Path) -> Iterator[str]:
     path = tmp_path / "log"
     yield str(path)
-    for pid in noted(str(path), "child"):  # what a test has left
+    for pid in noted(str(path), "child"):  # children that a test has left
         if not is_gone(pid):
             os.kill(pid, signal.SIGKILL)
 
 
 def noted(path: str, word: str) -> list[int]:
-    """The process ids that bodies have written down after a word."""
+    """Returns the process ids that bodies have noted after a word."""
     found = [line.split() for line in lines(Path(path))]
     return [int(pid) for first, pid in found if first == word]
 
@@ -85,7 +87,7 @@ async def test_a_signal_for_a_group_of_processes_is_one_signal(app, workers, log
     result = await app.send("has_children", (log, str(tmp_path / "gate")))
     await until(lambda: len(noted(log, "child")) == 2, "two children")
     child, _ = noted(log, "child")
-    for pid in (worker.pid, child):  # the group of the tests has more members
+    for pid in (worker.pid, child):  # not the process group: that of the tests has more members
         os.kill(pid, signal.SIGTERM)
     await until(lambda: is_gone(child), "the forked child to end")
     (tmp_path / "gate").touch()

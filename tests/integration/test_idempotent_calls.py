@@ -1,4 +1,4 @@
-"""Calls with a key: one job, whoever calls and however often, until its outcome is gone."""
+"""Calls with a key are one job, whoever calls and however often, until its outcome is deleted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def charge(app, runs):
 
 @pytest.fixture
 def gated(app):
-    """A task that runs until it is let go."""
+    """A task that runs until the test lets it end."""
 
     @app.task(name="gated")
     async def gated(x: int) -> int:
@@ -51,7 +51,7 @@ def gated(app):
 
 @pytest.fixture
 def no_poll(monkeypatch):
-    """Only a push wakes a waiter, for as long as a test lasts."""
+    """Makes the poll so slow that only a push wakes a waiter during a test."""
     monkeypatch.setattr(waiters, "POLL", 10_000.0)
 
 
@@ -125,7 +125,7 @@ async def test_other_arguments_with_the_same_key_are_refused_and_nothing_is_enqu
 
 
 async def test_a_hundred_clients_at_once_make_one_job(make_app, app, charge, runs, raw, no_poll):
-    """Processes are not needed: an app is a client with connections and a channel of its own."""
+    """Two apps are enough instead of two processes: each is a client with its own connections and channel."""
     others = [make_app() for _ in range(9)]
 
     async def of(client, count):
@@ -226,9 +226,7 @@ async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, ra
     async with Worker(app):
         first = await keyed.delay(1)
         await first.get(timeout=30)
-        await raw.delete(
-            app.sessions.shards[0].records + first.id
-        )  # what the server does at the end of its time
+        await raw.delete(app.sessions.shards[0].records + first.id)  # as the server does when it expires
         assert await keyed.call(1) == 100
     assert runs == [(1, 100)] * 2
 

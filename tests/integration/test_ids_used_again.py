@@ -1,4 +1,4 @@
-"""An id of one's own is free when its result was forgotten, and a call that is sent twice makes one job."""
+"""A `task_id` is free again after its result was forgotten, and a call that is sent twice makes one job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def stage(app, raw) -> AsyncIterator[Steps]:
 
 
 def call(stage: Steps, request_id: str, **options: Any) -> tuple[wire.Job, bytes]:
-    """One call under the id that all of them have."""
+    """Returns a call. All calls here have the same id."""
     job, _ = stage.job("id", **options)
     job.request_id = request_id
     return job, wire.encode_job(job)
@@ -38,7 +38,7 @@ async def enqueue(stage: Steps, request_id: str) -> bool:
 
 
 async def submit(stage: Steps, request_id: str) -> bool:
-    """The same as a workflow, with a job that waits for it."""
+    """Sends the call as a workflow, with a job that waits for it. Returns whether it was accepted."""
     after, _ = stage.job(f"after-{request_id}", parents=("id",))
     try:
         await stage.broker.intake.submit(
@@ -140,6 +140,6 @@ async def test_another_call_under_the_id_does_not_expire_in_the_name_of_the_one_
         await first.forget()
         assert not await first.exists()
     second = await give.options(task_id="id").delay(2)
-    with pytest.raises(ResultTimeout, match="PENDING"):  # and no TaskExpired
+    with pytest.raises(ResultTimeout, match="PENDING"):  # not TaskExpired
         await first.get(timeout=0.5)
     assert await second.refresh() == "PENDING"

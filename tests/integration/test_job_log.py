@@ -1,4 +1,4 @@
-"""What a worker logs of its jobs in a program of the user's own: it uses the handlers that it finds there."""
+"""What a worker logs about its jobs in a user's program: it uses the handlers that the program has."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ async def test_starts_and_successes_are_debug_messages(app, add, records, caplog
     async with Worker(app, name="w-1"):
         await add.call(1, 2)
         assert records() == [], "a success says nothing at INFO"
-        caplog.set_level(logging.DEBUG, "asyncq")  # a program may do so while its worker runs
+        caplog.set_level(logging.DEBUG, "asyncq")  # a program may change the level while its worker runs
         result = await add.delay(1, 2)
         await result.get(timeout=60)
         start, end = records()
@@ -238,7 +238,7 @@ async def test_of_a_flood_of_failures_a_hundred_a_second_are_logged_and_the_rest
 async def test_the_count_of_lines_that_were_left_out_is_about_no_job_and_fits_each_format(
     app, records, monkeypatch
 ):
-    """No one job is named for what all did, and a format that names the task does not fail."""
+    """A record about many jobs names none of them, and a format that names the task still works."""
     monkeypatch.setattr(job_log, "LINES_PER_SECOND", 1)
 
     @app.task(name="boom", retry=Retry(max_retries=1, backoff=0.01, jitter=False))
@@ -285,5 +285,7 @@ async def test_dict_config_does_not_silence_a_worker(app, root_logger, capfd):
         for _ in range(2):
             result = await boom.delay()
             await result.outcome(timeout=60)
-            logging.config.dictConfig(config)  # while it runs, too
-    assert capfd.readouterr().err.count("ValueError: no\n") == 4  # each in a message and in a traceback
+            logging.config.dictConfig(config)  # also while the worker runs
+    assert (
+        capfd.readouterr().err.count("ValueError: no\n") == 4
+    )  # twice for each: in the message and in the traceback

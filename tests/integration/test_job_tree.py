@@ -1,4 +1,6 @@
-"""From a job to those that came from it: iterdeps, collect, get_leaf, graphs; and blocking twins."""
+"""From a job to all jobs that came from it: iterdeps, collect, get_leaf, graphs;
+and their blocking variants.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def tree(app):
-    """A job that starts others: `[[], [[]]]` is one with two children, of which one has a child."""
+    """A job that starts other jobs: `[[], [[]]]` has two children, and one of these has a child."""
 
     @app.task(name="tree")
     async def tree(name: str, below: list) -> str:
@@ -60,7 +62,9 @@ NAMES = ["r", "r0", "r1", "r2", "r00", "r01", "r20", "r200"]
 
 
 async def grown(app, tree, below=FAMILY):
-    """The root of a family that has ended, as a handle that knows nothing."""
+    """Runs a job and all jobs that it starts. Returns a new handle of the first job,
+    which knows only the id.
+    """
     async with Worker(app):
         result = await tree.delay("r", below)
         async for _ in result.collect(timeout=30):

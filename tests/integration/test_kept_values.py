@@ -1,4 +1,4 @@
-"""Values that are kept once for several jobs, which waited for them: until the last of these has ended."""
+"""Values that several jobs need are stored once, until the last of these jobs has ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ async def stage(make_app, raw) -> AsyncIterator[Steps]:
 
 
 async def submit_family(stage: Steps, **options: Any) -> None:
-    """A grandparent, whose value goes to two: `parent`, whose fate is tried, and `other`."""
+    """Submits a grandparent whose value two jobs need: `parent`, which a test ends in some way,
+    and `other`.
+    """
     await stage.broker.intake.submit(
         [
             stage.job("grandparent", dependents=("parent", "other")),
@@ -44,7 +46,7 @@ async def submit_family(stage: Steps, **options: Any) -> None:
 
 
 async def value_of(stage: Steps, delivery: wire.Delivery) -> Any:
-    """What a worker would give to the body."""
+    """Returns the value that a worker would pass to the body."""
     shard = stage.broker.shards[0]
     values = await stage.broker.kept.filled(shard, delivery.values)
     [[value], _] = parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, values)
@@ -109,7 +111,7 @@ async def test_whatever_ends_a_job_it_needs_no_value_any_more(stage, way):
     left = await stage.keys(*KEPT)
     if way not in {"dead_letter", "take at the cap"}:
         assert left == []
-    else:  # it may be sent again for as long as it is a dead letter
+    else:  # a dead letter may be sent again, and needs the value then
         assert left == ["h:grandparent:n-grandparent"]
         key = stage.broker.shards[0].key_prefix + left[0]
         week = stage.broker.commands.settings.dead_ttl * 1000
@@ -151,7 +153,7 @@ async def test_a_job_whose_worker_died_reads_its_value_again(make_app, raw):
         for _ in "12":
             delivery = await stage.claim(stage.heir)
             assert (delivery.crashes, await value_of(stage, delivery)) == (1, VALUE)
-            # Both answers are lost, so each is sent twice.
+            # Both answers are lost, so each call is sent twice.
             await stage.end(delivery, by=stage.heir)
             outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED))
             again = [(delivery, wire.SUCCEEDED, outcome)]
@@ -188,7 +190,7 @@ async def test_a_job_that_ends_while_it_waits_for_another_needs_no_value_any_mor
     assert (late.job.id, await stage.run(VALUE)) == ("late", "early")
     shard = stage.broker.shards[0]
     assert await stage.broker.revoke("child0", signal="c", outcome=b"") == "revoked"
-    await stage.raw.hdel(shard.messages + "child1", "p")  # somebody has damaged it: it is given up
+    await stage.raw.hdel(shard.messages + "child1", "p")  # damaged data: the job is given up
     await stage.end(late, VALUE)
     assert await stage.keys("hn:") == ["hn:child2", "hn:child3"]
     for _ in "12":
@@ -240,7 +242,7 @@ async def test_a_value_that_is_damaged_fails_those_that_need_it_and_nothing_else
 
 
 async def test_in_workers_a_value_of_a_megabyte_reaches_all_that_need_it(make_app, raw):
-    """Also those that are tried again, a handle that is asked for arguments, and a dead letter."""
+    """Also a job that is tried again, a handle that reads the arguments, and a dead letter."""
     tries: list[int] = []
     async with make_app(result_extended=True, max_payload=2_000_000) as app:
 

@@ -1,4 +1,6 @@
-"""A job ends for which many wait: no call of ours tells more than some, for it would hold the server."""
+"""A job ends for which many wait. No single call notifies all of them,
+because that would block the server.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ async def stage(app, raw) -> AsyncIterator[Steps]:
 
 
 async def submit_group(stage: Steps) -> wire.Delivery:
-    """A job for which many wait, claimed; and behind each of them, one more."""
+    """Claims a job for which many jobs wait. For each of these waits one more job."""
     jobs = [stage.job("top", dependents=tuple(CHILDREN))]
     jobs += [stage.job(one, parents=("top",), value_template=0, dependents=(f"{one}.1",)) for one in CHILDREN]
     jobs += [stage.job(f"{one}.1", parents=(one,), value_template=None) for one in CHILDREN]

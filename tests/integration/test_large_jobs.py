@@ -1,4 +1,4 @@
-"""Jobs and outcomes of a megabyte: no call of ours moves more than some, for it would hold the server."""
+"""Jobs and outcomes of a megabyte. No single call moves many of them, because that would block the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 BODY = "x" * 1_000_000
 JOBS = 12
 MOST = 9
-"""Of these, in one call: eight megabytes, and the rest of the last one."""
+"""The largest number of these jobs in one call: eight megabytes, and the rest of the last job."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_a_dead_workers_large_jobs_are_taken_and_handed_back_some_at_a_tim
     assert calls == 2
     names = await stage.raw.xinfo_consumers(stream, "g")
     assert stage.worker.name.encode() not in [one["name"] for one in names]
-    # The heir reads them all, and hands them back.
+    # The other worker session reads all of them, and hands them back.
     entries = await stage.heir.read([stream], JOBS, block=False)
     deliveries = [stage.heir.delivery(entry) for entry in entries]
     assert sorted(one.job.id for one in deliveries) == sorted(f"job{number}" for number in range(JOBS))
@@ -101,7 +101,7 @@ async def test_a_read_asks_for_fewer_jobs_where_they_are_large_and_for_more_wher
     monkeypatch.setattr("asyncq.broker.read_limit.ENOUGH_BYTES", 4_200_000)
 
     async def read(body: str) -> list[int]:
-        """How many jobs came in each read, of twelve."""
+        """Reads twelve jobs. Returns how many came in each read."""
         await stage.broker.intake.enqueue_many([stage.job(token(), body) for _ in range(JOBS)])
         counts = []
         while claimed := await claim(stage):

@@ -1,4 +1,4 @@
-"""A workflow that is too large for one step of the server: accepted as a whole, and delivered in parts."""
+"""A workflow that is too large for one step of the server is accepted as a whole, and delivered in parts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PART = 4
 
 
 class Large(Steps):
-    """Submits workflows, whose jobs in batches nobody delivers unless the test does."""
+    """Submits workflows. Only the test delivers their batches."""
 
     def row(self, length: int) -> list[tuple[wire.Job, bytes]]:
-        """A job after the other."""
+        """Returns the jobs of a chain."""
         return [
             self.job(
                 f"step{n}",
@@ -37,7 +37,7 @@ class Large(Steps):
         ]
 
     async def deliver(self, most: int = 1000) -> int:
-        """Delivers the next batches; how many."""
+        """Delivers the next batches, and returns how many."""
         forwarder, shard = self.broker.commands.forwarder, self.broker.shards[0]
         reading = await forwarder.read(shard)
         letters = reading.entries[:most]
@@ -45,7 +45,7 @@ class Large(Steps):
         return len(letters)
 
     async def waiting(self) -> int:
-        """How many could be claimed."""
+        """Returns how many jobs can be claimed."""
         return await self.raw.xlen(self.broker.shards[0].stream(QUEUE))
 
 
@@ -104,7 +104,7 @@ async def test_batches_that_are_delivered_again_change_nothing(stage):
 @pytest.mark.parametrize("verb", ["state", "fetch_status", "forget"])
 async def test_whoever_asks_for_a_job_that_nobody_has_delivered_yet_finds_it(stage, monkeypatch, verb):
     await stage.broker.intake.submit(stage.row(10))
-    monkeypatch.undo()  # who submitted it is gone, and there is no worker
+    monkeypatch.undo()  # the client that submitted it is dead, and there is no worker
     ask = getattr(stage.broker, verb)
     answer = await ask(["step0"] if verb == "fetch_status" else "step0")
     assert answer not in (None, [None], "unknown")

@@ -1,4 +1,6 @@
-"""Poison beside innocents: a death takes every job of its worker along, and only the guilty may pay."""
+"""Poison jobs beside innocent ones: the death of a worker hits all of its jobs, but only poison jobs are
+given up.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ asyncio.run(main())
 
 
 class Fleet:
-    """Two workers, replaced when they die, as a supervisor does."""
+    """Two workers. When one dies, another one replaces it, as with a supervisor."""
 
     def __init__(self, folder: Path, url: str, namespace: str, target: str) -> None:
         (folder / "poison_tasks.py").write_text(TASKS)
@@ -93,10 +95,10 @@ class Fleet:
             await asyncio.sleep(0.05)
 
     async def stop(self) -> list[int]:
-        """Ends all; their exit codes."""
+        """Stops all workers, and returns their exit codes."""
         self._keeper.cancel()
         for worker in self._workers:
-            # One that has just been started in the place of a dead one does not know signals yet.
+            # A worker that has just been started does not handle signals yet.
             ready = self._folder / f"ready-{worker.pid}"
             await until(lambda ready=ready: ready.exists(), "a worker to heed signals")
             worker.terminate()
@@ -139,12 +141,12 @@ async def test_every_innocent_succeeds_and_every_poison_is_lost(
     assert [(type(end.error), end.attempts) for end in ends] == [(WorkerLost, 3)] * 2
     assert sorted(letter.job_id for letter in letters) == sorted(result.id for result in bad)
     assert codes == [0, 0], "who survived stops in peace"
-    # Each poison takes a worker twice at most; its last try takes the child, and nobody else.
+    # Each poison job kills a worker at most twice. Its last try kills only the child process.
     assert fleet.deaths <= 4
 
 
 async def _die_with(app: AsyncQ, queue: str, count: int) -> None:
-    """A worker takes so many jobs and dies with them: with max_crashes=2, their next try is the last."""
+    """Lets a worker read so many jobs and die with them. With max_crashes=2, their next try is the last."""
     commands = app.sessions.current().broker.commands
     gone = ClaimingConsumer(commands, "gone", [queue])
     await gone.make_groups()
@@ -228,14 +230,14 @@ async def sleep(file: str) -> int:
 
 @pytest.fixture
 def lasting(server_url, namespace, tmp_path, monkeypatch):
-    """A module that has an app."""
+    """Writes a module that has an app."""
     (tmp_path / "lasting_tasks.py").write_text(LASTING)
     (tmp_path / "met").mkdir()
     limits = {"lease": "0.6", "max_crashes": "2", "last_tries": "2"}
     for name, value in {"url": server_url, "namespace": namespace, **limits}.items():
         monkeypatch.setenv(f"ASYNCQ_{name.upper()}", value)
     monkeypatch.syspath_prepend(tmp_path)
-    # What Python passes over, and a program may have.
+    # Python ignores such entries, and a program may have them.
     monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
     monkeypatch.setattr(sys, "argv", [*sys.argv, tmp_path])
     module = importlib.import_module("lasting_tasks")
@@ -245,7 +247,7 @@ def lasting(server_url, namespace, tmp_path, monkeypatch):
 
 async def test_last_tries_run_side_by_side_in_processes_that_a_programs_own_worker_starts(lasting, tmp_path):
     async with lasting.app as app:
-        # In a queue that the app does not name.
+        # The jobs are in a queue that the app does not name.
         jobs = await lasting.meet.options(queue="other").map([(str(tmp_path / "met"), 2)] * 2)
         await _die_with(app, "other", 2)
         async with Worker(app, queues=["other"]):

@@ -1,9 +1,10 @@
-"""The scripts against an oracle: any order of verbs, each sent twice, on a real server.
+"""The scripts compared with an oracle: calls in any order, each sent twice, on a real server.
 
-The oracle is a dozen fields per job and a table of what each verb answers. After every step the whole
-keyspace must be what the oracle says: no entry too many (nothing runs twice), none too few (nothing is lost),
-no ended record changed, no key without an owner or a time to live. Of a workflow it says which jobs wait,
-which were set free and with whose values, which ended with another, and that nothing is left of it then.
+The oracle has a dozen fields for each job, and knows the answer of each call. After every step the whole
+keyspace must agree with the oracle: no entry too many (nothing runs twice), none too few (nothing is lost),
+no ended record changed, no key without an owner or a time to live. For a workflow, the oracle knows which
+jobs wait, which became free and with which values, which ended because of another job, and that nothing is
+left of it then.
 """
 
 from __future__ import annotations
@@ -46,25 +47,25 @@ OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t
 ELSEWHERE = "elsewhere"
 FAR = 60_000
 MOST_JOBS = 24
-"""Every step compares all of them with the server."""
+"""The largest number of jobs, because every step compares all of them with the server."""
 MAX_CRASHES = 2
-"""Few, so that jobs come to their end by it."""
+"""A small number, so that some jobs end because of it."""
 
 
 @dataclass
 class Hand:
-    """One worker session, which may be taken for dead and not know it."""
+    """One worker session. It may be taken for dead without knowing it."""
 
     consumer: ClaimingConsumer
     beats: int | None = 1
-    """Its field in the hash of beats; None once it has left or was taken."""
+    """Its field in the hash of heartbeats; None once it has left or was taken for dead."""
     sent: int = 1
     was_taken: bool = False
     received: list[wire.Delivery] = field(default_factory=list)
-    """All it was ever given, also what is not its own any more."""
+    """All deliveries that it ever got, also those that it does not hold any more."""
     signals: dict[str, str] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
-    """The claims to jobs whose bodies it has noted to begin."""
+    """The claims of the jobs for which it has noted that the body begins."""
 
     @property
     def name(self) -> str:
@@ -73,7 +74,7 @@ class Hand:
 
 @dataclass
 class Book:
-    """What the oracle knows about one job."""
+    """The knowledge of the oracle about one job."""
 
     id: str
     request_id: str
@@ -86,7 +87,7 @@ class Book:
     holder: Hand | None = None
     crashes: int = 0
     begun: str = ""
-    """The entry under which its body was noted to begin."""
+    """The entry for which a worker noted that the body begins."""
     retries: int = 0
     is_due: bool = False
     ended_by: str = ""
@@ -94,21 +95,21 @@ class Book:
     channels: set[str] = field(default_factory=set)
     parents: tuple[str, ...] = ()
     missing: int = 0
-    """How many of them have not ended."""
+    """How many of the parents have not ended."""
     wait: int | None = None
-    """Of one that waits for its parents: what comes after that."""
+    """For a job that waits for its parents: the delay after that in ms; None if it has none."""
     on_error: bool = False
     keeps: bool = False
-    """Whether it is given its parents' values."""
+    """Whether it gets the values of its parents."""
     values: list[str] = field(default_factory=list)
     """The jobs whose values its entry must carry."""
     children: dict[str, str] = field(default_factory=dict)
-    """Those that wait for it, with what the server notes about each."""
+    """The jobs that wait for it, each with the server's note about it."""
     is_awaited: bool = False
     is_replaced: bool = False
-    """Whether a workflow stands in its place: then it has begun."""
+    """Whether a workflow has replaced it. Then its body had begun."""
     member: str = ""
-    """The job by which this one ended without having run."""
+    """The job because of which this one ended without having run."""
     states: list[State] = field(default_factory=lambda: [State.UNKNOWN])
 
     @property
@@ -117,7 +118,7 @@ class Book:
 
     @property
     def call(self) -> str:
-        """The part of the request id that names the call."""
+        """The part of the request id that identifies the call."""
         return self.request_id.partition("~")[0]
 
     @property
@@ -147,17 +148,17 @@ class Book:
         self.holder, self.ended_by = None, by
 
     def move(self, letter: str) -> None:
-        """To a place where no worker has it."""
+        """Moves the job to a state in which no worker holds it."""
         if letter != wire.LIVE:
             self.entry = "0"
         self.holder = None
         self.letter = letter
-        if self.state is not self.states[-1]:  # waiting for others looks like waiting for a worker
+        if self.state is not self.states[-1]:  # a wait for other jobs is PENDING, too
             self.states.append(self.state)
 
 
 class Table:
-    """The server, the event loop and the app that all examples share; each begins with an empty namespace."""
+    """The server, the event loop and the app of all examples. Each example begins with an empty namespace."""
 
     def __init__(self, app: AsyncQ, url: str) -> None:
         self.app = app
@@ -177,7 +178,7 @@ class Table:
         return self.runner.run(wait())
 
     def picture(self) -> dict[str, Any]:
-        """Everything under the namespace."""
+        """Returns the contents of all keys of the namespace."""
         tag = self.app.sessions.shards[0].tag
         keys = sorted(key.decode() for key in self.raw.keys(f"{tag}*"))
         pipe = self.raw.pipeline(transaction=False)
@@ -185,12 +186,12 @@ class Table:
         answers = iter(pipe.execute())
         picture = {name: [next(answers) for _ in range(count)] for name, count in asked.items()}
         for name, found in picture.items():
-            if name.startswith("q:"):  # who holds what; since when changes by itself
+            if name.startswith("q:"):  # without the times, which change by themselves
                 found[1] = {item["message_id"].decode(): item["consumer"].decode() for item in found[1]}
         return picture
 
     def _ask(self, pipe: Any, key: str) -> int:
-        """Asks for all of one key; how many answers there will be."""
+        """Asks for the whole content of one key, and returns the number of answers."""
         kind = key.removeprefix(self.app.sessions.shards[0].tag + ":").partition(":")[0]
         if kind == "r":
             pipe.get(key)
@@ -230,7 +231,7 @@ def was_something_received(machine: Machine) -> bool:
 
 
 class Machine(RuleBasedStateMachine):
-    """Does to the server what clients and workers may do, in any order."""
+    """Makes the calls of clients and workers, in any order."""
 
     table: Table
 
@@ -238,10 +239,10 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.books: dict[str, Book] = {}
         self.former: list[Book] = []
-        """Forgotten jobs whose ids another call has now."""
+        """The forgotten jobs whose ids other calls have now."""
         self.buried = 0
         self.latest: dict[str, Any] | None = (
-            None  # the picture after the last step, where it was taken already
+            None  # the contents of all keys after the last step, if they were read already
         )
         self.broker = self.table.broker
         self.keys = self.broker.shards[0]
@@ -262,7 +263,7 @@ class Machine(RuleBasedStateMachine):
             message = self.ear.get_message(timeout=2)
             assert message is not None
             assert message["type"] == "subscribe"
-        # Work is under way from the start: most of what may go wrong goes wrong with what somebody holds.
+        # Jobs are claimed from the start, because most faults concern jobs that a worker holds.
         for id_ in IDS[:5]:
             self.enqueue(id_=id_, request_id=REQUEST_IDS[0], wait=None, ignored=False)
         for number in (0, 1, 1, 2):
@@ -270,9 +271,9 @@ class Machine(RuleBasedStateMachine):
         self.end_by_hand(IDS[0], terminate=True)
         self.take_over(self.hands[0], self.hands[2])
         self.begin_anew()
-        # A workflow in the middle: two parents, of which one is held, an error callback, and one at the end.
+        # A workflow that is half done: two parents, one of them held, an error callback, and a last job.
         self.begin_workflow(ended)
-        # One that crashed, failed and came back, with both counts.
+        # A job that crashed, failed and was claimed again, with both counts.
         self.claim(number=1, count=1, choice=-1, lost=False)
         self.put_aside(self.hands[1], self.hands[1].received[-1], wait=0)
         self.promote(number=0)
@@ -291,18 +292,20 @@ class Machine(RuleBasedStateMachine):
             self.end_held(self.hands[1], [delivery], ended)
 
     def plan(self, id_: str, parents: tuple[int, ...]) -> Book:
-        """A job of a workflow that is given its parents' values."""
+        """Returns a job of a workflow that gets the values of its parents."""
         plan = Book(id_, f"call{id_}", wire.WAITING, "-", parents=tuple(f"part{place}" for place in parents))
         plan.missing, plan.keeps, plan.channels = len(parents), bool(parents), {self.broker.channel}
         return plan
 
-    # -- how a verb is tried ---------------------------------------------------------------------
+    # -- how a call is tested ---------------------------------------------------------------------
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         return self.table.run(awaitable)
 
     def twice(self, verb: Callable[[], Awaitable[Any]], first: Any, second: Any) -> None:
-        """The verb answers as expected, and sent again changes nothing."""
+        """Makes a call, which must give the first answer. A second time it must give the second, and change
+        nothing.
+        """
         self.table.steps += 1
         assert self.run(verb()) == first
         for book in self.books.values():
@@ -358,11 +361,11 @@ class Machine(RuleBasedStateMachine):
         return {(book.id, book.call) for book in self.former}
 
     def make_room(self, book: Book) -> None:
-        """Another call has the id of a forgotten job. The server keeps in mind that there was another."""
+        """Notes that another call takes the id of a forgotten job. The server remembers the former call."""
         self.former.append(self.books.pop(book.id))
 
     def some_id(self, data: st.DataObject) -> str:
-        """Of a job that has not ended, if there is one; now and then of any."""
+        """Draws the id of a job that has not ended, if there is one; now and then of any job."""
         live = [book.id for book in self.books.values() if book.is_live]
         return data.draw(st.sampled_from(live * 5 + [*self.books] + IDS[-1:]))
 
@@ -384,7 +387,7 @@ class Machine(RuleBasedStateMachine):
         self.twice(lambda: self.broker.revoke(id_, signal=signal, outcome=OUTCOME), first, second)
 
     def revoked(self, book: Book | None, signal: str) -> tuple[str, str]:
-        """What revoking a job by itself answers, once and twice."""
+        """Revokes one job without its workflow. Returns the answers of the first and the second call."""
         answers = self.end_early(book, wire.REVOKED)
         if answers[0] == "signalled":
             assert book is not None
@@ -400,7 +403,7 @@ class Machine(RuleBasedStateMachine):
         self.twice(lambda: self.broker.expire(id_), first, second)
 
     def end_early(self, book: Book | None, letter: str) -> tuple[str, str]:
-        """What ending a job from outside answers, once and twice."""
+        """Ends a job from outside of a worker. Returns the answers of the first and the second call."""
         if book is None or book.is_hidden:
             return "unknown", "unknown"
         if not book.is_live:
@@ -454,7 +457,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.books) < MOST_JOBS)
     @rule(data=st.data(), size=st.integers(1, 5), again=st.sampled_from([False, False, False, True]))
     def submit(self, data: st.DataObject, size: int, again: bool) -> None:
-        """A workflow of any form; one in four has an id that another job has."""
+        """Submits a workflow of any form. In one of four, an id belongs to another job."""
         first = len(self.books)
         ids = [f"more{first + number}" for number in range(size)]
         if again and self.books:
@@ -475,7 +478,7 @@ class Machine(RuleBasedStateMachine):
         return True
 
     def draw_plan(self, data: st.DataObject, id_: str, before: list[str]) -> Book:
-        """A job of a workflow, not accepted yet."""
+        """Draws a job of a workflow. It is not accepted yet."""
         some = st.lists(st.sampled_from(before), unique=True, max_size=3) if before else st.just([])
         parents = tuple(data.draw(some))
         on_error = len(parents) == 1 and data.draw(st.sampled_from([False, False, True]))
@@ -513,12 +516,16 @@ class Machine(RuleBasedStateMachine):
                 self.set_free(plan)
 
     def set_free(self, book: Book) -> None:
-        """It waits for no other job any more: into the queue, or for its own time."""
+        """Frees a job that waits for no other job any more: it goes into the queue, or waits for its own
+        time.
+        """
         book.is_due, book.entry = book.wait == 0, "0"
         book.move(wire.LIVE if book.wait is None else wire.SCHEDULED)
 
     def end(self, book: Book, letter: str, by: str) -> None:
-        """Ends a job, and tells those that wait for it; then those that wait for them."""
+        """Ends a job, and the jobs that wait for it or frees them; then the jobs that wait for these, and so
+        on.
+        """
         ended = [self.end_one(book, letter, by)]
         for one, how, calls in ended:
             children, one.children, one.is_awaited = one.children, {}, False
@@ -526,7 +533,7 @@ class Machine(RuleBasedStateMachine):
                 if child.letter != wire.WAITING:
                     continue
                 if child.on_error and not calls:
-                    child.wish = "i"  # nobody will ever ask for an error callback without a failure
+                    child.wish = "i"  # nobody waits for an error callback that is not called
                     ended.append(self.end_one(child, wire.REVOKED, "-"))
                 elif child.on_error or how == wire.SUCCEEDED:
                     child.missing -= 1
@@ -537,7 +544,7 @@ class Machine(RuleBasedStateMachine):
                     ended.append(self.end_one(child, how, "-", one.member or one.id))
 
     def end_one(self, book: Book, letter: str, by: str, member: str = "") -> tuple[Book, str, bool]:
-        """Ends a job, and says how, and whether that calls its error callbacks."""
+        """Ends one job. Returns it, its letter, and whether this end calls its error callbacks."""
         book.end(letter, by)
         book.member = member
         return book, letter, letter in {wire.FAILED, wire.LOST} and (not member or book.is_replaced)
@@ -545,7 +552,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: was_something_received(self) and len(self.books) < MOST_JOBS)
     @rule(data=st.data(), size=st.integers(0, 2), again=st.sampled_from([False, False, False, True]))
     def replace(self, data: st.DataObject, size: int, again: bool) -> None:
-        """A job that runs leaves a workflow in its place, which ends in the job itself."""
+        """Replaces a running job by a workflow, which ends with the job itself."""
         hand, delivery, book = self.some_delivery(data)
         first = len(self.books)
         ids = [f"more{first + number}" for number in range(size)]
@@ -569,7 +576,7 @@ class Machine(RuleBasedStateMachine):
 
     def put_in_place(self, book: Book, plans: list[Book], last: Book) -> None:
         self.accept(plans)
-        if "~" in book.request_id:  # it has started in time, and does not expire in the workflow
+        if "~" in book.request_id:  # it has started in time, so it does not expire any more
             book.request_id = book.request_id.partition("~")[0] + "~-"
         for place, parent in enumerate(last.parents):
             self.books[parent].children[book.id] = f"{place} {last.request_id}"
@@ -601,7 +608,7 @@ class Machine(RuleBasedStateMachine):
         lost=st.sampled_from([False] * 3 + [True]),
     )
     def claim(self, number: int, count: int, choice: int, lost: bool) -> None:
-        """A read; its reply may be lost on the way."""
+        """Reads jobs. The reply may be lost on the way."""
         hand = self.hand(number)
         suffixes = [suffix for suffix in self.streams if self.waiting(suffix)]
         suffix = suffixes[choice % len(suffixes)]
@@ -621,7 +628,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def unknown_entries(self, number: int) -> None:
-        """A worker asks for what it was given and never heard of."""
+        """Asks for unknown pending entries: those of the worker that it never received."""
         hand = self.hand(number)
         known = {delivery.entry for delivery in hand.received}
         for suffix, stream in self.streams.items():
@@ -632,7 +639,9 @@ class Machine(RuleBasedStateMachine):
             hand.received += deliveries
 
     def some_delivery(self, data: st.DataObject) -> tuple[Hand, wire.Delivery, Book]:
-        """One that is held, if there is one; one time in four any, in the hands of anybody."""
+        """Draws a held delivery with its holder, if there is one; one time in four any delivery with any
+        worker.
+        """
         given = [delivery for hand in self.hands for delivery in hand.received]
         every = [(hand, delivery) for hand in self.hands for delivery in given]
         held = [(hand, each) for hand, each in every if self.book_of(each).is_held_as(hand, each)]
@@ -644,7 +653,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(was_something_received)
     @rule(data=st.data())
     def begin_again(self, data: st.DataObject) -> None:
-        """A worker notes that a body begins, which it may have or have had."""
+        """Notes that a body begins. The worker may hold the job, or may have held it before."""
         hand, delivery, book = self.some_delivery(data)
         noted = hand.beats is not None
         self.twice(lambda: hand.consumer.begin(delivery, []), noted, noted)
@@ -656,7 +665,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(was_something_received)
     @rule(data=st.data(), letter=st.sampled_from([wire.SUCCEEDED, wire.FAILED]))
     def finish(self, data: st.DataObject, letter: str) -> None:
-        """A batch, of what it holds and of what it held once."""
+        """Finishes a batch of jobs that the worker holds or held before."""
         hand, sure, _ = self.some_delivery(data)
         others = [each for each in hand.received if each.stream == sure.stream and each != sure]
         more = st.lists(st.sampled_from(others), max_size=3, unique_by=lambda each: each.entry)
@@ -758,7 +767,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.held_by(hand) for hand in self.hands[1:]))
     @rule(data=st.data(), blind=st.sampled_from([False, False, True]))
     def take(self, data: st.DataObject, blind: bool) -> None:
-        """The first takes another for dead: rightly, or (blind) by a beat that it has left behind."""
+        """Lets the first worker take another one for dead: rightly, or (`blind`) because of an
+        old heartbeat.
+        """
         me, dead = self.hands[0], data.draw(st.sampled_from([h for h in self.hands[1:] if self.held_by(h)]))
         if blind and dead.beats is not None:
             seen = str(dead.beats + 1)
@@ -783,7 +794,7 @@ class Machine(RuleBasedStateMachine):
             self.reread_all()
 
     def taken(self, dead: Hand, me: Hand, suffix: str) -> tuple[int, int]:
-        """Books the takeover of one stream: how many go back, how many end."""
+        """Notes the takeover of one stream. Returns how many jobs go back and how many end."""
         back = ended = 0
         for book in [book for book in self.held_by(dead) if book.suffix == suffix]:
             crashes = book.crashes + (not book.crashes or book.begun == book.entry)
@@ -813,7 +824,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.hands) < 7 and any(hand.beats is None for hand in self.hands))
     @rule()
     def begin_anew(self) -> None:
-        """Who has left or was taken for dead goes on as another; the old one may still act, as a zombie."""
+        """Begins a new session for a worker that has left or was taken for dead. The old session may still
+        make calls.
+        """
         hand = self.run(self.new_hand(len(self.hands)))
         self.hands.append(hand)
         self.latest = None
@@ -822,7 +835,7 @@ class Machine(RuleBasedStateMachine):
     # -- what must hold --------------------------------------------------------------------------
 
     def reread(self, book: Book) -> None:
-        """A new entry's id is the server's to choose."""
+        """Reads the entry id of a live job from its record, because the server chooses it."""
         if book.letter == wire.LIVE:
             record = self.table.raw.get(self.keys.records + book.id)
             assert record is not None
@@ -880,7 +893,7 @@ class Machine(RuleBasedStateMachine):
             member = Record.parse(record).ended().member
             assert member is not None
             assert member[0] == book.member
-        # Once it has ended, one thing may still happen to it: it is forgotten.
+        # An ended job can change only in one way: it can be forgotten.
         assert book.record in {b"", record} or book.is_hidden
         book.record = record
 
@@ -903,7 +916,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "hands"):
             return
         try:
-            if sys.exc_info()[0] is None:  # else what failed is of interest, not what it left behind
+            if sys.exc_info()[0] is None:  # after a failure, only that failure is of interest
                 self.drain()
                 self.every_end_was_notified_once()
                 self.nothing_is_left()
@@ -914,7 +927,7 @@ class Machine(RuleBasedStateMachine):
             self.table.clear()
 
     def drain(self) -> None:
-        """Whatever state things are in, they can still end: the first worker does it."""
+        """Ends all jobs by the first worker. This must be possible from every state."""
         healer = self.hands[0]
         self.unknown_entries(0)
         for hand in self.hands[1:]:
@@ -953,12 +966,12 @@ class Machine(RuleBasedStateMachine):
         for suffix, stream in self.streams.items():
             assert picture.pop(f"q:{QUEUE}{suffix}") == [[], {}]
             assert self.table.raw.xinfo_consumers(stream, GROUP) == []
-        picture.pop("dlq", None)  # kept on purpose, within its bounds
+        picture.pop("dlq", None)  # dead letters are kept on purpose, within bounds
         for id_, call in self.former_calls:
-            del picture[f"u:{id_}:{call}"]  # for a minute
+            del picture[f"u:{id_}:{call}"]  # it stands for a minute
         for hand in self.hands:
-            picture.pop(f"bg:{hand.name}", None)  # of one that was taken, for a day
-        assert {look for _, look in picture.pop("wb", [[]])[0]} <= {-1.0}  # the same
+            picture.pop(f"bg:{hand.name}", None)  # after a takeover it stands for a day
+        assert {look for _, look in picture.pop("wb", [[]])[0]} <= {-1.0}  # sessions that were taken for dead
         assert picture == {}
 
 

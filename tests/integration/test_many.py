@@ -1,4 +1,6 @@
-"""Many handles: sets, groups, gather, wait, as_completed; one deadline, few commands, nothing left over."""
+"""Many handles: sets, groups, gather, wait, as_completed. They have one deadline, need few commands, and
+leave nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ def fail(app):
 
 
 def _waited_for(app: AsyncQ) -> int:
-    """How many waits this process has open."""
+    """Returns how many waits this process has open."""
     return sum(len(waiter.futures or ()) + len(waiter.callbacks or ()) for waiter in waiters_of(app))
 
 
@@ -157,7 +159,7 @@ async def test_a_job_that_expires_ends_the_wait_with_nobody_working(app, make_ap
             begun = Stopwatch()
             with pytest.raises(asyncq.TaskExpired):
                 await results.get(timeout=30)
-            assert begun.took < 3  # told by its timer, not by the poll
+            assert begun.took < 3  # by its own timer, not by the poll
 
 
 @pytest.mark.trial
@@ -196,7 +198,7 @@ async def test_who_ended_in_time_is_given_before_the_time_is_over(app, nap):
 
         async def collect() -> None:
             async for result in results.as_completed(timeout=0.2):
-                came.append(await result)  # noqa: PERF401  what came before the error is looked at
+                came.append(await result)  # noqa: PERF401  keeps what came before the error
 
         with pytest.raises(ResultTimeout, match="1 of 2"):
             await collect()
@@ -246,8 +248,8 @@ async def test_status_methods_return_how_many_jobs_of_the_set_ended(app, make_ap
         before = await _calls(raw, "mget")
         assert (await results.ready(), await results.successful(), await results.failed()) == (False,) * 3
         looks = await _calls(raw, "mget") - before
-        # The scripts read four records at a time. Who is known to have ended is not asked again. The worker
-        # reads notes now and then.
+        # The scripts read four records at a time. Jobs that are known to have ended are not asked for again.
+        # The worker reads notes now and then.
         assert 0 <= looks - ((500 / 4 + 26) + 1 + 1) < 10
         assert (await results.waiting(), await results.completed_count()) == (True, 600)
         await results.maybe_throw()
@@ -369,7 +371,7 @@ async def test_a_group_is_a_value(app):
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 async def test_a_copy_has_its_own_list_and_the_app_and_what_was_seen(app, add, duplicate):
-    other_app = AsyncQ("memory://")  # so that a handle without its app would not find it
+    other_app = AsyncQ("memory://")  # with two apps, a handle without its app finds none
     async with Worker(app):
         results = await add.map([(1, 2), (3, 4)])
         await results.get(timeout=30)
@@ -444,7 +446,7 @@ async def test_as_completed_takes_any_handles_also_eager_ones(app, nap):
 
 @asynccontextmanager
 async def _opened_elsewhere(url: str) -> AsyncIterator[AsyncQ]:
-    """An app that is open on the loop of another thread."""
+    """Opens an app on the loop of another thread."""
     app = AsyncQ(url, namespace=f"t{uuid.uuid4().hex[:12]}", lease=2)
     await asyncio.to_thread(app.__enter__)
     yield app

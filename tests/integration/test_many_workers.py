@@ -1,4 +1,4 @@
-"""What workers cost the server by looking at each other, and who finds what a dead worker held."""
+"""The server's cost when workers observe each other, and which worker finds the jobs of a dead one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEASE = 0.6
 
 @pytest.fixture
 async def join(make_app):
-    """Makes consumers of some queues, whose workers look when they are told to."""
+    """Makes consumers of some queues. They observe other workers only when the test asks for it."""
     consumers = []
     apps = {lease: make_app(lease=lease) for lease in (LEASE, 3600)}
     async with apps[LEASE], apps[3600]:
@@ -38,7 +38,7 @@ async def join(make_app):
 
 
 def observer(consumer: ClaimingConsumer) -> Reclaimer:
-    """The part of its worker that looks at the others."""
+    """Returns the part of a worker that observes the other workers."""
     return Reclaimer(
         *(consumer, consumer.claims, consumer.shards[0], LEASE),
         *(lambda: None, lambda *_: None, JobLog(consumer.name)),
@@ -46,7 +46,7 @@ def observer(consumer: ClaimingConsumer) -> Reclaimer:
 
 
 async def spent(raw, call) -> int:
-    """Microseconds of the server for a call. The least of some, for the machine may have others to serve."""
+    """Returns the server's microseconds for a call: the smallest of some, because the machine may be busy."""
     looks = []
     for _ in range(20):
         before = await raw.info("commandstats")
@@ -64,7 +64,7 @@ async def test_a_worker_and_its_look_at_the_others_cost_the_same_however_many_th
     assert (await first.watch_streams(keys)).watched == first.served.streams_in(keys)
 
     async def turn() -> None:
-        """What a worker that watches nothing does three times a lease."""
+        """Does what a worker that watches no stream does three times a lease."""
         await second.beat(keys, 2)
         await second.observe(keys, 1, 1)
         assert (await second.watch_streams(keys)).watched == []
@@ -125,7 +125,7 @@ async def test_all_streams_of_a_dead_worker_are_taken_at_once_though_no_other_wo
         await asyncio.sleep(LEASE / 3)
         await look()
     assert time.monotonic() - since >= LEASE
-    # In the same turn: the second was told that the first had taken it for dead.
+    # In the same turn the second worker learned that the first one had taken over the dead session.
     assert [await raw.xinfo_consumers(keys.stream(queue), "g") for queue in ("a", "b")] == [[], []]
     assert set(await raw.hgetall(keys.beats)) == {one.name.encode(), another.name.encode()}
 
@@ -161,7 +161,7 @@ async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_ag
 
 
 async def test_workers_that_are_replaced_all_the_time_find_a_dead_one_all_the_same(join, raw):
-    """None of them observes for a whole lease. Each goes on where another was."""
+    """No worker observes for a whole lease. Each continues from the looks of the one before."""
     dead, alive = await join("dead", "a"), await join("alive", "a")
     keys = dead.shards[0]
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""What goes from shard to shard, at the level of the scripts: told late, twice, or by somebody else."""
+"""Entries from shard to shard, tested with the scripts: delivered late, twice, or by another process."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ _SHARDS = Shards("any", COUNT)
 
 
 def named(name: str, shard: int) -> str:
-    """An id that begins with a name and lies in a shard."""
+    """Returns an id that begins with a name and lies in a shard."""
     ids = (name if n == 0 else f"{name}.{n}" for n in itertools.count())
     return next(id_ for id_ in ids if _SHARDS.number(id_) == shard)
 
 
 class Shore(Steps):
-    """A stage of several shards on which nothing is told unless the test does it."""
+    """Steps with several shards. Only the test delivers the entries of the outboxes."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.forwarder = self.broker.commands.forwarder
 
     def flow(self, *members: tuple[str, int, str], **options: Any) -> list[tuple[wire.Job, bytes]]:
-        """Jobs by name, shard, and the names of those that they wait for: parents before children."""
+        """Makes jobs from names, shards, and the names of their parents.
+        Parents stand before their children.
+        """
         ids = {name: named(name, shard) for name, shard, _ in members}
         parents = {name: [ids[above] for above in above.split()] for name, _, above in members}
         return [
@@ -60,11 +62,11 @@ class Shore(Steps):
         ]
 
     async def read(self, shard: int) -> Reading:
-        """What somebody who tells has read, and may tell now or much later."""
+        """Reads an outbox, as a forwarder does. The reading may be delivered now or much later."""
         return await self.forwarder.read(self.broker.shards[shard])
 
     async def tell_all(self) -> None:
-        """Everything, also what telling leads to."""
+        """Delivers all entries of all outboxes, also those that a delivery adds."""
         while any(readings := [await self.read(shard) for shard in range(COUNT)]):
             left = [reading for reading in readings if reading.entries]
             if not left:
@@ -72,14 +74,14 @@ class Shore(Steps):
             await self.forwarder.deliver(left[0])
 
     async def claim_all(self) -> dict[str, wire.Delivery]:
-        """What can be claimed now, by name."""
+        """Claims all jobs that can be claimed now. Returns them by name."""
         found = {}
         while delivery := await self.claim():
             found[delivery.job.id.partition(".")[0]] = delivery
         return found
 
     async def values(self, delivery: wire.Delivery) -> Any:
-        """What a job is given from those that it waited for."""
+        """Returns the values that a job gets from its parents."""
         shard = self.broker.shards.of(delivery.job.id)
         values = await self.broker.kept.filled(shard, delivery.values)
         return parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, values)[0][0]
@@ -138,7 +140,7 @@ async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(s
 
 
 async def test_a_forwarder_may_die_at_any_point_and_others_forward_it_again(shore):
-    """Each prefix of what was read is told and not deleted; then somebody else tells it all."""
+    """Each part of a reading is delivered and not deleted. Then another forwarder delivers all of it."""
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
     with dies_before_it_deletes(shore.forwarder):
         for count in (1, 2):
@@ -161,7 +163,7 @@ async def test_a_forwarder_may_die_at_any_point_and_others_forward_it_again(shor
 
 
 async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are_forgotten(shore):
-    """A member without a result leaves nothing behind after a minute; who tells stood still for two."""
+    """A member without a result leaves nothing after a minute. The forwarder stood still for two minutes."""
     jobs = shore.flow(("top", 0, ""), ("far", 1, "top"), ("root", 1, ""), root={"ignore_result": True})
     jobs += [shore.job(named("home", 0))]
     await shore.broker.intake.submit(jobs)
@@ -170,14 +172,14 @@ async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are
     await shore.tell_all()
     root = (await shore.claim_all())["root"]
     await shore.end(root)
-    await shore.raw.delete(shore.broker.shards[1].records + root.job.id)  # its tombstone's time was up
+    await shore.raw.delete(shore.broker.shards[1].records + root.job.id)  # its tombstone has expired
     await shore.forwarder.deliver(late)
     assert await shore.claim() is None, "it runs again"
     await shore.broker.revoke(named("top", 0), signal="c", outcome=b"")
 
 
 async def test_a_batch_that_was_accepted_but_not_deleted_for_long_is_not_accepted_again(shore):
-    """Who told it died before it deleted it, and nobody looked for more than a minute."""
+    """The forwarder died before it deleted the batch, and no other one came for more than a minute."""
     await shore.broker.intake.submit(
         [
             *shore.flow(("root", 1, ""), root={"ignore_result": True}),
@@ -243,7 +245,9 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_n
 
 
 async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_again(shore):
-    """A keyed job without a result makes room for the next call at once; who tells stood still meanwhile."""
+    """A keyed job without a result makes room for the next call at once.
+    The forwarder stood still meanwhile.
+    """
     keyed, _ = shore.job(named("keyed", 1), ignore_result=True, dependents=(named("child", 1),))
     keyed.request_id = "abc.1"
     child = shore.job(named("child", 1), parents=(keyed.id, named("slow", 0)), value_template=None)
@@ -290,7 +294,7 @@ async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_ha
 
 
 async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
-    """Who brings it to the next shard looks into that one's outbox, too."""
+    """The process that delivers an entry to the next shard also delivers the outbox of that shard."""
     async with make_app(shards=COUNT) as app:
         shore = Shore(app.sessions.current().broker, None)
         try:
@@ -310,7 +314,7 @@ async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
 async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, monkeypatch):
     jobs = shore.flow(("a", 0, ""), ("b", 0, "a"), ("r", 1, ""), ("s", 1, ""), ("t", 2, "r"), ("u", 0, ""))
     await shore.broker.intake.submit(jobs)
-    monkeypatch.undo()  # who submitted it is gone, and there is no worker
+    monkeypatch.undo()  # the client that submitted it is dead, and there is no worker
     assert await shore.broker.revoke(named("r", 1), signal="c", outcome=b"") == "revoked"
     ended, live = await shore.broker.fetch_status([named("t", 2), named("s", 1)])
     assert (ended.letter, live) == ("C", "L---")
@@ -373,8 +377,8 @@ async def test_many_jobs_of_a_shard_go_in_several_batches(shore, monkeypatch):
     monkeypatch.setattr(submission, "BATCH", 4)
     members = [("a", 0, "")] + [(f"b{n}", 0, "a") for n in range(11)] + [(f"c{n}", 1, "a") for n in range(10)]
     await shore.broker.intake.submit(shore.flow(*members))
-    # Of `b`, which is at home, four were accepted at once, and seven come in two;
-    # `c` come in three, and `a` is the last, for all wait for it.
+    # Of the `b` jobs, in the accepting shard, four were accepted at once, and seven are in two batches.
+    # The `c` jobs are in three batches. `a` is the last, because all others wait for it.
     assert len((await shore.read(0)).entries) == 2 + 3 + 1
     await shore.tell_all()
     await shore.broker.revoke(named("a", 0), signal="c", outcome=b"")
@@ -415,7 +419,7 @@ async def test_a_value_comes_to_another_shard_in_which_an_error_callback_waits_f
     await shore.broker.intake.submit(
         [
             shore.job(parent, dependents=(callback, child)),
-            # Before the step that follows, as the error callback of a step is planned.
+            # A plan puts the error callback of a step before the next step.
             shore.job(callback, parents=(parent,), value_template="e", on_error=True),
             shore.job(child, parents=(parent,), value_template=[0]),
         ]
@@ -454,7 +458,7 @@ async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_anoth
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
     await shore.tell_all()
     await shore.end((await shore.claim_all())["top"], "t")
-    word = await shore.read(0)  # of top's end, not told yet
+    word = await shore.read(0)  # about the end of top, not delivered yet
     assert await shore.broker.revoke(named("left", 1), signal="c", outcome=b"") == "revoked"
     await shore.tell_all()
     await shore.forwarder.deliver(word)
@@ -489,7 +493,7 @@ async def _defer(stage: Steps) -> None:
 
 AT_ONCE = {
     "defer of a signalled job": (_defer, "C"),
-    # A `finish` goes with others: its caller looks into the outbox when all of them are answered.
+    # A `finish` is sent with others: its caller forwards the outbox after all of them are answered.
     **{way: end for way, end in ENDS.items() if not way.startswith("finish")},
 }
 

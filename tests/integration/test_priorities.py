@@ -1,4 +1,4 @@
-"""Priorities: which of the waiting jobs of a queue is taken first, whatever happens to them on the way."""
+"""Priorities: which of the waiting jobs in a queue is taken first, whatever happens to the jobs before."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def say(app, order):
 
 
 async def called(app: AsyncQ, raw, id: str) -> str:
-    """What the job's record calls its queue."""
+    """Returns the name of the queue in the job's record."""
     record = await raw.get(app.sessions.shards.of(id).records + id)
     return record.split(b" ")[2].decode()
 
@@ -158,13 +158,13 @@ async def test_levels_lie_in_every_shard(make_app):
         assert {app.sessions.shards.number(result.id) for result in results} == {0, 1}
 
 
-# -- workers hear of levels ------------------------------------------------------------------------
+# -- workers learn of levels ------------------------------------------------------------------------
 
 
 async def test_a_level_that_is_new_is_served_at_once_by_a_worker_that_waits(app, say):
     async with Worker(app):
         assert await say.call("plain") == "plain"
-        await asyncio.sleep(0.05)  # by now it waits at the server
+        await asyncio.sleep(0.05)  # by now its read waits at the server
         for level in (1, -1):
             begun = Stopwatch()
             assert await say.options(priority=level).call("new") == "new"
@@ -182,7 +182,7 @@ async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
 
         async with Worker(app):
             await one.call()
-            await raw.sadd(app.sessions.shards[0].levels + "default", "6")  # as if it had been said to nobody
+            await raw.sadd(app.sessions.shards[0].levels + "default", "6")  # as if the message was lost
             result = await one.options(priority=6).delay()
             if lost == "subscription":
                 await raw.client_kill_filter(_type="pubsub")
@@ -222,7 +222,7 @@ async def test_without_levels_a_worker_reads_as_if_there_were_none(app, say, raw
     assert spent["smembers"] <= 2, "of beats and looks around"
 
 
-# -- what happens to jobs on the way ---------------------------------------------------------------
+# -- retries, takeovers and other moves ---------------------------------------------------------------
 
 
 async def test_a_delayed_job_and_a_retried_one_keep_their_level(app, raw):
@@ -331,7 +331,7 @@ async def test_the_job_of_a_dead_worker_goes_to_its_level_and_for_its_last_try_t
             gone = ClaimingConsumer(app.sessions.current().broker.commands, "gone", ["default"])
             await gone.look_for_levels()
             ((stream, entry, _),) = await gone.read(list(gone.served.streams), 5, block=False)
-            # Its body had begun: else the second crash would not count.
+            # Its body had begun. Otherwise the second crash would not count.
             begun = worker.served.keys[stream].started + gone.name
             await raw.hset(begun, f"{entry} {result.id}", "1")
             await raw.expire(begun, 60)

@@ -1,4 +1,6 @@
-"""Tasks with `executor="process"`: what crosses, what ends them, and what their deaths do to others."""
+"""Tasks with `executor="process"`: which data crosses, what ends them, and what their deaths do to other
+jobs.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,7 @@ async def worker(app, tasks) -> AsyncIterator[Worker]:
 
 
 async def started(path: str) -> int:
-    """Waits until a body has said that it started; the number that it said."""
+    """Waits until a body has noted that it started. Returns the number that it noted."""
     output = await until(lambda: lines(Path(path)), "the body to start")
     return int(output[0].split()[-1])
 
@@ -122,7 +124,7 @@ async def _the_job_is_the_same_there_as_it_would_be_here(tasks, worker, log):
 
 async def _several_calls_run_in_one_process(tasks, worker, log):
     first, second = await tasks.remember.starmap([(1,), (2,)]).call()
-    assert (first, second) == ([1, 2], [1, 2])  # one list, of one process
+    assert (first, second) == ([1, 2], [1, 2])  # the list is in one process
 
 
 async def _a_process_runs_one_job_after_the_other(tasks, worker, log):
@@ -182,14 +184,14 @@ LEAVE_ITS_PROCESS_AS_IT_IS = [
 
 
 async def test_what_crosses_and_leaves_the_process_as_it_is(tasks, worker, log):
-    """All in one process, for to start one takes half a second of a core."""
+    """All cases use one process, because the start of a process takes half a second of a core."""
     for check in LEAVE_ITS_PROCESS_AS_IT_IS:
         await check(tasks, worker, f"{log}.{check.__name__}")
 
 
 async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, log):
     most = 0
-    for seconds in (0.2, 1, 5):  # on a busy machine the second process starts when the first is through
+    for seconds in (0.2, 1, 5):  # on a busy machine, the first may end before the second starts
         results = [await tasks.sleep.delay(log, f"{seconds} {number}", seconds) for number in range(4)]
         pids = {await result.get(timeout=60) for result in results}
         assert len(pids) <= 2
@@ -317,7 +319,7 @@ async def test_a_signal_that_comes_just_before_a_call_blocks_comes_again(tasks, 
 async def test_a_body_that_does_not_end_gets_a_stronger_signal(tasks, worker, log):
     result = await tasks.ignore_signals.delay(log)
     await started(log)
-    for name in ("SIGTERM", "SIGINT", "SIGTERM"):  # SIGINT is weaker than what it got, SIGTERM is no news
+    for name in ("SIGTERM", "SIGINT", "SIGTERM"):  # SIGINT is weaker than SIGTERM
         assert await result.revoke(terminate=True, signal=name) == "STARTED"
     await until(lambda: "SIGTERM" in text(log), "the signal to arrive")
     assert await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=30) == "REVOKED"
@@ -363,7 +365,7 @@ async def test_another_signal_is_refused_and_the_message_names_those_that_are_no
 @pytest.mark.trial
 async def test_the_waiter_of_a_killed_process_wakes_soon(tasks, worker, tmp_path):
     took = []
-    for number in range(5):  # each takes a new process, at half a second of CPU
+    for number in range(5):  # each needs a new process: half a second of CPU
         log = str(tmp_path / str(number))
         result = await tasks.sleep.delay(log, "long")
         waiter = asyncio.create_task(result.get(timeout=10, propagate=False))
@@ -452,7 +454,7 @@ async def test_a_process_job_costs_so_much(tasks, worker):
 async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
-        end.setblocking(False)  # nothing here is so long that it would block
+        end.setblocking(False)  # the data here is too short to block
     with ours, theirs:
         child = Child(theirs)
         leaving = asyncio.create_task(_Claim(child).release_slot(None))

@@ -1,4 +1,4 @@
-"""What a running job says of itself reaches whoever follows it, and the newest is never lost."""
+"""Reports of a running job reach its followers, and the newest report is never lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Gate:
-    """Lets tasks that run in this process go on one by one."""
+    """Lets the tasks in this process go on one by one."""
 
     def __init__(self) -> None:
         self._steps: asyncio.Queue[object] = asyncio.Queue()
@@ -244,7 +244,7 @@ async def test_a_retry_shows_with_its_error_and_then_the_next_attempt(app, gate)
         await asyncq.current().update_state("TRYING", attempt)
         if attempt == 1:
             raise KeyError("first")
-        await gate.passed()  # else the end may overtake the report, which is then left out
+        await gate.passed()  # otherwise the end may overtake the report
         return attempt
 
     events = []

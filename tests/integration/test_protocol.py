@@ -1,6 +1,7 @@
-"""The scripts, from every state, once and twice: no final state changes, what is sent again has no effect.
+"""The scripts, called once and twice in every state: no final state changes, and a repeated call has no
+effect.
 
-One row of the crash table at a time, on a real server, through the verbs of the broker and of a worker.
+Also each row of the crash table, on a real server, by calls of the broker and of a worker.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ READ: dict[str, Callable[[Any, bytes], Any]] = {
     "hash": lambda pipe, key: pipe.hgetall(key),
     "set": lambda pipe, key: pipe.smembers(key),
 }
-"""How the content of a key is read, by its type."""
+"""How the content of a key is read, for each type."""
 
 
 def _pending(answer: Any) -> list[tuple[bytes, bytes]] | str:
@@ -60,7 +61,7 @@ def _consumers(answer: Any) -> list[bytes] | str:
 
 
 class Stage:
-    """One job on a server, two worker sessions, and the script calls as things to do."""
+    """One job on a server, two worker sessions, and a method for each script call."""
 
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
@@ -138,7 +139,7 @@ class Stage:
         return (await consumer.claims.release(self.held().stream, [(self.held().entry, "job")]))[0]
 
     async def take(self, seen: str = "1") -> tuple[int, int, bool]:
-        """The other worker session takes mine for dead."""
+        """Lets the other worker session take mine for dead."""
         return await take(self.other, self.held().stream, self.mine.name, seen)
 
     async def quarantine(self) -> None:
@@ -189,7 +190,7 @@ class Stage:
     async def forget(self) -> str:
         return await self.broker.forget("job")
 
-    # As the forwarder of another shard makes them, which this one was told nothing by.
+    # These calls come from the forwarder of another shard, which has delivered nothing here before.
 
     async def accept(self, request_id: str = "request") -> int:
         job = self.make_job("job", request_id)
@@ -203,7 +204,7 @@ class Stage:
             self.keys, "deliver_ends", (), (self.keys.key_prefix, 1, wire.PUSH_LIMIT, *words)
         )
 
-    # -- what is there -----------------------------------------------------------------------------
+    # -- reading the state -----------------------------------------------------------------------------
 
     async def state(self) -> State:
         answer = await self.broker.state("job")
@@ -217,7 +218,7 @@ class Stage:
         return await self.raw.get(self.keys.records + "job")
 
     async def picture(self) -> dict[str, Any]:
-        """Everything under the namespace, but for times."""
+        """Returns the contents of all keys of the namespace, without times."""
         keys = sorted([key async for key in self.raw.scan_iter(match=f"{self.keys.tag}*", count=1000)])
         async with self.raw.pipeline(transaction=False) as pipe:
             for key in keys:
@@ -581,7 +582,7 @@ async def test_a_job_that_is_twice_in_one_call_ends_once(stage, held):
 async def test_finish_that_was_refused_half_way_acknowledges_when_it_is_sent_again(stage):
     await stage.enqueue()
     entry = (await stage.claim()).entry
-    # What a call leaves behind whose user may store, but not acknowledge.
+    # A call leaves this behind if its user may store, but not acknowledge.
     ended = f"S--- {entry} {stage.mine.name} request ".encode() + OUTCOME
     await stage.raw.set(stage.keys.records + "job", ended, px=100_000)
     assert await stage.finish() == 2
@@ -625,7 +626,7 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
 @pytest.mark.parametrize("verb", ["finish", "retry", "dead_letter", "release", "defer"])
 @pytest.mark.usefixtures("leaves_keys")
 async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
-    # After a flush or a failover that lost writes, an old delivery and a new one of the same job can meet.
+    # After a flush or a failover that lost writes, there may be an old and a new delivery of the same job.
     await _running(stage)
     record = await stage.record()
     assert record is not None
@@ -664,14 +665,14 @@ async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_an
     assert again.entry != before.entry
     assert await stage.release() == 1
     assert await stage.claim()
-    assert stage.held().limiter_state == b"0 1"  # handed back, it asks as one that has asked before
+    assert stage.held().limiter_state == b"0 1"  # a job that was handed back has asked before
     assert await stage.finish() == 1
 
 
 async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
     assert await stage.permits.wake("job") is False
     await _queued(stage)
-    assert await stage.permits.wake("job") is True  # it comes by itself
+    assert await stage.permits.wake("job") is True  # it is in its queue already
     assert await stage.raw.zscore(stage.keys.delayed, "job") is None
     assert await stage.claim()
     assert await stage.defer() == 1
@@ -679,7 +680,7 @@ async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
     await stage.promote()
     assert await stage.claim()
     assert await stage.retry() == 1
-    assert await stage.permits.wake("job") is False  # its backoff is none of the limit's business
+    assert await stage.permits.wake("job") is False  # a job in backoff does not wait for the limit
     assert await stage.state() == State.RETRY
 
 
@@ -913,7 +914,7 @@ async def test_an_outcome_above_the_limit_is_announced_and_not_sent(stage, raw, 
 async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_look(stage):
     await stage.take()
     await _queued(stage)
-    assert await stage.claim(stage.mine)  # the dead one's read was still at the server
+    assert await stage.claim(stage.mine)  # the read of the dead session was still at the server
     assert stage.stream in (await stage.other.watch_streams(stage.keys)).watched
     assert await stage.other.without_beat(stage.keys, [stage.stream]) == [{stage.mine.name: True}]
     assert await take(stage.other, stage.stream, stage.mine.name, None) == (1, 0, False)
@@ -938,7 +939,7 @@ async def test_a_full_server_refuses_new_jobs_and_lets_running_ones_end(stage, r
         assert await stage.finish() == 1
         assert await stage.state() == "SUCCESS"
     finally:
-        await raw.config_set("maxmemory", "0")  # the server is everybody's
+        await raw.config_set("maxmemory", "0")  # other tests use the same server
 
 
 async def test_items_come_once_and_none_before_a_gap(stage):

@@ -1,4 +1,4 @@
-"""Results come by push: one subscription for any number of waiters, and no wake-up is lost."""
+"""Results are pushed: one subscription serves any number of waiters, and no wake-up is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def nap(app):
 
 
 async def connections(raw, app) -> dict[str, int]:
-    """This process's connections, by kind: those of the app under test are named after it."""
+    """Returns the numbers of this process's connections, by kind. Their names contain its process id."""
     names = [
         client["name"].partition(":")[0]
         for client in await raw.client_list()
@@ -62,7 +62,7 @@ async def test_a_small_outcome_comes_with_the_notification_and_nothing_is_fetche
         for _ in range(20):
             await nap.options(wait=30).call(0.0)
         after = await raw.info("commandstats")
-    # One script to enqueue and one to finish: no third that looks.
+    # One script enqueues and one finishes. There is no third one that polls.
     scripts = after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"]
     assert scripts <= 2 * 20 + 5
 
@@ -157,10 +157,10 @@ async def test_thousands_of_waiters_cost_one_subscription_and_two_kib_each(app, 
     tracemalloc.start()
     try:
         bare = await _cost_of_bare_tasks(count)
-        await _wait_and_drop(app, nap, count)  # tables grow to their size, and keep it
+        await _wait_and_drop(app, nap, count)  # tables grow, and keep their size
         before = _allocated()
         waiting, idle = await _wait_and_drop(app, nap, count, raw)
-        # A look that is under way, and answers not yet taken off the line, hold some for a moment.
+        # A poll that is under way, and replies that are not read yet, hold some memory for a moment.
         await until(lambda: _allocated() - before < 5 * count, "dropped handles to leave nothing behind")
         left = _allocated() - before
     finally:
@@ -175,7 +175,7 @@ async def test_thousands_of_waiters_cost_one_subscription_and_two_kib_each(app, 
 
 
 async def _cost_of_bare_tasks(count: int) -> float:
-    """What asyncio itself takes for a task that waits."""
+    """Returns the memory that asyncio itself needs for a task that waits."""
     before = _allocated()
     gates = [asyncio.get_running_loop().create_future() for _ in range(count)]
 
@@ -192,7 +192,7 @@ async def _cost_of_bare_tasks(count: int) -> float:
 
 
 async def _wait_and_drop(app, nap, count, raw=None) -> tuple[int, int]:
-    """Bytes allocated while all wait, and while their handles are only kept."""
+    """Returns the allocated bytes while all handles are awaited, and while they are only kept."""
     results = await nap.map([(0.0,)] * count)
     futures = [asyncio.ensure_future(result.get()) for result in results]
     await asyncio.sleep(0)
@@ -203,7 +203,7 @@ async def _wait_and_drop(app, nap, count, raw=None) -> tuple[int, int]:
         future.cancel()
     await asyncio.gather(*futures, return_exceptions=True)
     del futures, future
-    await asyncio.sleep(0)  # this task's own wake-up still holds what gather gave
+    await asyncio.sleep(0)  # the wake-up of this task still holds the result of gather
     return waiting, _allocated()
 
 
@@ -221,7 +221,7 @@ async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
 
 
 async def test_the_poll_finds_what_no_push_delivered(app, nap, raw):
-    # A subscription that is up and hears nothing: its name was taken out of the record.
+    # The subscription works and gets no message: the record does not name its channel any more.
     result = await nap.delay(0)
     record = (await raw.get(app.sessions.shards[0].records + result.id)).decode()
     await raw.set(
@@ -253,7 +253,7 @@ async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, m
     epoch = subscription.epoch
     tasks = []
     end = time.monotonic() + 1.0
-    while time.monotonic() < end:  # one more is always on its way
+    while time.monotonic() < end:  # there is always one more request on its way
         tasks.append(
             asyncio.create_task(subscription.subscribe(f"{app.settings.namespace}:{len(tasks)}", len))
         )
@@ -269,6 +269,6 @@ async def test_a_process_that_was_stopped_while_it_subscribed_gives_the_server_t
     subscription = app.sessions.current().broker.listener.subscription
     epoch = subscription.epoch
     await raw.client_pause(1250)
-    asyncio.get_running_loop().call_soon(time.sleep, 1.05)  # before what is sent in this turn leaves
+    asyncio.get_running_loop().call_soon(time.sleep, 1.05)  # before the writes of this turn leave
     await subscription.subscribe(f"{app.settings.namespace}:some", len)
     assert subscription.epoch == epoch, "the connection is the same"

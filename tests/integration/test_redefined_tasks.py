@@ -1,4 +1,4 @@
-"""A task that is defined anew while a worker runs: later calls run the new function."""
+"""A task is defined again while a worker runs: later calls run the new function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_a_cell_that_is_edited_and_run_again(app):
         assert await first.options(wait=10).call(3, 4) == 7
         exec(compile(CELL.replace("+", "*"), "<ipython-input-2>", "exec"), names)
         assert await names["add"].options(wait=10).call(3, 4) == 12
-        assert await first.options(wait=10).call(3, 4) == 12  # a job knows its task by name
+        assert await first.options(wait=10).call(3, 4) == 12  # a job has only the name of its task
 
 
 async def test_a_module_that_is_reloaded(app, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`result_extended`: what a job was called with, on a handle that is made from its id."""
+"""`result_extended`: a handle that is made from an id has the arguments of the job."""
 
 from __future__ import annotations
 

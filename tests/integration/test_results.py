@@ -1,4 +1,6 @@
-"""The handle: every state it shows, every way to wait, to look, to end and to forget; and as a value."""
+"""The handle: its states, every way to wait, to ask, to revoke and to forget; and how it is compared and
+pickled.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A revocation, wherever its job is: everybody is told the same, and a body that had not begun never does."""
+"""A revocation, whatever state its job is in: all waiters get the same outcome,
+and no body begins after it.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ STATES = {
 
 
 class Place:
-    """Jobs brought to a place, and what their bodies said."""
+    """Brings jobs into a state, and keeps what their bodies noted."""
 
     def __init__(self, app: Any, folder: Path, where: str) -> None:
         self.where = where
@@ -71,7 +73,7 @@ class Place:
     async def start_job(self) -> Any:
         """Starts a job and waits until it is in the state of `where`."""
         if self.where in {"waits for a thread", "waits for a process"}:
-            # One thread, one process: another job has it.
+            # There is one thread and one process, and another job uses it.
             await self.other.delay(str(self.log.with_name("other")), str(self.gate))
             await until(lambda: lines(self.log.with_name("other")), "the other job to run")
         result = await self.task.delay(str(self.log), str(self.gate))
@@ -104,7 +106,7 @@ async def test_every_waiter_gets_the_same_outcome_wherever_the_job_is(make_app, 
             place.gate.touch()
         expected = "SUCCESS" if runs_on or where == "succeeded" else "REVOKED"
         assert await revoking == expected
-        place.gate.touch()  # a thread ends, and what waits for it goes on
+        place.gate.touch()  # a body in a thread ends, and jobs that wait for the thread go on
         assert (await waiter).state == expected
         if expected == "REVOKED":
             assert "nobody wants it" in str(await result.get(propagate=False)), "also where it was running"

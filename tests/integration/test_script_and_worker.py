@@ -1,4 +1,4 @@
-"""One file that the caller runs as a script and the worker imports, or the other way round."""
+"""A file that the caller runs as a script and the worker imports, or the other way round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every job comes in, runs and ends in one place, where hooks see it."""
+"""Every job comes in, runs and ends in one place each, and hooks there see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker whose server is away, and one whose user has blocked all threads of asyncio's default executor."""
+"""A worker whose server is away, and a worker whose user blocks all threads of asyncio's default executor."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.anyio
 
 
 class Forwarder:
-    """A port that leads to the server, and can be cut off from it.
+    """A port that is forwarded to the server. The test can cut it off.
 
     Attributes:
-        url: of the server, by way of the port. Its host is a name.
-        speaks: set unless what is sent is to be held back.
+        url: of the server through this port. Its host is a name, not an address.
+        speaks: while it is not set, data is held back.
     """
 
     def __init__(self, socket: str) -> None:
@@ -59,7 +59,7 @@ class Forwarder:
         writer.close()
 
     def refuse(self) -> None:
-        """Accepts no connection any more. Those that are there stay."""
+        """Accepts no new connection. Open connections stay."""
         if self._server is not None:
             self._server.close()
 
@@ -150,7 +150,7 @@ async def test_a_worker_that_waits_for_its_server_to_begin_anew_can_be_stopped(m
     async with make_app(forwarder.url) as app, Worker(app) as worker:
         lost = session_of(worker)
         forwarder.refuse()
-        # All connections but that of the beats, by which the worker hears that its lease is lost.
+        # All connections except that of the heartbeats, by which the worker learns that its lease is lost.
         ours = app.sessions.current().broker.commands.client
         for client in await raw.client_list():
             name = client["name"]

@@ -1,4 +1,6 @@
-"""What about a server may cost jobs or a password: said when an app opens, refused where it is strict."""
+"""Settings of a server that may cost jobs or a password: a warning when an app opens,
+an error with `strict`.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ def test_each_option_that_may_cost_jobs_is_found(options, output):
     [
         {},
         {"appendonly": "no", "save": "3600 1"},
-        {"maxmemory_policy": "allkeys-lru"},  # never full: nothing to evict
+        {"maxmemory_policy": "allkeys-lru"},  # without maxmemory, nothing is evicted
         {"maxmemory": "1"},
     ],
 )
@@ -86,7 +88,7 @@ async def test_an_unsafe_server_is_warned_of_once_however_often_an_app_opens(tmp
         for _ in range(3):
             async with AsyncQ(server.url) as app:
                 await until(lambda: len(caplog.records) >= 2, "both warnings")
-                await app.control.dead.list()  # a third would have come before this answer
+                await app.control.dead.list()  # a third record would come before this answer
         output = [record.getMessage() for record in caplog.records]
     received = {(record.name, record.levelname) for record in caplog.records}
     assert received == {("asyncq.broker.preflight.server_check", "WARNING")}

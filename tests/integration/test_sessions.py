@@ -1,4 +1,6 @@
-"""Which session serves a call: no call hangs on a loop that its user may stop, and blocks disturb nobody."""
+"""Which session serves a call: no call needs a loop that its user may stop, and blocks do not disturb other
+calls.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def jobs(make_app):
 
 
 def _in_threads(call: Callable[[], object], threads: int = THREADS) -> list[object]:
-    """What the call gives in each of several threads, all at once."""
+    """Makes a call in several threads at once, and returns all results."""
     values: list[object] = []
 
     def body() -> None:
@@ -72,7 +74,7 @@ def test_a_call_does_not_depend_on_a_loop_that_is_idle(jobs):
 
 
 def test_blocking_calls_work_beside_a_block_whose_loop_is_idle(jobs, worker):
-    """A test with a session-scoped fixture, a notebook between two cells."""
+    """The loop idles, as in a test with a session-scoped fixture, or in a notebook between two cells."""
     loop = asyncio.new_event_loop()
     loop.run_until_complete(jobs.app.__aenter__())
     result = loop.run_until_complete(jobs.add.delay(1, 2))
@@ -119,7 +121,7 @@ def test_a_block_leaves_no_connection_although_its_loop_is_never_closed(jobs, wo
 
 @pytest.fixture
 def connections(server_url):
-    """How many connections this process has to the server through asyncq."""
+    """Returns how many connections asyncq has from this process to the server."""
     import redis
 
     mine = f"-{os.getpid()}"
@@ -239,7 +241,7 @@ async def test_a_handle_shows_what_any_of_its_sessions_is_notified_of(jobs, work
                     await result.get(timeout=0.01)
 
         await asyncio.to_thread(lambda: asyncio.run(give_up()))
-        # The session that it was awaited in is closed. The one that made it waits on.
+        # The session in which it was awaited is closed. The session that made it still waits.
         await until(lambda: result.state == "SUCCESS", "the outcome to be pushed to the other session", 4.0)
         assert result.result == 3
 
@@ -286,7 +288,7 @@ async def test_a_callback_sees_the_context_of_whoever_asked_for_it(jobs, worker,
 @pytest.mark.anyio
 @pytest.mark.parametrize("in_block", [True, False])
 async def test_a_session_keeps_nothing_of_the_context_that_opened_it(make_app, worker, in_block):
-    # asyncio keeps the context of a timer until its time, even after a cancel: here, a second.
+    # asyncio keeps the context of a timer until its time has come, also if it was cancelled: here, a second.
     app = make_app(operation_timeout=1)
     add = register(app).add
 
@@ -314,7 +316,7 @@ async def test_a_session_keeps_nothing_of_the_context_that_opened_it(make_app, w
         await app.close()
 
 
-# -- what nobody holds --
+# -- objects that nobody holds --
 
 KEPT = """
 import asyncio, gc, sys
@@ -393,7 +395,7 @@ def test_a_task_that_nobody_holds_is_not_collected_while_it_waits(server_url, na
 
 @pytest.mark.parametrize("first", ["here", "there"])
 def test_a_worker_runs_in_a_thread_beside_blocking_code(make_app, first):
-    """Streamlit, Flask's development server, a notebook."""
+    """A program as Streamlit, Flask's development server or a notebook runs it."""
     app = make_app()
 
     @app.task
@@ -432,7 +434,7 @@ def test_a_worker_runs_in_a_thread_beside_blocking_code(make_app, first):
     app.close_sync()
 
 
-# -- an enqueue that came to nothing --
+# -- an enqueue that failed --
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""Workers that stop: what runs may end within the grace, what does not is handed back, nothing is lost."""
+"""Workers that stop: running jobs may end within the grace, others are handed back, and no job is lost."""
 
 from __future__ import annotations
 
@@ -141,7 +141,9 @@ async def test_outcomes_and_retries_of_the_last_moment_are_stored(app, log):
 
 
 async def test_a_thread_is_handed_back_at_once_and_goes_on_beside_the_second_run(app, log):
-    """As the guarantees say: a thread cannot be cancelled, so its body may run twice at the same time."""
+    """As docs/guarantees.md says: a thread cannot be cancelled, so its body may run twice at the
+    same time.
+    """
 
     @app.task(name="blocked")
     def blocked(seconds: float) -> str:
@@ -219,7 +221,7 @@ async def test_sigterm_twice_ends_a_process_at_once_and_hands_back(
 async def test_a_rolling_restart_of_four_workers_under_load_runs_every_job_once(
     make_app, server_url, namespace, log
 ):
-    """Scaled down: 250 jobs a second for as long as it takes to replace four workers one by one."""
+    """A small form: 250 jobs a second for as long as it takes to replace four workers one by one."""
     settings = {"grace": 10, "concurrency": 50, "lease": 5}
     async with make_app(lease=5) as app:
         jobs = register(app)

@@ -1,4 +1,6 @@
-"""A blocked event loop is reported in time, with what blocks it, whatever the server does meanwhile."""
+"""A blocked event loop is reported in time, with the code that blocks it,
+whatever the server does meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,13 @@ BLOCKED = re.compile(r"the event loop has been blocked for (\d+\.\d) s by (.*):"
 
 
 def block(seconds: float) -> None:
-    """Holds up the loop of whoever calls it."""
+    """Blocks the loop of its caller."""
     time.sleep(seconds)
 
 
 @pytest.fixture
 def stalls(caplog):
-    """What has been reported up to now: seconds and what runs."""
+    """Returns the reports so far: the seconds, and what was running."""
 
     def stalls() -> list[tuple[float, str]]:
         found = (BLOCKED.search(record.getMessage()) for record in caplog.records)
@@ -41,7 +43,7 @@ def watch_threads() -> list[threading.Thread]:
 
 @pytest.fixture
 async def watch():
-    """Starts watches; all end with the test."""
+    """Starts stall watches. All end with the test."""
     started: list[StallWatch] = []
 
     def start(limit: float) -> None:
@@ -57,7 +59,7 @@ async def watch():
 
 async def test_a_stall_a_second_longer_than_the_limit_is_reported_whenever_it_begins(watch, stalls):
     watch(3.0)
-    for _ in range(2):  # one stall, which meets each watch at another moment of its second
+    for _ in range(2):  # the stall begins at another moment of the second of each watch
         await asyncio.sleep(0.4)
         watch(3.0)
     block(4.2)
@@ -74,7 +76,7 @@ async def test_a_shorter_stall_is_not_reported_and_one_that_goes_on_is_reported_
     times = [seconds for seconds, _ in stalls()]
     assert 3 <= len(times) <= 4
     assert times == sorted(times)
-    assert "block(2.0)" in caplog.text  # the stack says where
+    assert "block(2.0)" in caplog.text  # the stack shows where
 
 
 async def test_zero_means_never(watch):
@@ -93,7 +95,7 @@ async def test_an_idle_loop_is_asked_about_once_a_second(watch, monkeypatch):
 
 
 async def test_a_worker_reports_a_stall_while_a_beat_waits_for_the_server(make_app, monkeypatch, stalls):
-    """The beat is not let go until the stall is over."""
+    """The heartbeat does not return until the stall is over."""
     app = make_app(lease=6, stall_warning=0.5)
     slow, held = threading.Event(), threading.Event()
     beat = Beating.beat

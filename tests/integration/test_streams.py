@@ -1,4 +1,4 @@
-"""What a generator task yields reaches every reader: each item once, in order, whatever happens."""
+"""The items of a generator task reach every reader: each item once, in order, whatever happens."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ async def test_a_failure_comes_after_the_last_item(app):
 async def _into(seen: list, stream) -> None:
     async with asyncio.timeout(20):
         async for item in stream:
-            seen.append(item)  # noqa: PERF401  what came before the exception is to be seen
+            seen.append(item)  # noqa: PERF401  keeps what came before the exception
 
 
 async def test_a_time_limit_comes_after_the_last_item(app):
@@ -312,7 +312,7 @@ async def test_items_of_a_dead_worker_live_as_long_as_the_result_of_a_job_that_e
     result = await tasks.count.delay(3)
     items = f"{{{namespace}:0}}:s:{result.id}"
     await raw.xadd(items, {"v": b"\x01"}, id="1-0")
-    await raw.expire(items, 86_400)  # as the worker left them
+    await raw.expire(items, 86_400)  # as the worker leaves them
     await result.revoke()
     assert 0 < await raw.pttl(items) <= 3600 * 1000
 
@@ -360,7 +360,7 @@ async def test_a_generator_does_not_run_far_ahead_of_its_reader(make_app):
                 assert await anext(stream) == n
                 if n % 100 == 0:
                     await asyncio.sleep(0.05)
-                # One turn of items may be on its way before the first answer tells where the reader is.
+                # One turn of items may be on its way before the first answer shows the reader's position.
                 assert n < 400 or tasks.yielded[-1] - n <= 50 + 25 + 100
             stopped = tasks.yielded[-1]
             await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Blocking code, other loops and other threads: one app, wherever it is called from."""
+"""Blocking code, other loops and other threads: one app works wherever it is called from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITHOUT_A_TWIN = {
     "Worker.run": "asyncq worker",
     "Stream.aclose": "SyncStream.close",
 }
-"""Awaited methods that blocking code does without, and what it has instead."""
+"""Awaited methods without a blocking variant, and what blocking code uses instead."""
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def blocking_app(make_app):
 
 
 def _classes(app):
-    """The public classes, and those of what hangs on an app, such as `app.control.dead`."""
+    """Returns the public classes, and the classes of an app's attributes, such as `app.control.dead`."""
     found = {value for name in asyncq.__all__ if inspect.isclass(value := getattr(asyncq, name))}
     hosts = [app]
     while hosts:
         for name, value in getattr(hosts.pop(), "__dict__", {}).items():
             kind = type(value)
             if kind is Sessions:
-                continue  # not for users: it is what carries their calls from loop to loop
+                continue  # not for users: it runs their calls on other loops
             if not name.startswith("_") and kind.__module__.startswith("asyncq.") and kind not in found:
                 found.add(kind)
                 hosts.append(value)
@@ -55,7 +55,7 @@ def _classes(app):
 
 
 def _awaited(owner):
-    """The names of its methods that are awaited, or gone through with `async for`."""
+    """Yields the names of the methods that are used with `await` or `async for`."""
     for name, method in inspect.getmembers(owner):
         if name.startswith("_") or not callable(method):
             continue
@@ -70,7 +70,7 @@ def _awaited(owner):
 
 
 def _signature(method):
-    """With `async for` and `for` taken for one."""
+    """Returns the signature of a method, without the difference between `async for` and `for`."""
     signature = inspect.signature(method)
     return signature.replace(return_annotation=str(signature.return_annotation).removeprefix("Async"))
 
@@ -134,7 +134,7 @@ def test_open_sync_and_close_sync_count_users_and_the_last_ends_the_thread(make_
     def loop_threads():
         return [thread for thread in threading.enumerate() if thread.name == "asyncq-loop"]
 
-    app.close_sync()  # of a closed app: nothing
+    app.close_sync()  # closing a closed app does nothing
     assert not loop_threads()
     app.open_sync()
     app.open_sync()

@@ -71,7 +71,7 @@ async def _check_exceptions(tasks) -> None:
     with pytest.raises(First.Failed) as failed:
         await tasks.fail.options(wait=30).call("Failed")
     assert (str(failed.value), failed.value.code, failed.value.where) == ("no", 404, "here")
-    # The text would be another one here.
+    # The caller's version of the class would give another text.
     with pytest.raises(First.Moved) as moved:
         await tasks.fail.options(wait=30).call("Moved")
     assert isinstance(moved.value, RemoteError)
@@ -79,14 +79,14 @@ async def _check_exceptions(tasks) -> None:
 
 
 async def _check_a_chain(tasks) -> None:
-    """The worker hands its instance on to itself; the caller reads the last value, and as plain data."""
+    """The worker passes its instance to its own next job. The caller reads the last value, and plain data."""
     result = await (tasks.make.s(1) | tasks.any.s()).delay()
     assert await result.get(30) == ("Order(number=1, paid=False)", {"number": 1, "paid": False})
 
 
 @pytest.fixture
 def both(make_app):
-    """Two apps with the tasks of the two versions, and these tasks."""
+    """Makes two apps with the tasks of the two versions. Returns the apps and their tasks."""
     old, new = make_app(), make_app()
     return old, register(old, FIRST, First), new, register(new, SECOND, Second)
 
@@ -103,7 +103,7 @@ async def test_a_key_stands_for_the_same_call_in_both_versions_if_the_values_are
             result = await getattr(before, name).options(**key).delay(first)
             assert await getattr(after, name).options(**key).delay(second) == result
         await before.order.options(key="the order").delay(First.Order(1))
-        # Nobody can know what the class of the first call would have said of the field that it lacks.
+        # The class of the first call lacks a field, so nobody can know whether the calls are equal.
         with pytest.raises(ValueError, match="with other arguments"):
             await after.order.options(key="the order").delay(Second.Order(1))
 

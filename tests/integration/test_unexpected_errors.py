@@ -1,4 +1,4 @@
-"""A worker goes on when one of its background tasks meets an error that nobody expected there."""
+"""A worker goes on if one of its background tasks raises an unexpected error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ async def app(make_app):
 
 @pytest.fixture
 def break_once(monkeypatch) -> Callable[..., list[str]]:
-    """Makes a method raise at its first calls, or those for a script. Gives a list with its name for each."""
+    """Makes a method raise at its first calls, or at those for a script.
+    Each such call is added to a list.
+    """
 
     def break_once(owner: type, name: str, times: int = 1, script: str = "") -> list[str]:
         whole = getattr(owner, name)
@@ -63,7 +65,7 @@ def break_once(monkeypatch) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def lose_answers(monkeypatch) -> Callable[[type, int], list[int]]:
-    """Has the first answers to what a writer sends be lost on the way, and gives a list of those."""
+    """Drops the first answers to the calls of a writer. Returns a list to which each of them is added."""
 
     def lose_answers(writer: type, times: int) -> list[int]:
         whole = writer._answered
@@ -111,7 +113,7 @@ async def test_delayed_jobs_become_due_after_a_look_that_failed(app, add, break_
     async with Worker(app):
         await until(lambda: raised, "the look to fail")
         result = await add.options(countdown=0.2).delay(1, 2)
-        assert await result.get(timeout=5) == 3  # before the longest sleep between two looks is over
+        assert await result.get(timeout=5) == 3  # sooner than the longest pause between two polls
 
 
 async def test_jobs_of_a_dead_worker_run_after_a_look_that_failed(app, add, break_once):
@@ -144,7 +146,7 @@ async def test_the_lease_is_kept_after_a_beat_that_failed(app, nap, break_once):
         raised = break_once(Beating, "beat", times=2)
         await until(lambda: len(raised) == 2, "two beats to fail")
         assert await nap.call(2 * LEASE) == 2 * LEASE
-        assert session_of(worker) is session  # and was not taken for dead
+        assert session_of(worker) is session  # the session was not taken for dead
 
 
 async def test_a_worker_starts_after_a_first_beat_that_failed(app, add, break_once):

@@ -1,4 +1,6 @@
-"""Servers that asyncq cannot work with: one line says why, another what to do, and nobody tries for long."""
+"""Servers that asyncq cannot use: the error says in one line why and in another what to do,
+and comes soon.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def start(tmp_path: Path):
-    """Starts real servers and gives their address; all end with the test."""
+    """Starts real servers, and returns their addresses. All end with the test."""
     running: list[subprocess.Popen[bytes]] = []
 
     def start(*words: str) -> str:
@@ -52,7 +54,7 @@ def start(tmp_path: Path):
 
 
 async def refused(url: str) -> list[str]:
-    """The lines of the error that opening an app ends with, well before it would give up trying."""
+    """Opens an app. Returns the lines of the error, which must come well before the app would give up."""
     app = AsyncQ(url, operation_timeout=20)
     began = time.monotonic()
     with pytest.raises(BrokerNotConfigured) as caught:
@@ -92,7 +94,7 @@ async def test_a_database_that_the_server_has_not_is_refused_and_the_last_one_is
 
 
 class Old(asyncio.Protocol):
-    """A server of an old version, as far as one gets with it."""
+    """A fake server of an old version: it answers HELLO as that version does, and all else with OK."""
 
     def __init__(self, hello: bytes) -> None:
         self._hello = hello
@@ -154,7 +156,7 @@ async def test_tls_asked_of_a_plain_server_is_reported(start):
 
 @pytest.fixture
 def certificate(tmp_path):
-    """Makes a folder with a `key` and a `cert` of a host, signed by itself."""
+    """Makes a folder with a `key` and a self-signed `cert` of a host."""
     if shutil.which("openssl") is None:
         pytest.skip("the certificate of this test is made by openssl, which is not here")
 
@@ -187,7 +189,7 @@ async def test_the_certificate_of_a_server_must_be_for_the_name_in_the_url(certi
 
 
 async def test_what_a_server_with_tls_is_asked_wrongly_is_reported(certificate):
-    """Plain text, a certificate that nobody knows, a file that is not there; the right one works."""
+    """Plain text, an unknown certificate and a missing file are refused; the right certificate works."""
     folder = certificate("IP:127.0.0.1")
     server, port = await old_with_tls(folder)
     address = f"127.0.0.1:{port}"

@@ -1,4 +1,6 @@
-"""Jobs of tasks that a worker does not know: they wait for one that does, while there is one."""
+"""Jobs of tasks that a worker does not know: they wait for a worker that knows the task,
+while there is one.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 def _knowing(app: AsyncQ, *names: str) -> AsyncQ:
-    """The app, with tasks of these names, which return the name of the worker that runs them."""
+    """Registers tasks with these names, which return the name of their worker. Returns the app."""
     for name in names:
 
         @app.task(name=name)
@@ -57,7 +59,7 @@ async def test_two_services_may_share_a_queue(make_app):
     async with Worker(shop), Worker(mail):
         calls = [(app, name) for app in (shop, mail) for name in ("shop.one", "shop.two", "mail.one")] * 3
         handles = [await app.send(name, (name,)) for app, name in calls]
-        # Also what one service makes of another's task in one job.
+        # Also a batch of calls of another service's task, in one job.
         batch_task = await shop.send("mail.one*", ([("a",), ("b",)],))
         assert [await each.get(timeout=20) for each in handles] == [name for _, name in calls]
         assert await batch_task.get(timeout=20) == ["a", "b"]
@@ -92,7 +94,7 @@ async def test_what_a_dead_worker_knew_counts_no_longer_than_its_lease(make_app,
 
 @asynccontextmanager
 async def _beating_once(app: AsyncQ, task: str) -> AsyncIterator[ClaimingConsumer]:
-    """A worker that knows a task, and stands still after its first beat."""
+    """A worker that knows a task, and stands still after its first heartbeat."""
     commands = app.sessions.current().broker.commands
     consumer = ClaimingConsumer(commands, "dead", ("default",))
     await consumer.make_groups()

@@ -1,4 +1,4 @@
-"""Values through a real worker: what the task gets and what its caller gets are what they were."""
+"""Values through a real worker: the task gets equal arguments, and its caller gets an equal result."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_random_values_go_through_a_worker_and_come_back_as_they_were(make
 
 
 async def _with_examples(check) -> None:
-    """Draws the examples first: hypothesis runs no coroutine."""
+    """Draws the examples before the test, because hypothesis runs no coroutine."""
     drawn: list[Any] = []
 
     @settings(

@@ -1,4 +1,4 @@
-"""Tasks that wait for other jobs: slots are given back, and waits that would never end are refused."""
+"""Tasks that wait for other jobs: slots are released, and waits that would never end are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Bodies:
-    """How many bodies run at this moment, those that wait not counted; and the most there ever were."""
+    """Counts the bodies that run now, without those that wait; and the largest number so far."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -43,7 +43,7 @@ class Bodies:
 
 @asynccontextmanager
 async def at_work(app: AsyncQ, concurrency: int = 1, **options):
-    """A worker whose accounts are balanced when its jobs have ended."""
+    """Runs a worker. When its jobs have ended, every slot must have been given back."""
     async with Worker(app, concurrency=concurrency, **options) as worker:
         slots = slots_of(worker)
         yield worker
@@ -210,7 +210,7 @@ async def test_a_wait_that_times_out_or_is_cancelled_takes_its_slot_again(app):
         await asyncio.sleep(0.2)
         assert not await result.ready(), "its time is over, and it has no slot"
         gate.set()
-        # When it has a slot again it may see by then that the child has ended.
+        # When the parent has a slot again, the child may have ended.
         assert await result.get(timeout=30) in (["timed out"], [])
     assert bodies.most <= 2
 
@@ -375,7 +375,7 @@ async def test_a_job_read_for_a_slot_that_was_taken_meanwhile_goes_back_to_its_q
     async with at_work(app) as worker:
         long = await parent.delay(target.id)
         await until(lambda: slots_of(worker).released == 1, "it to wait")
-        await asyncio.sleep(0.05)  # the worker's read is at the server by now
+        await asyncio.sleep(0.05)  # by now the worker's read is at the server
         await target.revoke()
         await until(lambda: slots_of(worker).busy == 1, "it to come back")
         late = await child.delay()
@@ -420,7 +420,7 @@ async def test_a_process_that_is_killed_while_its_job_waits_gives_everything_bac
 
 
 async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(make_app):
-    """It runs with nobody beside it, but what it waits for must run."""
+    """A job on its last try runs alone, but the jobs that it waits for must run."""
     async with make_app(max_crashes=2, lease=0.6) as app:
 
         @app.task
@@ -445,7 +445,7 @@ async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(ma
 
 
 async def test_a_plain_function_gives_its_slot_back_when_it_waits_on_another_loop(app, make_app):
-    """Its own client of the same jobs has a loop in a background thread."""
+    """The function's own client has a loop in a background thread."""
     gate = asyncio.Event()
 
     @app.task(name="child")
@@ -472,7 +472,7 @@ async def test_a_wait_that_ends_because_its_app_is_closed_gives_everything_back(
     @app.task
     async def waits(id_: str) -> str:
         client = make_app()
-        await client.open()  # which counts on its own, for the block of the worker is another app's
+        await client.open()  # needed, because the worker's block belongs to another app
         closing = asyncio.create_task(_close_when(client, lambda: slots_of(worker).released))
         with allowed():
             try:

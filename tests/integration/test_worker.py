@@ -1,4 +1,4 @@
-"""A worker in this process: order, concurrency, rubbish in the queue, cut connections, and going in peace."""
+"""A worker in this process: order, concurrency, rubbish in the queue, cut connections, and graceful stops."""
 
 from __future__ import annotations
 
@@ -133,11 +133,11 @@ async def test_a_body_that_blocks_the_loop_longer_than_the_lease_is_not_taken_fo
 
         @app.task
         async def blocks() -> int:
-            time.sleep(1.5)  # noqa: ASYNC251  this is what is tried
+            time.sleep(1.5)  # noqa: ASYNC251  the test blocks the loop
             return asyncq.current().attempt
 
         with worker_process(server_url, namespace, lease=0.6, queues=("default",)) as _:
-            # The other one watches; it does not know the task and would fail the job if it took it.
+            # The other worker observes this one. It does not know the task, and must not take over the job.
             async with Worker(app, queues=["mine"]):
                 assert await blocks.options(queue="mine").call() == 1
 
@@ -218,7 +218,7 @@ async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, r
 
 
 async def test_an_entry_with_no_record_behind_it_is_run_and_leaves_nothing(app, note, ran, raw):
-    # A record may have been evicted; the message is whole, so the work is done.
+    # The server may have evicted the record. The message is complete, so the job runs.
     job = wire.Job("orphan", note.name, "default", note.arguments.dumps(("orphan",), {}), "n", "", 1, 60_000)
     stream = app.sessions.shards[0].stream("default")
     await raw.xadd(stream, {"i": "orphan", "m": wire.encode_job(job)})
@@ -272,14 +272,15 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
             if len(queues) > 1:
                 beside = await long.delay()
                 await until_state(beside, "STARTED")
-                # Ids are given out a stream: that of a job which runs says nothing of one in another queue.
+                # Each stream numbers its entries itself, so two jobs in different queues may have the same
+                # entry id.
                 record = await raw.get(app.sessions.shards[0].records + beside.id)
                 entry = record.split(b" ")[1]
             ((name, _),) = [
                 (c["name"], c) for c in await until(lambda: raw.xinfo_consumers(stream, "g"), "a reader")
             ]
             job = wire.Job("unknown", note.name, "default", note.arguments.dumps((), {}), "n", "", 1, 60_000)
-            # The server hands it to the worker, which never hears of it.
+            # The server delivers the job to the worker, and the reply never arrives.
             async with raw.pipeline(transaction=True) as both:
                 both.xadd(stream, {"i": "unknown", "m": wire.encode_job(job)}, id=entry)
                 both.xreadgroup("g", name, {stream: ">"}, count=1)
@@ -373,7 +374,7 @@ async def test_a_worker_leaves_nothing_behind(app, note, raw):
     async with Worker(app):
         await note.call("x")
     left = {key async for key in raw.scan_iter(match=f"{app.sessions.shards[0].tag}*")}
-    ending = {key for key in left if await raw.pttl(key) > 0}  # the record, and who watched the queue
+    ending = {key for key in left if await raw.pttl(key) > 0}  # the record, and the name of the watcher
     assert left - ending <= {
         name.encode() for suffix in ("", "!") for name in (app.sessions.shards[0].stream("default") + suffix,)
     }
@@ -390,7 +391,7 @@ def test_a_worker_needs_room_for_a_job(make_app, bad):
 async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_open(make_app, moment):
     app = make_app()
     running = asyncio.create_task(Worker(app).run())
-    await asyncio.sleep(moment * 0.00015)  # any moment of some 6 ms will do
+    await asyncio.sleep(moment * 0.00015)  # a moment within some 6 ms
     running.cancel()
     await asyncio.wait([running])
     assert not app.sessions.is_any_open

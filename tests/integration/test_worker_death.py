@@ -1,4 +1,4 @@
-"""Workers that die, stop and come back: the promises about it, with real processes and real signals."""
+"""Workers that die, stand still and go on: what is promised about them, with real processes and signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 LEASE = 2.0
 BOUND = LEASE * 1.34 + 1.0
-"""Beats and looks come every third of a lease, so a death is seen within 1.33 leases; plus a second."""
+"""Heartbeats and looks come every third of a lease, so a death is found within 1.33 leases; plus a second."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_bound_on_every_queue
             ]
             await until(lambda: len(lines(log)) == 6, "all six to run on the victim")
             async with Worker(app, queues=["default", "second"]):
-                await asyncio.sleep(LEASE / 3)  # the observer has looked at least once
+                await asyncio.sleep(LEASE / 3)  # the observer has made at least one look
                 victim.kill()
                 killed = time.monotonic()
                 gate.touch()
@@ -78,7 +78,7 @@ async def test_an_outcome_of_a_worker_that_stood_still_past_its_lease_is_refused
                 value = await result.get(timeout=30)
                 record = await _record(app, result.id)
                 zombie.send(signal.SIGCONT)
-                # The zombie is back when it serves the queue again, under a new name.
+                # The stopped worker has noticed it when it serves the queue again, with a new session id.
                 await until(lambda: lines(log).count("end job") >= 1, "the successor to end the job")
             fresh = await jobs.logged.delay(str(log), "fresh")
             assert await fresh.get(timeout=30) == "fresh"

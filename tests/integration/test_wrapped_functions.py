@@ -1,4 +1,4 @@
-"""An async function behind a plain wrapper is awaited, wherever the wrapper runs."""
+"""An async function inside a plain wrapper is awaited, wherever the wrapper runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ async def app(make_app) -> AsyncIterator[AsyncQ]:
 
 @pytest.fixture(params=["loop", "thread", "process"])
 def register(app, request) -> Callable[..., Any]:
-    """Registers a function of `wrapped_bodies`: one below a coroutine function, and a plain one."""
+    """Registers a function of `wrapped_bodies`. On the loop, a coroutine function wraps it that does not
+    await it.
+    """
 
     def make(function: Callable[..., Any], **options: Any) -> Any:
         name = function.__name__

@@ -30,7 +30,7 @@ def command(server, text): return embedded.resp.ask(server.socket, text, timeout
 
 
 class Script:
-    """A Python process of its own, which is talked to through its standard input and output."""
+    """A Python process. The test writes to its standard input and reads its standard output."""
 
     def __init__(self, body, project, **environ):
         self.process = subprocess.Popen(
@@ -51,7 +51,7 @@ class Script:
         self.process.stdin.flush()
 
     def end(self):
-        """Let it run to its end, and see that it ends well."""
+        """Lets the process run to its end, and checks its exit code. Returns the words of its last output."""
         rest, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0
         return rest.split()
@@ -68,7 +68,7 @@ class Script:
 
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch):
-    """XDG_RUNTIME_DIR of the test. Whatever server is left in it is ended, so that no test can leak one."""
+    """The XDG_RUNTIME_DIR of the test. Servers that are left in it are stopped, so that no test leaks one."""
     directory = Path(tempfile.mkdtemp(prefix="q-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
     for name in ("ASYNCQ_URL", "ASYNCQ_ENV", "ASYNCQ_EMBEDDED"):
@@ -89,7 +89,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def script(project):
-    """Starts a script: `script("send_line(1)")`. What is still running at the end is killed."""
+    """Starts a script: `script("send_line(1)")`. Scripts that still run at the end are killed."""
     running = []
 
     def start(body, directory=project, **environ):
@@ -103,12 +103,12 @@ def script(project):
 
 @pytest.fixture
 def ask():
-    """Send one inline command to a server and return the reply as text."""
+    """Sends one inline command to a server, and returns the reply as text."""
     return lambda server, text: embedded.resp.ask(server.socket, text, timeout=5)[0].decode()
 
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Half a second instead of ten, for tests that must run into the deadline."""
+    """Reduces the deadline from ten seconds to half a second, for tests that must exceed it."""
     monkeypatch.setattr(embedded.resp, "DEADLINE", 0.5)
     monkeypatch.setattr(embedded.resp, "ANSWER_TIMEOUT", 0.2)

@@ -1,4 +1,4 @@
-"""Which runtime directory the server gets."""
+"""Which runtime directory the embedded server uses."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A server that cannot start says why and what helps, and never hangs."""
+"""If the embedded server cannot start, the error says why and what helps. The start never hangs."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ def failure(project):
 
 @pytest.fixture
 def files(project, ask):
-    """The project's append-only files, after a server has written some data and ended."""
+    """Returns the project's append-only files, after a server has written data and ended."""
     with embedded.acquire(project) as server:
         ask(server, "SET basket apples")
     return project / ".asyncq" / "appendonlydir"
@@ -109,7 +109,7 @@ except BrokerNotConfigured as error: print(error)
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Install a shell script in the server's place."""
+    """Installs a shell script in the place of the server."""
 
     def install(body):
         path = tmp_path / "server"

@@ -1,4 +1,4 @@
-"""Who starts the server, who stops it, and that its data outlive both."""
+"""Which process starts the embedded server, which one stops it, and that its data outlive both."""
 
 import os
 import shutil
@@ -220,7 +220,7 @@ send_line(embedded.status(project).in_use)
 
 
 def test_a_descriptor_inherited_without_our_knowledge_counts_as_a_user(project):
-    # A fork in C, or the instant before a forked child has reopened the lock.
+    # This happens after a fork in C, and for an instant before a forked child has reopened the lock.
     server = embedded.acquire(project)
     users = embedded.server_handle.HeldServers.held[project].users
     heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(users,))
@@ -231,7 +231,7 @@ def test_a_descriptor_inherited_without_our_knowledge_counts_as_a_user(project):
 
 
 def test_processes_with_different_environments_meet(script, project):
-    # cron and containers have no XDG_RUNTIME_DIR: the second looks elsewhere first.
+    # cron and containers have no XDG_RUNTIME_DIR, so the second process searches another directory first.
     first = script(HOLD)
     pid = first.receive_line().split()[0]
     cron = script(HOLD, XDG_RUNTIME_DIR=None)
@@ -265,7 +265,8 @@ def test_different_environments_that_start_at_once_start_one_server(script, proj
 def test_a_server_out_of_reach_is_never_joined_by_a_second_one_on_the_same_data(
     script, project, runtime, impatient
 ):
-    # As from another container that mounts the same project: the data are locked, the socket is not there.
+    # As in another container that mounts the same project: the data are locked, and the socket does not
+    # exist.
     owner = script(HOLD)
     owner.receive_line()
     shutil.move(runtime / "asyncq", runtime / "hidden")

@@ -1,4 +1,4 @@
-"""Whether the embedded server may be used here at all."""
+"""Whether the embedded server may be used in this environment."""
 
 from pathlib import Path
 

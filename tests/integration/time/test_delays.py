@@ -1,4 +1,4 @@
-"""Jobs for a later time: never early, hardly late, and as durable as any other."""
+"""Jobs for a later time: they never start early, hardly late, and are as durable as any other job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asyncq import Retry, Worker
 pytestmark = pytest.mark.anyio
 
 ROUNDING = 0.002
-"""The server counts in whole milliseconds, and so does a moment on the wire."""
+"""The tolerance: the server counts whole milliseconds, and so do times in messages."""
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_a_time_that_makes_no_sense_is_refused_at_the_call(tick):
 async def test_a_sooner_job_does_not_wait_behind_a_later_one(app, tick):
     async with Worker(app):
         await tick.options(countdown=3600).delay(1)
-        await asyncio.sleep(0.1)  # the worker sleeps until then, in an hour
+        await asyncio.sleep(0.1)  # the worker now sleeps until then, for an hour
         begun = Stopwatch()
         await tick.options(countdown=0.2, wait=30).call(2)
         assert begun.took < 0.4

@@ -1,4 +1,4 @@
-"""Jobs that lose their point: who waits is told when the time passes, and nothing starts after it."""
+"""Jobs that expire: waiters are notified when the time passes, and no job starts after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncq import TaskExpired, Worker
 pytestmark = pytest.mark.anyio
 
 AT_ONCE = 0.25
-"""How late a waiter may hear of it: the same quarter of a second that a timeout may take."""
+"""How late a waiter may be notified: a quarter of a second, as for a timeout."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A server that stands still with its connections open: every timeout is kept by a clock of our own."""
+"""A server that stands still with its connections open: every timeout is kept by asyncq's own clock."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_waits_end_in_time_and_calls_give_up_while_the_server_hangs(make_a
                         for kind, handle in (("queued", queued), ("running", running), ("by id", by_id))
                         for timeout in (0.1, 0.5, 1.0)
                     }
-                    whole = Stopwatch()  # one for all: to read it takes as long as what is measured here
+                    whole = Stopwatch()  # one stopwatch, because reading it takes as long as one call
                     took = await asyncio.gather(*(_took(wait, ResultTimeout) for _, wait in waits.values()))
                     withheld = whole.took.withheld
                     over = {what: t - withheld - waits[what][0] for what, t in zip(waits, took, strict=True)}

@@ -1,4 +1,6 @@
-"""Limited tasks: so many at once, and so fast, over all workers together; and what becomes of who waits."""
+"""Limits of tasks: how many bodies run at once and how fast they start, over all workers; and the jobs that
+wait.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Bodies:
-    """How many bodies run, and the most there ever were."""
+    """Counts the bodies that run now, and the largest number so far."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -65,7 +67,7 @@ def alone(app, bodies):
 
 @pytest.fixture
 def permits(app, raw):
-    """What the server knows of the permits of a task: how many are held, and who waits for one."""
+    """Returns the server's state of a task's permits: how many are held, and which jobs wait for one."""
 
     async def permits(task: str = "alone") -> tuple[int, list[str]]:
         keys = app.sessions.shards.of(task)
@@ -75,7 +77,7 @@ def permits(app, raw):
     return permits
 
 
-# -- so many at once -------------------------------------------------------------------------------
+# -- concurrency -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [1, 3])
@@ -116,7 +118,7 @@ async def test_who_waits_holds_no_slot_is_pending_and_comes_in_order(app, alone,
 
 
 async def soon(coming: Awaitable[Any]) -> Any:
-    """What is called does not wait until it would come by itself."""
+    """Awaits a job that must be called: it must not take as long as if it came by itself."""
     begun = Stopwatch()
     value = await coming
     assert begun.took < 4
@@ -148,7 +150,7 @@ async def test_a_body_that_ends_in_any_way_gives_its_permit_to_the_next(app, bod
         await until_state(holder, "STARTED")
         async with Worker(app):
             waits = await alone.delay(1)
-            if end != "timeout":  # which may have come first
+            if end != "timeout":  # the timeout may have come first
                 await until_waiting(permits, 1)
             if end == "revoke":
                 await holder.revoke(terminate=True)
@@ -250,7 +252,7 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_permit(
         keys = app.sessions.shards.of("alone")
         await raw.zrem(
             keys.permits_waiting + "alone", late.id
-        )  # as whoever gives the permit back and calls it
+        )  # as the process that releases the permit and calls it
         await raw.delete(keys.permits_held + "alone")
         await soon(until(lambda: bodies.order == [0, 2], "the next to start"))
         with pytest.raises(TaskExpired):
@@ -258,7 +260,7 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_permit(
 
 
 async def test_a_worker_that_stops_has_sent_all_first_also_what_follows_from_an_answer(app, alone):
-    """As who is called follows from what a job was told that was put aside."""
+    """Such a call follows, for example, from the answer to a job that was deferred."""
     output = []
     async with Worker(app) as worker:
         reports = session_of(worker).attempts.outcomes.reports
@@ -268,7 +270,7 @@ async def test_a_worker_that_stops_has_sent_all_first_also_what_follows_from_an_
             output.append("more")
 
         async def first() -> None:
-            await asyncio.sleep(0.1)  # the worker has begun to wait for it by then
+            await asyncio.sleep(0.1)  # by then the worker waits for this task
             reports.start(more())
 
         reports.start(first())
@@ -281,7 +283,7 @@ async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, perm
         await until(lambda: bodies.now == 1, "the permit to be taken")
         late = await alone.options(expires=0.2).delay(1)
         await until_waiting(permits, 1)
-        await until_waiting(permits, 0)  # nobody waits for the job, who would end it himself
+        await until_waiting(permits, 0)  # no waiter exists that would end the job
         with pytest.raises(TaskExpired):
             await soon(late.get(timeout=30))
 
@@ -290,7 +292,7 @@ async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, perm
 async def test_who_is_called_before_it_could_be_put_aside_is_called_again(
     app, alone, bodies, permits, answer
 ):
-    """The holder ends between the answer that there is no permit and the step that puts the job aside."""
+    """The holder ends after the answer that there is no permit, and before the step that defers the job."""
     async with Worker(app) as worker:
         first = await alone.delay()
         await until(lambda: bodies.now == 1, "the permit to be taken")
@@ -342,7 +344,7 @@ async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_permit_and_g
 async def test_who_comes_back_from_a_wait_finds_the_permit_taken_and_is_next(
     app, bodies, permits, monkeypatch
 ):
-    monkeypatch.setattr("asyncq.worker.permits.POLL", 60.0)  # it gets a message
+    monkeypatch.setattr("asyncq.worker.permits.POLL", 60.0)  # it must get a message
 
     @app.task(name="elsewhere")
     async def elsewhere() -> None:
@@ -434,11 +436,11 @@ async def test_the_permit_of_a_killed_worker_comes_back(make_app, server_url, na
                 assert "waits" in await waits.get(timeout=30)
                 await until(lambda: is_empty(permits), "all permits to be given back")
     words = [line.split()[0] for line in lines(log)]
-    assert words == ["start", "start", "end", "start", "end"]  # the killed one did not end
+    assert words == ["start", "start", "end", "start", "end"]  # the killed attempt did not end
 
 
 async def test_a_permit_that_no_job_knows_of_is_given_back(app, alone, bodies, permits):
-    """A question that was sent twice has arrived after the permit was given back."""
+    """A repeated request for a permit arrived after the permit was released."""
     async with Worker(app) as worker:
         session = session_of(worker)
         bodies.gate.set()
@@ -462,7 +464,7 @@ def job(number: int = 0) -> wire.Delivery:
 
 @pytest.fixture
 async def gate(app, raw) -> AsyncIterator[Permits]:
-    """As a worker sees it that beats."""
+    """The limiter, as a worker with a heartbeat uses it."""
     beats = app.sessions.shards.of("t").beats
     await raw.hset(beats, "me", 1)
     yield Permits(app.sessions.current().broker.commands, "me")
@@ -514,7 +516,7 @@ async def test_the_more_wait_the_longer_until_they_come_by_themselves(gate):
     assert (await gate.ask(limits, job(4), 100)).wait == 100  # until it expires
 
 
-# -- so fast ---------------------------------------------------------------------------------------
+# -- rates ---------------------------------------------------------------------------------------
 
 
 async def test_jobs_start_evenly_over_all_workers_and_hold_no_slot_until_then(app, diary):
@@ -555,7 +557,7 @@ async def test_a_rate_and_permits_hold_together(app, bodies, diary, permits):
         took = began.took
         await until(lambda: is_empty(permits, "both"), "all permits to be given back")
     assert bodies.most == 2
-    assert took < 2.0  # a permit that is left over is not forgotten: nobody came by himself
+    assert took < 2.0  # free permits were called for: no job came by itself
 
 
 async def test_each_attempt_asks_anew(app, diary):
@@ -601,7 +603,9 @@ async def is_put_aside(app, result) -> bool:
 
 @pytest.fixture
 def cases() -> Iterator[tuple[float, float, float, bool]]:
-    """Interval; when it is open and the first free moment, from now; whether it has a moment. In seconds."""
+    """Yields the interval, the open and the first free time from now, in seconds; and whether the job has a
+    time.
+    """
     moments = (-5.0, -0.05, 0.05, 0.3, 7.0)
     return (
         (interval, opens, free, granted)
@@ -616,7 +620,7 @@ async def test_the_script_does_what_the_rule_says(app, raw, gate, cases):
     keys, delivery = app.sessions.shards.of("t"), job()
     for interval, opens, free, granted in cases:
         late = 1.0
-        while late > 0.03:  # else it is not clear at which moment the script asked the clock
+        while late > 0.03:  # otherwise it is not clear when the script read the clock
             now = await _clock(raw)
             us = [round((now + moment) * 1e6) for moment in (opens, free)]
             await raw.set(keys.rates + "t", f"{us[0]} {us[1]} {interval * 1e6:.1f}", px=60_000)
@@ -661,7 +665,7 @@ async def test_after_the_servers_clock_was_set_back_jobs_start_as_if_it_had_not_
         await until(lambda: len(starts) >= 5, "the first to start")
         await set_clock_back(app, raw, 20, "paced")
         begun = Stopwatch()
-        # One that comes now finds the next start 20 s off, and one that waits is due in 20 s.
+        # Without the correction, a new job would start in 20 s, and so would the jobs that wait.
         results.add(await paced.delay())
         await results.get(timeout=60)
         assert begun.took < 15, "1.3 s, and not 20 s longer"

@@ -1,4 +1,4 @@
-"""Jobs that fail and are tried again: when, how often, and what the handle shows meanwhile."""
+"""Jobs that fail and are tried again: when, how often, and which state the handle shows meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK = Retry(max_retries=2, backoff=0.05, jitter=False)
 
 @pytest.fixture
 def flaky(app, diary):
-    """Fails until it is called for the third time; shows what it is told about itself."""
+    """A task that fails until its third call, and returns its attempt and its `max_retries`."""
 
     @app.task(name="flaky", retry=QUICK)
     async def flaky(times: int = 2) -> list[int]:
@@ -154,7 +154,7 @@ async def test_a_job_revoked_between_two_tries_never_runs_again(app, raw, flaky,
         assert await result.revoke(wait=True) == "REVOKED"
         with pytest.raises(TaskRevoked):
             await result
-        await asyncio.sleep(0.6)  # well past the time of the try that must not come
+        await asyncio.sleep(0.6)  # well past the time of the next try, which must not come
     assert diary.texts == [1]
     assert await raw.zcard(app.sessions.shards[0].delayed) == 0
     assert not await raw.exists(app.sessions.shards[0].messages + result.id)
@@ -184,7 +184,7 @@ async def test_jobs_that_failed_together_do_not_come_back_together(app, raw, dia
         return [score / 1000 for _, score in scores]
 
     async def all_are_put_off() -> bool:
-        return len(await due()) + len(diary.notes) == 200  # a few come at once
+        return len(await due()) + len(diary.notes) == 200  # a few jobs are promoted at once
 
     async with Worker(app, concurrency=200):
         begun = time.time()

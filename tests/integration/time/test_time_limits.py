@@ -1,4 +1,4 @@
-"""Time limits of one attempt: a hard one that stops, a soft one that asks."""
+"""Time limits of one attempt: a hard one that stops the body, a soft one that raises in it."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ async def test_the_next_try_begins_when_the_body_of_the_last_has_ended(app, diar
     async with Worker(app):
         result = await task.delay()
         await until(lambda: diary.texts, "the body to start")
-        await asyncio.sleep(1)  # past the limit, and past what the body gets to end
+        await asyncio.sleep(1)  # past the limit, and past the time that the body gets to end
         assert "start 2" not in diary.texts
         assert await result.refresh() == "STARTED"
         gate.set()
@@ -319,7 +319,7 @@ async def test_the_next_try_begins_when_the_body_of_the_last_has_ended(app, diar
     assert [text for text in diary.texts if text != "cancelled"] == ["start 1", "end 1", "start 2", "end 2"]
 
 
-# -- what a body may wait in --
+# -- kinds of waits in a body --
 
 
 async def _in_task_group(child: Callable[[], Awaitable[None]]) -> None:
@@ -369,7 +369,7 @@ async def test_no_child_of_a_body_outlives_its_soft_limit(app, diary):
             await asyncio.sleep(30)
         finally:
             try:
-                await asyncio.sleep(0)  # as whoever closes a connection does
+                await asyncio.sleep(0)  # as code does that closes a connection
             finally:
                 running.remove(way)
 

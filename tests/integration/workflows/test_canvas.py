@@ -131,7 +131,7 @@ def tasks(app):
 @pytest.fixture
 async def worker(app, tasks):
     async with Worker(app) as worker:
-        await tasks.add.call(0, 0)  # from here on it reads
+        await tasks.add.call(0, 0)  # from here on the worker reads
         yield worker
 
 

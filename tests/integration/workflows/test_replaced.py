@@ -1,4 +1,4 @@
-"""A workflow in the place of a job: it ends with the job, and is found from it."""
+"""A workflow that replaces a job: it ends with the job, and the job tree contains it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Tasks:
-    """The tasks of these tests, for one app, and what their bodies did."""
+    """The tasks of these tests, for one app, and the notes of their bodies."""
 
     def __init__(self, app: AsyncQ) -> None:
         self.app = app
@@ -27,7 +27,7 @@ class Tasks:
 
         @app.task
         async def step(*args: Any) -> str:
-            name: str = args[-1]  # before it may stand the value of the step before
+            name: str = args[-1]  # the value of the step before may stand before it
             self.begun.append(name)
             if name.startswith("hang"):
                 await asyncio.Event().wait()
@@ -130,7 +130,7 @@ async def test_the_revocation_of_a_job_ends_the_workflow_in_its_place(
 
 
 async def members_that_run(app: AsyncQ) -> list[bytes]:
-    """The entries of the queue in all shards: what waits for a worker, and what one has."""
+    """Returns the entries of the queue in all shards: of jobs that wait, and of jobs that a worker holds."""
     broker = app.sessions.current().broker
     found = [
         await broker.commands.send(keys, "XRANGE", keys.stream("default"), "-", "+") for keys in broker.shards
