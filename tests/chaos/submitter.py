@@ -19,7 +19,7 @@ async def main(first: int, count: int, seed: int) -> None:
     app = AsyncQ()
     draft = Draft(jobs.register(app), Random(seed), first)
     async with app:
-        print("ready", flush=True)  # noqa: T201  what whoever started this process waits for
+        print("ready", flush=True)  # noqa: T201  the process that started this one waits for it
         for work in (draft.diamond() for _ in range(count)):
             await work.workflow.delay()
             for number in work.parents:

@@ -25,7 +25,7 @@ async def main() -> None:
     running = asyncio.create_task(worker.run())
     started = asyncio.create_task(worker.started.wait())
     await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
-    print("ready", flush=True)  # noqa: T201  what whoever started this process waits for
+    print("ready", flush=True)  # noqa: T201  the process that started this one waits for it
     await running
 
 

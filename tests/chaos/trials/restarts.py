@@ -42,8 +42,9 @@ async def rolling_restart(scale: float, seed: int, lease: float = 5.0) -> Report
 
 
 async def rolling_deployment(scale: float, seed: int, lease: float = 5.0) -> Report:
-    """4 workers are replaced by a release with a new task. From the first moment, a fifth of 500 jobs/s is of
-    that task: every job runs once, and none fails because a worker did not know its task.
+    """4 workers are replaced by a release with a new task, under load: no job fails, every job runs once.
+
+    From the first moment, a fifth of 500 jobs/s is of the new task, which the old workers do not know.
     """
     async with Stage("rolling deployment with a new task", scale=scale, seed=seed, lease=lease) as stage:
         seconds = max(6.0, 30.0 * scale)
