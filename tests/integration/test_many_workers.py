@@ -161,7 +161,7 @@ async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_ag
 
 
 async def test_workers_that_are_replaced_all_the_time_find_a_dead_one_all_the_same(join, raw):
-    """No worker observes for a whole lease. Each continues from the looks of the one before."""
+    """No worker observes for a whole lease. Each continues from the observations of the one before."""
     dead, alive = await join("dead", "a"), await join("alive", "a")
     keys = dead.shards[0]
     begun = time.monotonic()

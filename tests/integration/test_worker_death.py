@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 LEASE = 2.0
 BOUND = LEASE * 1.34 + 1.0
-"""Heartbeats and looks come every third of a lease, so a death is found within 1.33 leases; plus a second."""
+"""Heartbeats and observations come every third of a lease: a death is found in 1.33 leases, plus a second."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_bound_on_every_queue
             ]
             await until(lambda: len(lines(log)) == 6, "all six to run on the victim")
             async with Worker(app, queues=["default", "second"]):
-                await asyncio.sleep(LEASE / 3)  # the observer has made at least one look
+                await asyncio.sleep(LEASE / 3)  # the observer has observed at least once
                 victim.kill()
                 killed = time.monotonic()
                 gate.touch()

@@ -128,7 +128,7 @@ class Signal(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A field of `T:a:<session id>`: the body of the job in this entry begins, after an earlier crash."""
+    """A field of `T:bg:<session id>`: the body of the job in this entry begins, after an earlier crash."""
 
     name: int
     entry: int

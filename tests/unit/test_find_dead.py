@@ -11,8 +11,9 @@ LEASE = 3.0
 
 
 def look(number: int, at: int = 0, **ages: float) -> Observation:
-    """Makes an observation, and the ages that another observer stored at observation `at`: `l5=1.5` is number 5,
-    1.5 s before.
+    """Makes an observation, and the ages that another observer stored at observation `at`.
+
+    `l5=1.5` is number 5, 1.5 s before.
     """
     return Observation(number, {}, [], [ObservationAge(int(name[1:]), age) for name, age in ages.items()], at)
 

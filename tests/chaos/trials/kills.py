@@ -112,7 +112,7 @@ async def _one_redelivery(stage: Stage, numbers: range) -> list[float]:
     handles = await asyncio.gather(*(stage.tasks.hang_once.delay(number) for number in numbers))
     await until(lambda: _begun(stage, handles) == len(handles), "all jobs to have begun", every=0.05)
     successor = await stage.fleet.add()
-    # After this time, the successor has made at least one look at the other workers.
+    # After this time, the successor has observed the other workers at least once.
     await asyncio.sleep(stage.lease * stage.random.uniform(0.34, 1.0))
     killed = time.monotonic()
     await stage.fleet.kill(victim)
