@@ -32,18 +32,18 @@ TABLE_MARK = "<!-- table: written by docs/generate.py from tests/helpers/excepti
 MARK = "<!-- Written by docs/generate.py from the code: change the code, then run it. -->"
 
 SETTINGS = """\
-Each has one name: a keyword of `AsyncQ(...)`, a variable of the environment, or a key of `[tool.asyncq]` in
+Each setting is a keyword of `AsyncQ(...)`, a variable of the environment, and a key of `[tool.asyncq]` in
 the nearest `pyproject.toml`. The keyword wins, then the environment, then `pyproject.toml`. Durations are
 seconds, or text such as `500ms`, `30s`, `1h30m`; sizes are bytes, or text such as `64kb`. A name that does
-not exist is a `ValueError`; a variable that begins with `ASYNCQ_` and is no setting is warned of, once per
-process, and refused with `strict`. Those that Kubernetes and Docker set for a service called asyncq
-(`ASYNCQ_SERVICE_HOST`, `ASYNCQ_PORT_6379_TCP`, ...) are left alone."""
+not exist raises `ValueError`. A variable that begins with `ASYNCQ_` and is not a setting gives a warning,
+once per process; with `strict` it raises `ValueError`. Variables that Kubernetes and Docker set for a
+service called asyncq (`ASYNCQ_SERVICE_HOST`, `ASYNCQ_PORT_6379_TCP`, ...) are ignored."""
 
 OPTIONS = """\
-`@app.task(...)` gives a task its options, `task.options(...)` gives its calls theirs; what a call is not
-given stays as the task has it. `apply_async`, `app.send` and the `set` and `options` of a workflow take those
-of calls. Options never share a namespace with the arguments of the function. Durations are seconds, or a
-`timedelta`.
+`@app.task(...)` takes the options of a task, and `task.options(...)` the options of its calls. A call uses
+the task's value of each option that it does not set itself. `apply_async`, `app.send` and the `set` and
+`options` of a workflow take the options of calls. Options never share a namespace with the arguments of the
+function. Durations are seconds, or a `timedelta`.
 
 The second column has the default of each option that a task takes. The third says which options a call takes,
 and the fourth which calls of a chain get an option that is given to the chain."""
@@ -51,15 +51,16 @@ and the fourth which calls of a chain get an option that is given to the chain."
 OTHER_VARIABLES = """\
 | variable | meaning |
 |---|---|
-| `ASYNCQ_APP` | The app of the command line where none is named: `module:attribute`, as `--app`. |
+| `ASYNCQ_APP` | The app of the command line, if the command names none: `module:attribute`, as `--app`. |
 | `ASYNCQ_EMBEDDED` | Whether the embedded server may be used. `auto`, the default: yes, with a warning that \
 says so, but not in production, where each container would get an empty server of its own. `always`: yes, \
 without a warning. `never`: no, a URL must be set. |
-| `ASYNCQ_ENV` | `production` says that this is production. Kubernetes, Cloud Run, ECS and Heroku are known \
-without it. |"""
+| `ASYNCQ_ENV` | `production` marks this environment as production. asyncq recognizes Kubernetes, Cloud Run, \
+ECS and Heroku without it. |"""
 
 ERRORS = """\
-Every error of asyncq's own is an `AsyncQError`. What a task raised is none of them: it arrives as it is."""
+Every error of asyncq itself is an `AsyncQError`. An exception that a task raised is not one: it arrives as it
+was raised."""
 
 PLACES = {"each": "each call", "first": "the first calls", "last": "the last call", "alone": "refused"}
 
