@@ -598,7 +598,7 @@ async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
 
 
 async def is_put_aside(app, result) -> bool:
-    return str((await app.sessions.current().broker.fetch_status([result.id]))[0])[0] == wire.ASIDE
+    return str((await app.sessions.current().broker.fetch_status([result.id]))[0])[0] == wire.DEFERRED
 
 
 @pytest.fixture
