@@ -120,7 +120,7 @@ LATEST = 253_402_300_799_999
 """The latest time for which Python has a date: the end of the year 9999, in ms since the epoch."""
 
 LIVE, SCHEDULED, RETRYING, WAITING, TOMBSTONE = "L", "D", "R", "W", "T"
-ASIDE = "P"
+DEFERRED = "P"
 SUCCEEDED, FAILED, REVOKED, EXPIRED, LOST = "S", "F", "C", "E", "X"
 
 STATE_OF: dict[str, State] = {
@@ -128,7 +128,7 @@ STATE_OF: dict[str, State] = {
     SCHEDULED: State.SCHEDULED,
     RETRYING: State.RETRY,
     WAITING: State.PENDING,
-    ASIDE: State.PENDING,
+    DEFERRED: State.PENDING,
     SUCCEEDED: State.SUCCESS,
     FAILED: State.FAILURE,
     LOST: State.FAILURE,
@@ -155,7 +155,7 @@ SIGNAL_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
 SIGNALS = NOT_AGAIN + "".join(SIGNAL_OF.values())
 """All revocation signals, the weakest first."""
 
-NOT_ENDED: frozenset[str] = frozenset((LIVE, SCHEDULED, RETRYING, WAITING, ASIDE))
+NOT_ENDED: frozenset[str] = frozenset((LIVE, SCHEDULED, RETRYING, WAITING, DEFERRED))
 
 FINAL: frozenset[str] = frozenset(STATE_OF) - NOT_ENDED
 """The letters of final states."""

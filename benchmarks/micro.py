@@ -9,7 +9,6 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, make_dataclass
-from importlib import resources
 from time import perf_counter
 
 import anyio
@@ -67,12 +66,9 @@ class Micro(Scenario):
         """
         from asyncq.broker.transport import scripts
 
-        folder = resources.files("asyncq.broker").joinpath("lua")
-        shared = "\n".join(
-            folder.joinpath(f"_{name}.lua").read_text(encoding="utf-8") for name in ("record", "workflow")
-        )
-        chosen = scripts.load()["finish"].source
-        text = folder.joinpath("finish.lua").read_text(encoding="utf-8")
+        texts = scripts.texts()
+        shared = "\n".join(texts[f"_{name}"] for name in ("record", "workflow"))
+        chosen, text = scripts.load()["finish"].source, texts["finish"]
         head = chosen.split("\n-- ", 1)[0]
         figures = {}
         with redis.Redis.from_url(url) as server:

@@ -9,6 +9,7 @@ from importlib import resources
 import pytest
 
 from asyncq.broker.transport import scripts
+from asyncq.broker.transport.script_text import expand, readers_in
 from asyncq.broker.transport.scripts import parse
 
 SHARED = {"record": "local function parse() end"}
@@ -67,6 +68,43 @@ def test_a_name_in_a_comment_or_in_a_string_is_no_call():
     script = parse("x", "-- RETURNS: 1\n-- USES: record\nreturn 'one -- \\' one' .. two() -- one", shared)
     assert "function one" not in script.source
     assert "function two" in script.source
+
+
+READERS = readers_in(["local function state_of(record) return string.sub(record, 1, 1) end\nlocal x = 1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("STATE.LIVE .. FLAGS.NONE .. ' ' .. entry", "'L--- ' .. entry"),
+        ("'^[' .. STATE.LIVE .. STATE.WAITING .. ']'", "'^[LW]'"),
+        (r"KEY.RECORDS .. id .. ' ' .. '\''", r"'r:' .. id .. ' \''"),
+        ("state_of(found[k]) == STATE.LIVE", "string.sub(found[k], 1, 1) == 'L'"),
+        ("local function state_of(record) return string.sub(record, 1, 1) end", ""),
+        (
+            "'STATE.LIVE' -- STATE.LIVE 'a' .. 'b' state_of(x)",
+            "'STATE.LIVE' -- STATE.LIVE 'a' .. 'b' state_of(x)",
+        ),
+        ("MY_STATE.LIVE and a.STATE", "MY_STATE.LIVE and a.STATE"),
+    ],
+)
+def test_names_are_replaced_in_the_code(text, expanded):
+    assert expand(text, READERS) == expanded
+
+
+@pytest.mark.parametrize("text", ["STATE.LIFE", "state_of(redis.call('GET', x))", "state_of()"])
+def test_a_name_that_cannot_be_replaced_is_refused(text):
+    with pytest.raises(ValueError):
+        expand(text, READERS)
+
+
+def test_no_script_writes_a_letter_or_the_name_of_a_key_itself():
+    for name, text in _texts().items():
+        code = re.sub(r"--.*", "", re.sub(r"'-+'", "", text))
+        assert not re.search(r"\bkey_prefix \.\. '", code), name
+        assert not re.search(r"\b(?:state|letter) [=~]= '|(?:state|signal|wish)_of\([^)]*\) [=~]= '", code), (
+            name
+        )
 
 
 @pytest.mark.parametrize(

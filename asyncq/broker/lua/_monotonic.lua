@@ -10,14 +10,14 @@ end
 -- Makes the jobs that a limit has deferred due sooner by one step. Their start times are by the monotonic clock, but the delayed set is by
 -- the server's clock. All other delayed jobs were promised a time by the server's clock, and keep it.
 local function bring_forward(key_prefix, step)
-  local delayed, index = key_prefix .. 'd', 0
+  local delayed, index = key_prefix .. KEY.DELAYED, 0
   repeat
     -- A job that becomes due sooner moves in front of this batch, so the indexes behind the batch stay.
     local batch = redis.call('ZRANGE', delayed, index, index + 499, 'WITHSCORES')
     local keys = {}
-    for i = 1, #batch, 2 do keys[#keys + 1] = key_prefix .. 'r:' .. batch[i] end
+    for i = 1, #batch, 2 do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. batch[i] end
     for k, record in ipairs(#keys > 0 and redis.call('MGET', unpack(keys)) or {}) do
-      if record and string.sub(record, 1, 1) == 'P' then redis.call('ZADD', delayed, batch[2 * k] - step, batch[2 * k - 1]) end
+      if record and state_of(record) == STATE.DEFERRED then redis.call('ZADD', delayed, batch[2 * k] - step, batch[2 * k - 1]) end
     end
     index = index + 500
   until #batch < 1000
@@ -25,7 +25,7 @@ end
 
 -- Returns the monotonic time, in ms.
 local function monotonic_ms(key_prefix, now, expected)
-  local key = key_prefix .. 't'
+  local key = key_prefix .. KEY.CLOCK_OFFSET
   local offset = tonumber(redis.call('MGET', key)[1]) or 0
   local step = clock_step(offset, now, expected)
   if step > 0 then

@@ -1,3 +1,28 @@
+-- The fields of a record, and of the request id in it. The loader writes the body of a function of one line in the place of each call, for Lua
+-- would make the function anew whenever the script is called. It replaces STATE.LIVE by 'L', and so on, see schema/script_constants.py.
+
+-- The letter of the state. `record` may also be its flags alone.
+local function state_of(record) return string.sub(record, 1, 1) end
+
+-- The letter of the revocation signal.
+local function signal_of(record) return string.sub(record, 2, 2) end
+
+local function is_signalled(record) return string.sub(record, 2, 2) ~= SIGNAL.NONE end
+
+-- Whether the result is ignored or to be forgotten.
+local function wish_of(record) return string.sub(record, 3, 3) end
+
+-- The three flags behind the state.
+local function flags_of(flags) return string.sub(flags, 2) end
+
+local function request_id_of(record) return string.match(record, '^.... %S+ %S+ (%S+)') end
+
+-- The part of a request id that tells one call from another.
+local function call_of(request_id) return string.match(request_id, '^[^' .. REQUEST.EXPIRES .. ']*') end
+
+-- When the job expires, in ms; nil if it does not.
+local function expires_of(request_id) return string.match(request_id, REQUEST.EXPIRES .. '(%d+)$') end
+
 -- One call moves entries until they have so many bytes: a hundred jobs of a megabyte would hold up the server for 0.2 s.
 local MAX_MOVED_BYTES = 8 * 1024 * 1024
 
@@ -14,12 +39,12 @@ end
 local function parse_record(record)
   local flags, ms, number, queue, request_id, rest = string.match(record, '^(....) (%d+)(%-?%d*) (%S+) (%S+)(.*)$')
   if flags and #ms < 20 and #number <= 20 then return flags, ms .. number, queue, request_id, rest end
-  return '?---', '0', '-', '-', ''
+  return '?' .. FLAGS.NONE, '0', '-', '-', ''
 end
 
 -- Returns whether two request ids belong to one call. The part from `~` on may differ, see replace.
 local function same_call(one, other)
-  return one == other or string.match(one, '^[^~]*') == string.match(other, '^[^~]*')
+  return one == other or call_of(one) == call_of(other)
 end
 
 -- Returns one outcome as a notification carries it. If it is longer than the limit, only the id and the letter: the reader fetches it.
@@ -37,11 +62,11 @@ end
 -- Stores the outcome of a job, or a tombstone if its result is ignored or forgotten. A tombstone keeps the request id for a minute, so that
 -- an enqueue that is sent again late finds it and makes no second job.
 local function store_outcome(key, flags, entry, consumer, request_id, letter, outcome, ttl)
-  local wish = string.sub(flags, 3, 3)
-  if wish == 'f' or wish == 'i' then
-    redis.call('SET', key, 'T--- ' .. entry .. ' ' .. consumer .. ' ' .. request_id, 'PX', 60000)
+  local wish = wish_of(flags)
+  if wish == WISH.FORGOTTEN or wish == WISH.IGNORED then
+    redis.call('SET', key, STATE.TOMBSTONE .. FLAGS.NONE .. ' ' .. entry .. ' ' .. consumer .. ' ' .. request_id, 'PX', 60000)
   else
-    redis.call('SET', key, letter .. '--- ' .. entry .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ttl)
+    redis.call('SET', key, letter .. FLAGS.NONE .. ' ' .. entry .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ttl)
   end
 end
 
@@ -63,19 +88,19 @@ end
 -- Returns whether a job has neither ended nor been forgotten: it has an entry (L), or waits for its time (D, R after a failure), is
 -- deferred (P), or waits for other jobs (W).
 local function is_live(flags)
-  return string.find(flags, '^[LDRPW]') ~= nil
+  return string.find(flags, '^[' .. STATE.LIVE .. STATE.SCHEDULED .. STATE.RETRYING .. STATE.DEFERRED .. STATE.WAITING .. ']') ~= nil
 end
 
 -- Returns the status of a job: false if it is unknown or forgotten, its record if it has ended, else its flags, and if it expires a space
 -- and the time. A channel is added to a live job's record in the same step, so no end can fall between the read and the wait.
 local function status_of(key, record, channel)
-  local state = record and string.sub(record, 1, 1)
-  if state == 'T' then return false end
+  local state = record and state_of(record)
+  if state == STATE.TOMBSTONE then return false end
   if not record or not is_live(record) then return record end
   local flags, entry, queue, request_id, channels = parse_record(record)
   if not is_live(flags) then return record end
   -- An ignored result is published to nobody, so no channel is added.
-  if channel ~= '' and string.sub(flags, 3, 3) ~= 'i' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
+  if channel ~= '' and wish_of(flags) ~= WISH.IGNORED and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
     local _, count = string.gsub(channels, '%S+', '')
     if count < 64 then
       redis.call('APPEND', key, ' ' .. channel)
@@ -85,7 +110,7 @@ local function status_of(key, record, channel)
       redis.call('SET', key, flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
     end
   end
-  local expires = string.match(request_id, '~(%d+)$')
+  local expires = expires_of(request_id)
   return expires and flags .. ' ' .. expires or flags
 end
 
@@ -99,7 +124,7 @@ end
 local function delay_job(key, state, flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
   local due_at = now_ms() + (tonumber(wait) or 0) -- by the server's clock alone
   redis.call('HSET', messages .. id, unpack(fields))
-  redis.call('SET', key, state .. string.sub(flags, 2) .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
+  redis.call('SET', key, state .. flags_of(flags) .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
   redis.call('ZADD', delayed, due_at, id)
   if redis.call('ZRANGE', delayed, 0, 0)[1] == id then redis.call('PUBLISH', wake, due_at) end
 end
@@ -109,7 +134,7 @@ end
 local function use_level(key_prefix, queue)
   if not string.find(queue, '^', 1, true) then return end
   local name, level = string.match(queue, '^(.-)%^(.+)$')
-  if redis.call('SADD', key_prefix .. 'lv:' .. name, level) == 1 then redis.call('PUBLISH', key_prefix .. 'levels', queue) end
+  if redis.call('SADD', key_prefix .. KEY.LEVELS .. name, level) == 1 then redis.call('PUBLISH', key_prefix .. KEY.NEW_LEVELS, queue) end
 end
 
 -- Returns how many entries a level of a queue has: in its stream, and in the executor queues of the level.

@@ -18,27 +18,27 @@ local delivered = 0
 
 -- Returns whether other jobs wait for the end of a job with these flags.
 local function has_dependents(flags)
-  return string.find(flags, '[db]', 4) ~= nil
+  return string.find(flags, '[' .. LINK.DEPENDENTS .. LINK.BOTH .. ']', 4) ~= nil
 end
 
 -- Returns whether a job with these flags needs values that are stored once for several jobs.
 local function needs_values(flags)
-  return string.find(flags, '[hb]', 4) ~= nil
+  return string.find(flags, '[' .. LINK.VALUES .. LINK.BOTH .. ']', 4) ~= nil
 end
 
 -- Stores the value of an ended job once, and counts one more job that needs it. Returns the new flags of that job.
 local function store_value_for(dependent, flags, job)
-  flags = string.sub(flags, 1, 3) .. (has_dependents(flags) and 'b' or 'h')
-  redis.call('SADD', key_prefix .. 'hn:' .. dependent, job.name)
-  redis.call('SETRANGE', key_prefix .. 'r:' .. dependent, 3, string.sub(flags, 4))
-  if redis.call('HINCRBY', key_prefix .. 'h:' .. job.name, 'n', 1) == 1 then redis.call('HSET', key_prefix .. 'h:' .. job.name, 'o', job.outcome) end
+  flags = string.sub(flags, 1, 3) .. (has_dependents(flags) and LINK.BOTH or LINK.VALUES)
+  redis.call('SADD', key_prefix .. KEY.NEEDS .. dependent, job.name)
+  redis.call('SETRANGE', key_prefix .. KEY.RECORDS .. dependent, 3, string.sub(flags, 4))
+  if redis.call('HINCRBY', key_prefix .. KEY.KEPT .. job.name, 'n', 1) == 1 then redis.call('HSET', key_prefix .. KEY.KEPT .. job.name, 'o', job.outcome) end
   return flags
 end
 
 -- A job with a dead letter may be sent again, so the values that it needs stay as long as the letter may stay.
 local function keep_values_for_dead_letter(id, flags, ttl)
   if not needs_values(flags) then return end
-  for _, name in ipairs(redis.call('SMEMBERS', key_prefix .. 'hn:' .. id)) do redis.pcall('HSET', key_prefix .. 'h:' .. name, 'd', ttl) end
+  for _, name in ipairs(redis.call('SMEMBERS', key_prefix .. KEY.NEEDS .. id)) do redis.pcall('HSET', key_prefix .. KEY.KEPT .. name, 'd', ttl) end
 end
 
 -- One job less needs a stored value. The last one deletes it. If the count is damaged, the value stays for a week.
@@ -56,14 +56,14 @@ end
 -- values are counted down, so no value is counted down twice.
 local function release_values(id, flags)
   if not needs_values(flags) then return end
-  local names = redis.pcall('SMEMBERS', key_prefix .. 'hn:' .. id)
-  redis.call('DEL', key_prefix .. 'hn:' .. id)
-  for _, name in ipairs(names['err'] and {} or names) do release_value(key_prefix .. 'h:' .. name) end
+  local names = redis.pcall('SMEMBERS', key_prefix .. KEY.NEEDS .. id)
+  redis.call('DEL', key_prefix .. KEY.NEEDS .. id)
+  for _, name in ipairs(names['err'] and {} or names) do release_value(key_prefix .. KEY.KEPT .. name) end
 end
 
 -- A job that waited for other jobs may start: its message and their values become an entry of its queue, or wait for the time of the job.
 local function enqueue_waiting(id, flags, queue, request_id, channels)
-  local fields, message = {}, key_prefix .. 'm:' .. id
+  local fields, message = {}, key_prefix .. KEY.MESSAGES .. id
   local content = redis.call('HGETALL', message)
   for i = 1, #content, 2 do fields[content[i]] = content[i + 1] end
   local values, entry = {}, { 'm', fields['m'] }
@@ -74,18 +74,18 @@ local function enqueue_waiting(id, flags, queue, request_id, channels)
   end
   redis.call('DEL', message)
   if fields['w'] then
-    delay_job(key_prefix .. 'r:' .. id, 'D', flags, queue, request_id, channels, id, entry, fields['w'], key_prefix .. 'm:', key_prefix .. 'd', key_prefix .. 'wake')
+    delay_job(key_prefix .. KEY.RECORDS .. id, STATE.SCHEDULED, flags, queue, request_id, channels, id, entry, fields['w'], key_prefix .. KEY.MESSAGES, key_prefix .. KEY.DELAYED, key_prefix .. KEY.WAKE)
     return
   end
   use_level(key_prefix, queue)
-  local added = redis.call('XADD', key_prefix .. 'q:' .. queue, '*', 'i', id, unpack(entry))
-  redis.call('SET', key_prefix .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. request_id .. channels)
+  local added = redis.call('XADD', key_prefix .. KEY.QUEUES .. queue, '*', 'i', id, unpack(entry))
+  redis.call('SET', key_prefix .. KEY.RECORDS .. id, STATE.LIVE .. flags_of(flags) .. ' ' .. added .. ' ' .. queue .. ' ' .. request_id .. channels)
 end
 
 -- An ended job, as the functions below take it. `is_inherited`: its body never began. `name`: of its value, if that is stored once for
 -- several jobs.
 local function ended_job(id, request_id, letter, outcome, is_inherited)
-  request_id = string.match(request_id, '^[^~]*')
+  request_id = call_of(request_id)
   return { id = id, request_id = request_id, name = id .. ':' .. request_id, letter = letter, outcome = outcome, is_inherited = is_inherited }
 end
 
@@ -93,15 +93,15 @@ end
 -- for its end, else nil. `job` is the parent; `parent_index` is its index among the parents. `letter` and `outcome` are what this dependent
 -- is given, which may differ from the parent's own end, see deliver_end.
 local function deliver_to(dependent, parent_index, expected_request_id, job, letter, outcome, push_limit)
-  local key, message = key_prefix .. 'r:' .. dependent, key_prefix .. 'm:' .. dependent
+  local key, message = key_prefix .. KEY.RECORDS .. dependent, key_prefix .. KEY.MESSAGES .. dependent
   local record = redis.call('MGET', key)[1]
-  if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
+  if not record or state_of(record) ~= STATE.WAITING then return nil end
   local flags, _, queue, request_id, channels = parse_record(record)
   -- The dependent may have been revoked long ago, and another job that waits may have its id by now.
   if not same_call(request_id, expected_request_id) then return nil end
   local options = redis.call('HMGET', message, 'k', 't', 'p', 'r')
   if not options[2] then return nil end -- somebody has deleted the message; the parent must end all the same
-  local is_callback, succeeded = parent_index == 'e', letter == 'S'
+  local is_callback, succeeded = parent_index == 'e', letter == STATE.SUCCEEDED
   if is_callback and not succeeded then
     -- Only the first failure counts. It is delivered in the name of the last parent, which stands for the whole chain or group.
     if options[1] then
@@ -130,7 +130,7 @@ local function deliver_to(dependent, parent_index, expected_request_id, job, let
   end
   local final_letter, final_outcome = letter, outcome
   if succeeded then
-    final_letter, final_outcome, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed, so nobody will ever ask for its result
+    final_letter, final_outcome, flags = STATE.REVOKED, '', '-' .. SIGNAL.NONE .. WISH.IGNORED .. string.sub(flags, 4) -- nothing failed, so nobody will ever ask for its result
   elseif string.sub(outcome, 1, 1) ~= '^' then
     final_outcome = '^' .. job.id .. ' ' .. outcome
   end
@@ -144,16 +144,16 @@ end
 
 -- Ends a waiting job whose message is damaged as failed, and without an outcome: the reader reports what is wrong. Returns as deliver_to.
 local function fail_damaged(dependent, expected_request_id, push_limit)
-  local key = key_prefix .. 'r:' .. dependent
+  local key = key_prefix .. KEY.RECORDS .. dependent
   local record = redis.call('MGET', key)[1]
-  if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
+  if not record or state_of(record) ~= STATE.WAITING then return nil end
   local flags, _, _, request_id, channels = parse_record(record)
   if not same_call(request_id, expected_request_id) then return nil end
-  redis.call('DEL', key_prefix .. 'm:' .. dependent)
+  redis.call('DEL', key_prefix .. KEY.MESSAGES .. dependent)
   release_values(dependent, flags)
-  store_outcome(key, flags, '0', '-', request_id, 'F', '', 3600000) -- the time of its result stood in the damaged message
-  notify(channels, dependent, 'F', '', push_limit)
-  return has_dependents(flags) and ended_job(dependent, request_id, 'F', '') or nil
+  store_outcome(key, flags, '0', '-', request_id, STATE.FAILED, '', 3600000) -- the time of its result stood in the damaged message
+  notify(channels, dependent, STATE.FAILED, '', push_limit)
+  return has_dependents(flags) and ended_job(dependent, request_id, STATE.FAILED, '') or nil
 end
 
 -- Stores the waiting jobs that are too many for one call: their edges, the outcome for them, and a member of the delayed jobs that is due at
@@ -161,13 +161,13 @@ end
 local function deliver_later(job, edges)
   for index = 1, #edges, MAX_DELIVERED do
     local batch = table.concat(edges, '\n', index, math.min(index + MAX_DELIVERED - 1, #edges))
-    redis.call('XADD', key_prefix .. 'rest:' .. job.name, '*', 'c', batch)
+    redis.call('XADD', key_prefix .. KEY.UNTOLD .. job.name, '*', 'c', batch)
   end
-  local value_key = key_prefix .. 'h:' .. job.name
+  local value_key = key_prefix .. KEY.KEPT .. job.name
   redis.call('HINCRBY', value_key, 'n', 1)
   redis.call('HSET', value_key, 'o', job.outcome, 'w', job.letter, 'i', job.is_inherited and '1' or '')
-  redis.call('ZADD', key_prefix .. 'd', 0, ' ' .. job.name)
-  redis.call('PUBLISH', key_prefix .. 'wake', '0')
+  redis.call('ZADD', key_prefix .. KEY.DELAYED, 0, ' ' .. job.name)
+  redis.call('PUBLISH', key_prefix .. KEY.WAKE, '0')
 end
 
 -- Delivers the end of a job to the waiting jobs of this shard. For waiting jobs of other shards it adds entries to the outbox in the same
@@ -183,7 +183,7 @@ local function deliver_end(job, waiting, push_limit, ended)
     if parent_index then
       local letter, outcome = job.letter, job.outcome
       -- A failure calls the callbacks of the job that failed, and no others. A revoked or expired job calls none.
-      if parent_index == 'e' and (job.is_inherited or (letter ~= 'F' and letter ~= 'X')) then letter, outcome = 'S', '' end
+      if parent_index == 'e' and (job.is_inherited or (letter ~= STATE.FAILED and letter ~= STATE.LOST)) then letter, outcome = STATE.SUCCEEDED, '' end
       if shard == '' then
         local_jobs[#local_jobs + 1] = { dependent, parent_index, expected_request_id, letter, outcome }
         if parent_index ~= 'e' then value_takers = value_takers + 1 end
@@ -197,9 +197,9 @@ local function deliver_end(job, waiting, push_limit, ended)
     end
   end
   for _, group in pairs(remote_jobs) do
-    redis.call('XADD', key_prefix .. 'out', '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.request_id, 'h', group[2], 'w', group[3])
+    redis.call('XADD', key_prefix .. KEY.OUTBOX, '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.request_id, 'h', group[2], 'w', group[3])
   end
-  job.is_stored_once = value_takers > 1 and job.letter == 'S' and #job.outcome > MAX_COPIED_BYTES
+  job.is_stored_once = value_takers > 1 and job.letter == STATE.SUCCEEDED and #job.outcome > MAX_COPIED_BYTES
   delivered = delivered + #local_jobs
   if #later_edges > 0 then deliver_later(job, later_edges) end
   for _, each in ipairs(local_jobs) do
@@ -230,9 +230,9 @@ local function deliver_all(ended, push_limit)
   while ended[index] do
     local job = ended[index]
     index = index + 1
-    local waiting = redis.pcall('HGETALL', key_prefix .. 'dep:' .. job.id)
+    local waiting = redis.pcall('HGETALL', key_prefix .. KEY.DEPENDENTS .. job.id)
     if waiting['err'] then waiting = {} end -- somebody wrote another type under this key
-    redis.call('DEL', key_prefix .. 'dep:' .. job.id)
+    redis.call('DEL', key_prefix .. KEY.DEPENDENTS .. job.id)
     deliver_end(job, waiting, push_limit, ended)
   end
 end
@@ -240,7 +240,7 @@ end
 -- Continues with the waiting jobs that deliver_later stored, unless this call has delivered too many ends already. If somebody has deleted
 -- the outcome, the waiting jobs fail.
 local function continue_delivery(name, push_limit)
-  local key, value_key = key_prefix .. 'rest:' .. name, key_prefix .. 'h:' .. name
+  local key, value_key = key_prefix .. KEY.UNTOLD .. name, key_prefix .. KEY.KEPT .. name
   local batch = redis.call('XRANGE', key, '-', '+', 'COUNT', 2)
   local waiting, ended = batch[1] and parse_edges(batch[1][2][2]) or {}, {}
   if delivered > 0 and delivered + #waiting / 2 > MAX_DELIVERED then return end
@@ -254,7 +254,7 @@ local function continue_delivery(name, push_limit)
   end
   if not batch[2] then
     redis.call('DEL', key)
-    redis.call('ZREM', key_prefix .. 'd', ' ' .. name)
+    redis.call('ZREM', key_prefix .. KEY.DELAYED, ' ' .. name)
     release_value(value_key) -- only now: the jobs of this call may be the only ones that need the value
   end
   deliver_all(ended, push_limit)
@@ -263,7 +263,7 @@ end
 -- Returns the part of an outcome that waiting jobs are given: of a long outcome that is no success only the short form in front of it, for
 -- each job that ends by it stores a copy.
 local function inherited_outcome(letter, outcome)
-  if letter == 'S' or #outcome <= MAX_INHERITED_BYTES then return outcome end
+  if letter == STATE.SUCCEEDED or #outcome <= MAX_INHERITED_BYTES then return outcome end
   local length, from = string.match(outcome, '^~(%d%d?%d?%d?) ()')
   return length and string.sub(outcome, from, from + length - 1) or ''
 end
@@ -279,31 +279,31 @@ local function check_claim(key, stream, group, consumer, entry, id)
   local pending = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
   local flags, current_entry, queue, request_id, channels
   if record then flags, current_entry, queue, request_id, channels = parse_record(record) end
-  if pending and current_entry == entry and string.sub(flags, 1, 1) == 'L' then return flags, queue, request_id, channels end
+  if pending and current_entry == entry and state_of(flags) == STATE.LIVE then return flags, queue, request_id, channels end
   if current_entry ~= entry then drop_leftover(stream, group, consumer, entry, id) end
   return nil
 end
 
 -- What a job reported and yielded expires with its result, or with the tombstone of a job that was to be forgotten.
 local function expire_output(id, flags, ttl)
-  if string.sub(flags, 3, 3) == 'f' then
-    for _, kind in ipairs({ 'e:', 's:', 'sp:' }) do redis.call('PEXPIRE', key_prefix .. kind .. id, 60000) end
+  if wish_of(flags) == WISH.FORGOTTEN then
+    for _, kind in ipairs({ KEY.LATEST, KEY.ITEMS, KEY.READER_POSITIONS }) do redis.call('PEXPIRE', key_prefix .. kind .. id, 60000) end
   elseif ttl then
-    redis.call('PEXPIRE', key_prefix .. 's:' .. id, ttl)
+    redis.call('PEXPIRE', key_prefix .. KEY.ITEMS .. id, ttl)
   end
 end
 
 -- Ends a job that has flags. The caller notifies its waiters, and delivers its end to waiting jobs.
 local function end_flagged(id, flags, entry, consumer, request_id, letter, outcome, ttl, signals)
-  store_outcome(key_prefix .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
+  store_outcome(key_prefix .. KEY.RECORDS .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
   expire_output(id, flags)
   release_values(id, flags)
-  if string.sub(flags, 2, 2) ~= '-' then clear_signal(signals, id) end
+  if is_signalled(flags) then clear_signal(signals, id) end
 end
 
 -- Ends a job in one step: stores its outcome, notifies its waiters, and delivers its end to the jobs that wait for it.
 local function end_job(id, flags, entry, consumer, request_id, channels, letter, outcome, ttl, push_limit)
-  store_outcome(key_prefix .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
+  store_outcome(key_prefix .. KEY.RECORDS .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
   expire_output(id, flags, ttl) -- also if its worker died
   release_values(id, flags)
   notify(channels, id, letter, outcome, tonumber(push_limit))
@@ -312,7 +312,7 @@ end
 
 -- Returns the key which says that an id belonged to a call before.
 local function earlier_call_key(id, request_id)
-  return key_prefix .. 'u:' .. id .. ':' .. string.match(request_id, '^[^~]*')
+  return key_prefix .. KEY.CALLS .. id .. ':' .. call_of(request_id)
 end
 
 -- Returns whether an id belonged to this call within the last minute: then the call is sent again, late.
@@ -324,17 +324,17 @@ end
 -- tombstone would have stood; what its job reported and yielded is deleted.
 local function replace_tombstone(id, request_id)
   redis.call('SET', earlier_call_key(id, request_id), '', 'PX', 60000)
-  redis.call('DEL', key_prefix .. 'e:' .. id, key_prefix .. 's:' .. id, key_prefix .. 'sp:' .. id)
+  redis.call('DEL', key_prefix .. KEY.LATEST .. id, key_prefix .. KEY.ITEMS .. id, key_prefix .. KEY.READER_POSITIONS .. id)
 end
 
 -- Returns whether a call may have an id: `free`, `taken`, or `again` if it has the id already. If the id has a tombstone, also the request
 -- id of that.
 local function check_id(id, request_id)
-  local record = redis.call('MGET', key_prefix .. 'r:' .. id)[1]
+  local record = redis.call('MGET', key_prefix .. KEY.RECORDS .. id)[1]
   if not record then return 'free' end
-  local stored_id = string.match(record, '^.... %S+ %S+ (%S+)') or ''
+  local stored_id = request_id_of(record) or ''
   if same_call(stored_id, request_id) or is_resent(id, request_id) then return 'again' end
-  if string.sub(record, 1, 1) ~= 'T' then return 'taken' end
+  if state_of(record) ~= STATE.TOMBSTONE then return 'taken' end
   return 'free', stored_id
 end
 
@@ -356,15 +356,15 @@ end
 -- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. `dependents` are the jobs that wait for it. If it is
 -- the last job of a replacement, `replaces` is set, and its dependents are stored already.
 local function accept_job(id, queue, request_id, flags, wait, ttl, parents, dependents, wants_values, message, channels, replaces)
-  local key = key_prefix .. 'r:' .. id
-  for dependent, edge in string.gmatch(dependents, EDGE) do redis.call('HSET', key_prefix .. 'dep:' .. id, dependent, edge) end
+  local key = key_prefix .. KEY.RECORDS .. id
+  for dependent, edge in string.gmatch(dependents, EDGE) do redis.call('HSET', key_prefix .. KEY.DEPENDENTS .. id, dependent, edge) end
   if parents == '' then
     if wait == '' then
       use_level(key_prefix, queue)
-      local entry = redis.call('XADD', key_prefix .. 'q:' .. queue, '*', 'i', id, 'm', message)
-      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
+      local entry = redis.call('XADD', key_prefix .. KEY.QUEUES .. queue, '*', 'i', id, 'm', message)
+      redis.call('SET', key, STATE.LIVE .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
     else
-      delay_job(key, 'D', 'D' .. flags, queue, request_id, channels, id, { 'm', message }, wait, key_prefix .. 'm:', key_prefix .. 'd', key_prefix .. 'wake')
+      delay_job(key, STATE.SCHEDULED, STATE.SCHEDULED .. flags, queue, request_id, channels, id, { 'm', message }, wait, key_prefix .. KEY.MESSAGES, key_prefix .. KEY.DELAYED, key_prefix .. KEY.WAKE)
     end
     return
   end
@@ -376,14 +376,14 @@ local function accept_job(id, queue, request_id, flags, wait, ttl, parents, depe
       fields[#fields + 1] = value
     end
   end
-  redis.call('HSET', key_prefix .. 'm:' .. id, unpack(fields))
-  redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
+  redis.call('HSET', key_prefix .. KEY.MESSAGES .. id, unpack(fields))
+  redis.call('SET', key, STATE.WAITING .. flags .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
 end
 
 -- Accepts the job whose arguments begin at index `i`. Nobody is notified of a result that is ignored.
 local function accept_job_at(i, channel)
-  local flags = ARGV[i + 3]
-  local channels = string.sub(flags, 2, 2) == 'i' and ' ' or ' ' .. channel
+  local flags = ARGV[i + 3] -- the three without a state
+  local channels = string.sub(flags, 2, 2) == WISH.IGNORED and ' ' or ' ' .. channel
   accept_job(ARGV[i], ARGV[i + 1], ARGV[i + 2], flags, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], channels, '')
 end
 
@@ -393,6 +393,6 @@ local function accept_jobs(first, stride, channel, batches, tombstones)
   for i = first, #ARGV, stride do accept_job_at(i, channel) end
   if batches == '' then return end
   for _, batch in ipairs(cmsgpack.unpack(batches)) do
-    redis.call('XADD', key_prefix .. 'out', '*', 'to', batch[1], 'b', batch[2])
+    redis.call('XADD', key_prefix .. KEY.OUTBOX, '*', 'to', batch[1], 'b', batch[2])
   end
 end

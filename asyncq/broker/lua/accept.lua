@@ -17,9 +17,9 @@ if is_new_entry(from, entry) then
   for _, i in ipairs(accepted) do accept_job_at(i, channel) end
   local ended = {}
   for _, i in ipairs(refused) do
-    deliver_end(ended_job(ARGV[i], ARGV[i + 2], 'F', refusal), parse_edges(ARGV[i + 7]), tonumber(push_limit), ended)
+    deliver_end(ended_job(ARGV[i], ARGV[i + 2], STATE.FAILED, refusal), parse_edges(ARGV[i + 7]), tonumber(push_limit), ended)
   end
   deliver_all(ended, tonumber(push_limit))
   store_offset(from, entry)
 end
-return redis.call('XLEN', key_prefix .. 'out')
+return redis.call('XLEN', key_prefix .. KEY.OUTBOX)

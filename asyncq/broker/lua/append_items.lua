@@ -9,7 +9,7 @@
 local values = redis.call('MGET', record, position)
 local flags, current_entry
 if values[1] then flags, current_entry = parse_record(values[1]) end
-if current_entry ~= entry or string.sub(flags, 1, 1) ~= 'L' then return { -1 } end
+if current_entry ~= entry or state_of(flags) ~= STATE.LIVE then return { -1 } end
 local last = redis.call('XREVRANGE', items, '+', '-', 'COUNT', 1)[1]
 local newest = last and tonumber(string.match(last[1], '^%d+')) or 0
 number = tonumber(number)

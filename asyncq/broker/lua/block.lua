@@ -25,7 +25,7 @@ while #level > 0 and came_from[id] == nil and seen < tonumber(max_jobs) do
   local next_level = {}
   for first_of_batch = 1, #level, 500 do
     local keys = {}
-    for k = first_of_batch, math.min(first_of_batch + 499, #level) do keys[#keys + 1] = key_prefix .. 'r:' .. level[k] end
+    for k = first_of_batch, math.min(first_of_batch + 499, #level) do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. level[k] end
     for k, node_record in ipairs(redis.call('MGET', unpack(keys))) do
       local node = level[first_of_batch + k - 1]
       if node_record then

@@ -8,13 +8,13 @@
 -- RETURNS: 1 deferred, 2 ended by a signal, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, request_id, channels = check_claim(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
-if string.sub(flags, 2, 2) ~= '-' then
+if is_signalled(flags) then
   clear_signal(signals_prefix .. consumer, id)
-  end_job(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
+  end_job(id, flags, entry, consumer, request_id, channels, STATE.REVOKED, outcome, ttl, push_limit)
   answer = 2
 else
   local fields = { field, value }
@@ -25,8 +25,8 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  delay_job(key_prefix .. 'r:' .. id, 'P', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
-  redis.call('PUBLISH', key_prefix .. 'ev:' .. id, 'l')
+  delay_job(key_prefix .. KEY.RECORDS .. id, STATE.DEFERRED, flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
+  redis.call('PUBLISH', key_prefix .. KEY.EVENTS .. id, 'l')
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

@@ -15,4 +15,4 @@ for i = first, #ARGV, stride do
 end
 deliver_all(ended, tonumber(push_limit))
 if last_entry then store_offset(from, last_entry) end
-return redis.call('XLEN', key_prefix .. 'out')
+return redis.call('XLEN', key_prefix .. KEY.OUTBOX)

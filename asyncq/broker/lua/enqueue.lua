@@ -9,24 +9,24 @@
 -- USES: record
 -- RARELY: status_of delay_job queue_length
 local keys = {}
-for i = first, #ARGV, stride do keys[#keys + 1] = key_prefix .. 'r:' .. ARGV[i] end
+for i = first, #ARGV, stride do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
 -- Of a call that is sent again after another call took its id: true. Of a call that replaces a tombstone: the key of the tombstone's call.
 local earlier_calls
 for k, record in ipairs(found) do
   if record then
     local i = first + (k - 1) * stride
-    local request_id, stored_id = ARGV[i + 1], string.match(record, '^.... %S+ %S+ (%S+)') or ''
-    local is_tombstone = string.sub(record, 1, 1) == 'T'
+    local request_id, stored_id = ARGV[i + 1], request_id_of(record) or ''
+    local is_tombstone = state_of(record) == STATE.TOMBSTONE
     if not same_call(stored_id, request_id) and (is_tombstone or not string.find(request_id, '^%x+%.')) then
       -- The same as is_resent and replace_tombstone, written out: Lua would make these functions at every enqueue.
-      local call_prefix = key_prefix .. 'u:' .. ARGV[i] .. ':'
-      local is_resent_call = redis.call('MGET', call_prefix .. string.match(request_id, '^[^~]*'))[1]
+      local call_prefix = key_prefix .. KEY.CALLS .. ARGV[i] .. ':'
+      local is_resent_call = redis.call('MGET', call_prefix .. call_of(request_id))[1]
       earlier_calls = earlier_calls or {}
       if is_resent_call then
         earlier_calls[k] = true
       elseif is_tombstone then
-        found[k], earlier_calls[k] = false, call_prefix .. string.match(stored_id, '^[^~]*')
+        found[k], earlier_calls[k] = false, call_prefix .. call_of(stored_id)
       end
     end
   end
@@ -35,7 +35,7 @@ if max_length ~= '' then
   local delayed_jobs = 0
   for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then delayed_jobs = delayed_jobs + 1 end end
   local refusal = delayed_jobs < #keys and queue_length(stream) + #keys - delayed_jobs > tonumber(max_length) and -1
-  refusal = refusal or (delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. 'd') + delayed_jobs > tonumber(max_length) and -2)
+  refusal = refusal or (delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. KEY.DELAYED) + delayed_jobs > tonumber(max_length) and -2)
   -- A batch fits whole or not at all. A job that was accepted before is not refused now.
   for k in ipairs(refusal and keys or {}) do
     if not found[k] then return refusal end
@@ -47,19 +47,19 @@ for k, key in ipairs(keys) do
   local i = first + (k - 1) * stride
   local request_id = ARGV[i + 1]
   local flags = ARGV[i + 2]
-  local reply_channel = flags == '-i-' and '' or channel -- nobody is notified of an ignored result
-  local stored_id = accepted_ids[key] or found[k] and (string.match(found[k], '^.... %S+ %S+ (%S+)') or '')
+  local reply_channel = flags == SIGNAL.NONE .. WISH.IGNORED .. LINK.NONE and '' or channel -- nobody is notified of an ignored result
+  local stored_id = accepted_ids[key] or found[k] and (request_id_of(found[k]) or '')
   if not stored_id then
     local wait = ARGV[i + 3]
     if earlier_calls and earlier_calls[k] then
       redis.call('SET', earlier_calls[k], '', 'PX', 60000)
-      redis.call('DEL', key_prefix .. 'e:' .. ARGV[i], key_prefix .. 's:' .. ARGV[i], key_prefix .. 'sp:' .. ARGV[i])
+      redis.call('DEL', key_prefix .. KEY.LATEST .. ARGV[i], key_prefix .. KEY.ITEMS .. ARGV[i], key_prefix .. KEY.READER_POSITIONS .. ARGV[i])
     end
     if wait == '' then
       local entry = redis.call('XADD', stream, '*', 'i', ARGV[i], 'm', ARGV[i + 4])
-      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. reply_channel)
+      redis.call('SET', key, STATE.LIVE .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. reply_channel)
     else
-      delay_job(key, 'D', 'D' .. flags, queue, request_id, ' ' .. reply_channel, ARGV[i], { 'm', ARGV[i + 4] }, wait, key_prefix .. 'm:', key_prefix .. 'd', key_prefix .. 'wake')
+      delay_job(key, STATE.SCHEDULED, STATE.SCHEDULED .. flags, queue, request_id, ' ' .. reply_channel, ARGV[i], { 'm', ARGV[i + 4] }, wait, key_prefix .. KEY.MESSAGES, key_prefix .. KEY.DELAYED, key_prefix .. KEY.WAKE)
     end
     accepted_ids[key] = request_id
     stored_id = request_id

@@ -23,7 +23,7 @@ end
 
 -- All reads come before the first write: a script that fails keeps what it wrote so far.
 local keys = {}
-for i = first + 1, #ARGV, stride do keys[#keys + 1] = key_prefix .. 'r:' .. ARGV[i] end
+for i = first + 1, #ARGV, stride do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
 local accepted_jobs, answers, count, to_acknowledge = {}, {}, 0, {}
 for k, key in ipairs(keys) do
@@ -31,14 +31,14 @@ for k, key in ipairs(keys) do
   local entry, id, request_id, channel = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local record = found[k]
   answers[k] = 0
-  if record == 'L--- ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. channel then
+  if record == STATE.LIVE .. FLAGS.NONE .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. channel then
     if is_pending(entry) then
-      accepted_jobs[#accepted_jobs + 1] = { key, i, '----', request_id, channel }
+      accepted_jobs[#accepted_jobs + 1] = { key, i, '-' .. FLAGS.NONE, request_id, channel }
       answers[k], pending_entries[entry] = 1, false
     end
   elseif record then
     local flags, current_entry, ended_by, stored_id, channels = parse_record(record)
-    if current_entry == entry and string.sub(flags, 1, 1) == 'L' then
+    if current_entry == entry and state_of(flags) == STATE.LIVE then
       if is_pending(entry) then
         accepted_jobs[#accepted_jobs + 1] = { key, i, flags, stored_id, channels }
         answers[k], pending_entries[entry] = 1, false
@@ -63,13 +63,13 @@ for _, job in ipairs(accepted_jobs) do
   local id, letter, ttl, outcome = ARGV[i + 1], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
   to_acknowledge[#to_acknowledge + 1] = ARGV[i]
   count = count + 1
-  if flags == '----' then
-    redis.call('SET', key, letter .. '--- ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ttl)
+  if flags == '-' .. FLAGS.NONE then
+    redis.call('SET', key, letter .. FLAGS.NONE .. ' ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ttl)
   else
     end_flagged(id, flags, ARGV[i], consumer, request_id, letter, outcome, ttl, signals_prefix .. consumer)
   end
   local framed = frame_outcome(id, letter, outcome, max_pushed)
-  if flags ~= '----' and has_dependents(flags) then deliver_end_of(id, request_id, letter, outcome, max_pushed) end
+  if flags ~= '-' .. FLAGS.NONE and has_dependents(flags) then deliver_end_of(id, request_id, letter, outcome, max_pushed) end
   for channel in string.gmatch(channels, '%S+') do
     local parts = notifications[channel]
     if parts then parts[#parts + 1] = framed else notifications[channel] = { framed } end

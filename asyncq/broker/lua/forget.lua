@@ -9,12 +9,12 @@
 local record_text = redis.call('MGET', record)[1]
 if not record_text then return 'unknown' end
 local flags, entry, consumer, request_id = parse_record(record_text)
-local state = string.sub(flags, 1, 1)
-if state == 'T' then return 'unknown' end
+local state = state_of(flags)
+if state == STATE.TOMBSTONE then return 'unknown' end
 if is_live(flags) then
-  redis.call('SETRANGE', record, 2, 'f')
+  redis.call('SETRANGE', record, 2, WISH.FORGOTTEN)
   return 'flagged'
 end
-redis.call('SET', record, 'T--- ' .. entry .. ' ' .. consumer .. ' ' .. request_id, 'PX', 60000)
+redis.call('SET', record, STATE.TOMBSTONE .. FLAGS.NONE .. ' ' .. entry .. ' ' .. consumer .. ' ' .. request_id, 'PX', 60000)
 redis.call('DEL', latest, items, position)
 return 'forgotten'

@@ -10,7 +10,7 @@
 local values = redis.call('MGET', record, latest)
 local flags, current_entry
 if values[1] then flags, current_entry = parse_record(values[1]) end
-if current_entry ~= entry or string.sub(flags, 1, 1) ~= 'L' then return 0 end
+if current_entry ~= entry or state_of(flags) ~= STATE.LIVE then return 0 end
 if values[2] then
   local stored_entry, stored_number = string.match(values[2], '^(%S+) (%d+) ')
   if stored_entry == entry and tonumber(stored_number) >= tonumber(number) then return 1 end

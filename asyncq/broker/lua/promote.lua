@@ -20,7 +20,7 @@ local function promote_job(id)
   local record = redis.call('MGET', records .. id)[1]
   local flags, _, queue, request_id, channels
   if record then flags, _, queue, request_id, channels = parse_record(record) end
-  if not flags or not string.find(flags, '^[DRP]') then return nil end
+  if not flags or not string.find(flags, '^[' .. STATE.SCHEDULED .. STATE.RETRYING .. STATE.DEFERRED .. ']') then return nil end
   local content, fields = redis.pcall('HMGET', messages .. id, unpack(ENTRY_FIELDS)), { 'i', id }
   if not content[1] then return nil, content['err'] or 'its message is gone' end
   for k, name in ipairs(ENTRY_FIELDS) do
@@ -31,7 +31,7 @@ local function promote_job(id)
   end
   use_level(key_prefix, queue)
   local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
-  redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
+  redis.call('SET', records .. id, STATE.LIVE .. flags_of(flags) .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
   redis.call('PUBLISH', events .. id, 'q' .. entry)
   bytes = bytes + count_bytes(fields)
   return entry

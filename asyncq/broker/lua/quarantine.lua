@@ -13,15 +13,15 @@ local id
 if content then
   for i = 1, #content[2], 2 do if content[2][i] == 'i' then id = content[2][i + 1] end end
 end
-local record = id and redis.call('MGET', key_prefix .. 'r:' .. id)[1]
+local record = id and redis.call('MGET', key_prefix .. KEY.RECORDS .. id)[1]
 if content then
   local raw = string.sub(cjson.encode(content[2]), 1, 65536)
   add_dead_letter(dead, { 'raw', raw }, string.match(stream, '[^:]*$'), reason, outcome, dead_ttl, dead_cap)
 end
 if record then
   local flags, current_entry, queue, request_id, channels = parse_record(record)
-  if current_entry == entry and string.sub(flags, 1, 1) == 'L' then
-    end_job(id, flags, entry, consumer, request_id, channels, 'F', outcome, ttl, push_limit)
+  if current_entry == entry and state_of(flags) == STATE.LIVE then
+    end_job(id, flags, entry, consumer, request_id, channels, STATE.FAILED, outcome, ttl, push_limit)
   end
 end
 redis.call('XACK', stream, group, entry)

@@ -8,7 +8,7 @@
 -- USES: record reader_position
 local values = redis.call('MGET', record, position)
 local flags = values[1] and parse_record(values[1])
-if not flags or string.sub(flags, 1, 1) == 'T' then return { false } end
+if not flags or state_of(flags) == STATE.TOMBSTONE then return { false } end
 local answer, size, from, complete = { flags }, 0, tonumber(after) + 1, false
 count = tonumber(count)
 while not complete and #answer < 2 * count and size < tonumber(max_bytes) do

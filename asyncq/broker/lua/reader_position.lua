@@ -14,7 +14,7 @@ if current_entry ~= entry then return { -2 } end
 local now = now_ms()
 local furthest, furthest_at, read_at = parse_position(values[2])
 redis.call('PEXPIRE', items, items_ttl)
-if string.sub(flags, 1, 1) ~= 'L' then
+if state_of(flags) ~= STATE.LIVE then
   redis.call('DEL', position)
   return { -2 }
 end

@@ -12,13 +12,13 @@ for i = first, #ARGV, stride do
   if bytes >= MAX_MOVED_BYTES then break end
   local entry, id = ARGV[i], ARGV[i + 1]
   local answer = 0
-  local flags, queue, request_id, channels = check_claim(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
+  local flags, queue, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
   local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
   if content then
     bytes = bytes + count_bytes(content[2])
-    if string.sub(flags, 2, 2) ~= '-' then
+    if is_signalled(flags) then
       clear_signal(signals_prefix .. consumer, id)
-      end_job(id, flags, entry, consumer, request_id, channels, 'C', revoked_outcome, ttl, push_limit)
+      end_job(id, flags, entry, consumer, request_id, channels, STATE.REVOKED, revoked_outcome, ttl, push_limit)
       answer = 2
     else
       if executor_queue ~= '' then
@@ -26,7 +26,7 @@ for i = first, #ARGV, stride do
         queue = executor_queue
       end
       local new_entry = redis.call('XADD', target, '*', unpack(content[2]))
-      redis.call('SET', key_prefix .. 'r:' .. id, flags .. ' ' .. new_entry .. ' ' .. queue .. ' ' .. request_id .. channels)
+      redis.call('SET', key_prefix .. KEY.RECORDS .. id, flags .. ' ' .. new_entry .. ' ' .. queue .. ' ' .. request_id .. channels)
       answer = 1
     end
     redis.call('XACK', stream, group, entry)

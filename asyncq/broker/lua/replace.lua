@@ -7,23 +7,23 @@
 -- RETURNS: 1 replaced, 2 ended by a signal, 0 refused (also when sent again), -1 another job has one of the ids
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, _, request_id, channels = check_claim(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, _, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
 if not flags then return 0 end
 local taken, is_resent_call, tombstones = check_ids(first, stride, id)
 local answer = 1
-if string.sub(flags, 2, 2) ~= '-' then
+if is_signalled(flags) then
   clear_signal(signals_prefix .. consumer, id)
-  end_job(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
+  end_job(id, flags, entry, consumer, request_id, channels, STATE.REVOKED, outcome, ttl, push_limit)
   answer = 2
 elseif is_resent_call or #taken > 0 then
   return -1
 else
   release_values(id, flags)
-  flags = string.sub(flags, 1, 3) .. (has_dependents(flags) and 'd' or '-')
+  flags = string.sub(flags, 1, 3) .. (has_dependents(flags) and LINK.DEPENDENTS or LINK.NONE)
   accept_jobs(first, stride, channel, batches, tombstones)
   -- The job has started in time, so the workflow that replaces it does not expire.
-  if string.find(request_id, '~', 1, true) then request_id = string.match(request_id, '^[^~]*') .. '~-' end
-  accept_job(id, queue, request_id, string.sub(flags, 2), wait, ttl, parents, '', wants_values, message, channels, '1')
+  if string.find(request_id, REQUEST.EXPIRES, 1, true) then request_id = call_of(request_id) .. REQUEST.STARTED end
+  accept_job(id, queue, request_id, flags_of(flags), wait, ttl, parents, '', wants_values, message, channels, '1')
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

@@ -7,13 +7,13 @@
 -- RETURNS: 1 waits for its next try, 2 ended by a signal, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, request_id, channels = check_claim(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
-if string.sub(flags, 2, 2) ~= '-' then
+if is_signalled(flags) then
   clear_signal(signals_prefix .. consumer, id)
-  end_job(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
+  end_job(id, flags, entry, consumer, request_id, channels, STATE.REVOKED, outcome, ttl, push_limit)
   answer = 2
 else
   local fields = { 'a', retries, 'e', error }
@@ -26,8 +26,8 @@ else
     end
   end
   -- A job of a last-attempt queue goes back there: beside other jobs, crashes that they cause would count for it.
-  delay_job(key_prefix .. 'r:' .. id, 'R', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
-  redis.call('PUBLISH', key_prefix .. 'ev:' .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
+  delay_job(key_prefix .. KEY.RECORDS .. id, STATE.RETRYING, flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
+  redis.call('PUBLISH', key_prefix .. KEY.EVENTS .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

@@ -10,39 +10,39 @@
 local record_text = redis.call('MGET', record)[1]
 if not record_text then return { 'unknown' } end
 local flags, entry, queue, request_id, channels = parse_record(record_text)
-local state = string.sub(flags, 1, 1)
-if state == 'T' then return { 'unknown' } end
+local state = state_of(flags)
+if state == STATE.TOMBSTONE then return { 'unknown' } end
 if not is_live(flags) then return { 'ended' } end
-if letter == 'E' and string.sub(request_id, -2) == '~-' then return { 'running' } end -- a workflow has replaced it, see replace
+if letter == STATE.EXPIRED and string.sub(request_id, -2) == REQUEST.STARTED then return { 'running' } end -- a workflow has replaced it, see replace
 -- A job that has started in time and failed does not expire between two tries: it ends with its last failure.
 local function use_last_failure(last)
-  if last then letter, outcome = 'F', last end
+  if last then letter, outcome = STATE.FAILED, last end
 end
-if state ~= 'L' then
-  local message, answer = key_prefix .. 'm:' .. id, { 'revoked' }
-  if state == 'W' then
+if state ~= STATE.LIVE then
+  local message, answer = key_prefix .. KEY.MESSAGES .. id, { 'revoked' }
+  if state == STATE.WAITING then
     local fields = redis.call('HMGET', message, 'p', 'r')
     -- A workflow that has replaced this job is known by this job only, so the caller must revoke its members.
     if fields[2] or parents ~= '' then
       for parent in string.gmatch(fields[1] or '', '%S+') do answer[#answer + 1] = parent end
     end
   end
-  if letter == 'E' then use_last_failure(redis.call('HMGET', message, 'l')[1]) end
+  if letter == STATE.EXPIRED then use_last_failure(redis.call('HMGET', message, 'l')[1]) end
   redis.call('ZREM', delayed, id)
   redis.call('DEL', message)
   end_job(id, flags, entry, '-', request_id, channels, letter, outcome, ttl, push_limit)
   return answer
 end
 if signal == '' then return { 'running' } end
-local stream = key_prefix .. 'q:' .. queue
+local stream = key_prefix .. KEY.QUEUES .. queue
 local holder = holder_of(stream, group, entry)
 if holder then
-  if letter == 'E' then return { 'running' } end
+  if letter == STATE.EXPIRED then return { 'running' } end
   -- A stronger signal replaces a weaker one, never the other way round.
-  local strength, signals = string.find('-citk', string.sub(flags, 2, 2), 1, true) or 1, signals_prefix .. holder[2]
+  local strength, signals = string.find(SIGNAL.BY_STRENGTH, signal_of(flags), 1, true) or 1, signals_prefix .. holder[2]
   local previous = redis.call('HMGET', signals, id)[1]
   local strongest = signal
-  if string.find('-citk', signal, 1, true) > strength then
+  if string.find(SIGNAL.BY_STRENGTH, signal, 1, true) > strength then
     redis.call('SETRANGE', record, 1, signal)
   elseif previous then
     strongest = string.sub(previous, 1, 1)
@@ -53,7 +53,7 @@ if holder then
   redis.call('PUBLISH', signals, reason == '' and signal .. id or signal .. id .. ' ' .. reason)
   return { 'signalled' }
 end
-if letter == 'E' then
+if letter == STATE.EXPIRED then
   local content = redis.call('XRANGE', stream, entry, entry)[1]
   for i = 1, content and #content[2] or 0, 2 do
     if content[2][i] == 'l' then use_last_failure(content[2][i + 1]) end

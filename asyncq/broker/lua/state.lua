@@ -11,11 +11,11 @@ local values = redis.call('MGET', record, latest)
 local record_text, report = values[1], values[2]
 if not record_text then return {} end
 local flags, entry, queue, request_id = parse_record(record_text)
-local state = string.sub(flags, 1, 1)
-if state == 'T' then return {} end
+local state = state_of(flags)
+if state == STATE.TOMBSTONE then return {} end
 if not is_live(flags) then return { record_text } end
-if state == 'D' or state == 'P' or state == 'W' then return { flags, queue } end
-if state == 'R' then
+if state == STATE.SCHEDULED or state == STATE.DEFERRED or state == STATE.WAITING then return { flags, queue } end
+if state == STATE.RETRYING then
   local failure = redis.call('HMGET', message, 'a', 'e')
   return { flags, queue, tonumber(failure[1]) or 0, failure[2] or '' }
 end
@@ -23,6 +23,6 @@ local holder = holder_of(queues .. queue, group, entry)
 if not holder then return { flags, queue, entry } end
 -- A report under another entry is from an earlier attempt.
 if not report or string.match(report, '^%S+') ~= entry then report = '' end
-if report == '' and string.find(request_id, '_', 1, true) then return { flags, queue, entry } end
+if report == '' and string.find(request_id, REQUEST.HIDES_START, 1, true) then return { flags, queue, entry } end
 local time = redis.call('TIME')
 return { flags, queue, entry, holder[2], time[1] * 1000 + math.floor(time[2] / 1000) - holder[3], report }

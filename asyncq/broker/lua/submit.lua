@@ -21,9 +21,9 @@ local in_batches = more ~= '' and cmsgpack.unpack(more) or {}
 for i = 1, #in_batches, 2 do
   if in_batches[i] == '' then delayed_jobs = delayed_jobs + in_batches[i + 1] else ready[in_batches[i]] = (ready[in_batches[i]] or 0) + in_batches[i + 1] end
 end
-if delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. 'd') + delayed_jobs > tonumber(max_length) then return -2 end
+if delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. KEY.DELAYED) + delayed_jobs > tonumber(max_length) then return -2 end
 for queue, more in pairs(ready) do
-  if queue_length(key_prefix .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
+  if queue_length(key_prefix .. KEY.QUEUES .. queue) + more > tonumber(max_length) then return -1 end
 end
 accept_jobs(first, stride, channel, batches, tombstones)
 return count

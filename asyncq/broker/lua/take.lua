@@ -37,23 +37,23 @@ for _, item in ipairs(pending) do
     for i = 1, #content[2], 2 do fields[content[2][i]] = content[2][i + 1] end
   end
   local id, message = fields['i'], fields['m']
-  local record = id and message and redis.call('MGET', key_prefix .. 'r:' .. id)[1]
+  local record = id and message and redis.call('MGET', key_prefix .. KEY.RECORDS .. id)[1]
   local flags, current_entry, queue, request_id, channels
   if record then flags, current_entry, queue, request_id, channels = parse_record(record) end
-  if current_entry == entry and string.sub(flags, 1, 1) == 'L' then
+  if current_entry == entry and state_of(flags) == STATE.LIVE then
     -- Nobody can tell which job killed the worker, so the first crash counts for each. Later crashes count for jobs whose bodies had begun,
     -- see begin.
     local crashes = tonumber(fields['c']) or 0
     if crashes == 0 or redis.call('HMGET', started, entry .. ' ' .. id)[1] then crashes = crashes + 1 end
     local letter
-    if string.sub(flags, 2, 2) ~= '-' then
-      letter = 'C'
+    if is_signalled(flags) then
+      letter = STATE.REVOKED
     elseif crashes >= tonumber(max_crashes) then
-      letter = 'X'
+      letter = STATE.LOST
     end
     if letter then
-      local outcome = letter == 'X' and lost_outcome or revoked_outcome
-      if letter == 'X' then
+      local outcome = letter == STATE.LOST and lost_outcome or revoked_outcome
+      if letter == STATE.LOST then
         keep_values_for_dead_letter(id, flags, dead_ttl)
         add_dead_letter(dead, content_of(id, fields, crashes), queue, 'took its worker down', outcome, dead_ttl, dead_cap)
         lost_jobs[#lost_jobs + 1] = { id, string.sub(message, 1, 1024) }
@@ -68,7 +68,7 @@ for _, item in ipairs(pending) do
         target, queue_name = last_attempt_queue, string.match(queue, '^[^%^]*') .. '!'
       end
       local new_entry = redis.call('XADD', target, '*', unpack(content_of(id, fields, crashes)))
-      redis.call('SET', key_prefix .. 'r:' .. id, flags .. ' ' .. new_entry .. ' ' .. queue_name .. ' ' .. request_id .. channels)
+      redis.call('SET', key_prefix .. KEY.RECORDS .. id, flags .. ' ' .. new_entry .. ' ' .. queue_name .. ' ' .. request_id .. channels)
       returned = returned + 1
     end
   end

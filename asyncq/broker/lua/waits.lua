@@ -7,7 +7,7 @@
 -- USES: record waits
 local answers = {}
 for i = first, #ARGV do
-  local found = redis.call('MGET', key_prefix .. 'r:' .. ARGV[i])[1]
+  local found = redis.call('MGET', key_prefix .. KEY.RECORDS .. ARGV[i])[1]
   answers[#answers + 1] = found and awaited_by(ARGV[i], found) or {}
 end
 return answers

@@ -7,9 +7,9 @@
 -- FLAGS: allow-oom
 -- USES: record
 local found = redis.call('MGET', record)[1]
-local letter = found and string.sub(found, 1, 1)
-if letter == 'L' then return 2 end
-if letter ~= 'P' then return 0 end
+local letter = found and state_of(found)
+if letter == STATE.LIVE then return 2 end
+if letter ~= STATE.DEFERRED then return 0 end
 local now = now_ms()
 redis.call('ZADD', delayed, 'XX', now, id)
 redis.call('PUBLISH', wake, now)

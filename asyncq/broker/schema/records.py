@@ -18,38 +18,47 @@ from asyncq.errors import DecodeError
 
 log: logging.Logger = logging.getLogger(__name__)
 
+NO_FLAG = "-"
+IGNORED, FORGOTTEN = "i", "f"
+DEPENDENTS, VALUES, BOTH_LINKS = "d", "h", "b"
+EXPIRES, STARTED_IN_TIME = "~", "-"
+"""In the request id of a job that expires, this is in front of the time; and this is in the place of the time
+when the job has started in time."""
+
 STATES: dict[str, str] = {
-    "L": "live: it is in its queue, or runs; only the list of pending entries shows which",
-    "D": "waits for its time",
-    "R": "failed, and waits for its next try",
-    "P": "deferred before its start: its task has a limit, or its worker does not know the task",
-    "W": "waits for other jobs of its workflow",
-    "S": "returned a value",
-    "F": "raised, or could not be run",
-    "X": "killed its worker `max_crashes` times",
-    "C": "revoked",
-    "E": "its expiry or deadline passed before it started",
-    "T": "tombstone: ended, and its result is not kept",
+    wire.LIVE: "live: it is in its queue, or runs; only the list of pending entries shows which",
+    wire.SCHEDULED: "waits for its time",
+    wire.RETRYING: "failed, and waits for its next try",
+    wire.DEFERRED: "deferred before its start: its task has a limit, or its worker does not know the task",
+    wire.WAITING: "waits for other jobs of its workflow",
+    wire.SUCCEEDED: "returned a value",
+    wire.FAILED: "raised, or could not be run",
+    wire.LOST: "killed its worker `max_crashes` times",
+    wire.REVOKED: "revoked",
+    wire.EXPIRED: "its expiry or deadline passed before it started",
+    wire.TOMBSTONE: "tombstone: ended, and its result is not kept",
 }
 """What the first letter of a record means: the state of the job."""
 
 SIGNALS: dict[str, str] = {
-    "-": "",
-    "c": "revoked: it must not run again",
-    "i": "revoked: it must end now (SIGINT for a process)",
-    "t": "revoked: it must end now (SIGTERM for a process)",
-    "k": "revoked: it must end now (SIGKILL for a process)",
+    NO_FLAG: "",
+    wire.NOT_AGAIN: "revoked: it must not run again",
+    **{letter: f"revoked: it must end now ({name} for a process)" for name, letter in wire.SIGNAL_OF.items()},
 }
 """What the second letter means: the revocation signal."""
 
-WISHES: dict[str, str] = {"-": "", "i": "its result is ignored", "f": "its result will be forgotten"}
+WISHES: dict[str, str] = {
+    NO_FLAG: "",
+    IGNORED: "its result is ignored",
+    FORGOTTEN: "its result will be forgotten",
+}
 """What the third letter means: what becomes of the result."""
 
 LINKS: dict[str, str] = {
-    "-": "",
-    "d": "other jobs wait for its end",
-    "h": "it needs values that are kept once for several jobs",
-    "b": "other jobs wait for its end, and it needs values that are kept once for several jobs",
+    NO_FLAG: "",
+    DEPENDENTS: "other jobs wait for its end",
+    VALUES: "it needs values that are kept once for several jobs",
+    BOTH_LINKS: "other jobs wait for its end, and it needs values that are kept once for several jobs",
 }
 """What the fourth letter means: how the job depends on other jobs."""
 
@@ -71,17 +80,17 @@ class Flags(str):
     @property
     def is_ignored(self) -> bool:
         """Whether its call asked for no result (`ignore_result`)."""
-        return self[2:3] == "i"
+        return self[2:3] == IGNORED
 
     @property
     def is_forgotten(self) -> bool:
         """Whether somebody has forgotten its result while the job was live."""
-        return self[2:3] == "f"
+        return self[2:3] == FORGOTTEN
 
     @property
     def has_dependents(self) -> bool:
         """Whether other jobs wait for its end."""
-        return self[3:4] in {"d", "b"}
+        return self[3:4] in {DEPENDENTS, BOTH_LINKS}
 
     def words(self) -> list[str]:
         """Returns what each letter means. A letter for "nothing" has no words."""
@@ -123,18 +132,21 @@ class RequestId:
         Raises:
             DecodeError: the text is no request id.
         """
-        call, tilde, expiry = text.partition("~")
+        call, tilde, expiry = text.partition(EXPIRES)
         signature, _, random = call.rpartition(".")
-        expires = None if expiry in {"", "-"} else wire.number_in(expiry.encode(), wire.LATEST)
-        if tilde and expires is None and expiry != "-":
+        expires = None if expiry in {"", STARTED_IN_TIME} else wire.number_in(expiry.encode(), wire.LATEST)
+        if tilde and expires is None and expiry != STARTED_IN_TIME:
             raise DecodeError(f"the expiry in a request id is not a valid time: {text[:100]!r}")
-        return cls(random.removesuffix("_"), signature, random.endswith("_"), expires, expiry == "-")
+        hides_start = random.endswith(wire.UNTRACKED)
+        random = random.removesuffix(wire.UNTRACKED)
+        return cls(random, signature, hides_start, expires, expiry == STARTED_IN_TIME)
 
     def format(self) -> str:
         """Returns the request id as it is written in a record."""
         signature = f"{self.signature}." if self.signature else ""
-        expiry = "~-" if self.has_started else f"~{self.expires}" if self.expires is not None else ""
-        return f"{signature}{self.random}{'_' if self.hides_start else ''}{expiry}"
+        time = STARTED_IN_TIME if self.has_started else self.expires
+        expiry = "" if time is None else f"{EXPIRES}{time}"
+        return f"{signature}{self.random}{wire.UNTRACKED if self.hides_start else ''}{expiry}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ The loader makes a Lua local of each name. A group `(entry id)*` at the end repe
 index `first` on, in steps of `stride`. `USES` puts functions of the shared file `_<name>.lua` in front, but
 only those that the script calls, because Lua makes each function anew at every call of the script. Functions
 that only those under `RARELY` need are put inside these, and made when these are called. A variable that a
-function assigns to stays outside: it keeps its value from one call to the next.
+function assigns to stays outside: it keeps its value from one call to the next. Names such as `STATE.LIVE`
+are replaced before all that, see `script_text`.
 
 Every script begins with a shebang. Because of it, the server refuses a script that may not write (READONLY,
 MISCONF, out of memory without `allow-oom`) as a whole and before its first write. Pure functions, on any
@@ -26,6 +27,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 from importlib import resources
+
+from asyncq.broker.transport.script_text import expand, readers_in
 
 _FIELD = re.compile(r"^-- (KEYS|ARGV|RETURNS|FLAGS|USES|RARELY): (.*)$")
 _GROUP = re.compile(r"^(?P<fixed>[^(]*?)\s*(?:\((?P<repeated>[^)]*)\)\*)?$")
@@ -174,12 +177,21 @@ def parse(name: str, text: str, shared: dict[str, str]) -> Script:
 
 
 @functools.cache
-def load() -> dict[str, Script]:
-    """Returns all scripts by name. Reads the files once in a process."""
-    texts = {
+def texts() -> dict[str, str]:
+    """Returns the text of every file by name, with its constants and readers replaced. Reads the files once
+    in a process.
+    """
+    found = {
         file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
         for file in resources.files("asyncq.broker").joinpath("lua").iterdir()
         if file.name.endswith(".lua")
     }
-    shared = {name[1:]: text for name, text in texts.items() if name.startswith("_")}
-    return {name: parse(name, text, shared) for name, text in texts.items() if not name.startswith("_")}
+    readers = readers_in(text for name, text in found.items() if name.startswith("_"))
+    return {name: expand(text, readers) for name, text in found.items()}
+
+
+@functools.cache
+def load() -> dict[str, Script]:
+    """Returns all scripts by name."""
+    shared = {name[1:]: text for name, text in texts().items() if name.startswith("_")}
+    return {name: parse(name, text, shared) for name, text in texts().items() if not name.startswith("_")}
