@@ -476,8 +476,8 @@ class AsyncQ:
     # -- where calls are served, see `sessions` --
 
     @property
-    def loop_owner(self) -> Sessions:
-        """The sessions of the app, which run the calls of this object."""
+    def _loop_owner(self) -> Sessions:
+        """Where the calls of this object run."""
         return self.sessions
 
     def is_same(self, other: App) -> bool:

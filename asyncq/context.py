@@ -309,8 +309,8 @@ class Context:
             raise asyncio.CancelledError
 
     @property
-    def loop_owner(self) -> LoopOwner:
-        """Runs the calls of this object."""
+    def _loop_owner(self) -> LoopOwner:
+        """Where the calls of this object run."""
         if self.link is None:
             raise RuntimeError("this job's worker cannot be reached from here, nor from a forked child")
         return self.link.loop_owner

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from asyncq.errors import BrokerUnavailable, SyncInAsyncContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,8 +52,8 @@ class HasLoopOwner(Protocol):
     """An object whose awaited methods run on the loop of its app."""
 
     @property
-    def loop_owner(self) -> LoopOwner:
-        """Runs the calls of the object."""
+    def _loop_owner(self) -> LoopOwner:
+        """Runs its calls. Private, for users have the object in hand."""
         ...
 
 
@@ -70,7 +70,7 @@ def on_app_loop(
 
     @functools.wraps(method)
     def anywhere(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        loop_owner = self.loop_owner
+        loop_owner = self._loop_owner
         if loop_owner.is_on_app_loop():
             return method(self, *args, **kwargs)
 
@@ -107,7 +107,7 @@ def blocking(
         @functools.wraps(method)
         def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
             refuse_in_loop(f"{method.__name__}_sync()", f"await ....{method.__name__}(...)")
-            return wait(self.loop_owner, method(self, *args, **kwargs))
+            return wait(self._loop_owner, method(self, *args, **kwargs))
 
         twin.__name__ = stub.__name__
         twin.__qualname__ = stub.__qualname__
@@ -215,6 +215,21 @@ def driven(coroutine: Coroutine[Any, Any, T]) -> T:
         return cast("T", done.value)
     coroutine.close()
     raise RuntimeError(f"{coroutine!r} waits, and there is no event loop here")
+
+
+async def each(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Makes all calls at once, waits for all, and returns their results in order.
+
+    Raises:
+        BaseException: what the first in order of those that failed has raised.
+    """
+    if running_loop() is None:  # run by `driven`, so that nothing in them waits
+        return [await call for call in calls]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast("list[T]", answers)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -20,6 +20,8 @@ from asyncq.errors import DecodeError
 from asyncq.execution import parent_results
 from asyncq.outcome import timestamp
 from asyncq.results.handle import AsyncResult
+from asyncq.results.server_job import ServerJob
+from asyncq.results.view import handle_of
 from asyncq.short_repr import brief
 from asyncq.sync_bridge import blocking, on_app_loop
 
@@ -81,8 +83,8 @@ class DeadLetters:
         self._app = app
 
     @property
-    def loop_owner(self) -> LoopOwner:
-        """The sessions of the app, which run the calls of this object."""
+    def _loop_owner(self) -> LoopOwner:
+        """Where the calls of this object run."""
         return self._app.sessions
 
     @on_app_loop
@@ -151,8 +153,8 @@ class DeadLetters:
         refused = await session.submit(((job, wire.encode_job(job), waiter),))
         if refused is not None:
             raise task.builder.taken(refused)
-        handle: AsyncResult[Any] = AsyncResult.of_job(task, self._app, job, waiter, None, None)
-        # The letter is deleted last: until the job is accepted, it must not be lost.
+        known: ServerJob[Any] = ServerJob(job.id, self._app, task, waiter, is_ignored=job.ignore_result)
+        handle: AsyncResult[Any] = handle_of(AsyncResult, known)
         await broker.dead.delete([id])
         return handle
 

@@ -1,4 +1,8 @@
-"""Handles in the order in which their jobs end: what every wait for many jobs is made of."""
+"""Waiting for many jobs: their handles in the order in which they end.
+
+Every wait for several jobs is made of this. It lives on the loop of the session that serves the call; only
+`close` may be called from any thread. Each handle is registered once, and is completed once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asyncq import config
 from asyncq.client.deadlock import Wait
 from asyncq.context import current_job
-from asyncq.errors import DecodeError, ResultNotFound
+from asyncq.errors import DecodeError, ResultNotFound, ResultTimeout
+from asyncq.results.server_job import LOOK_TIMEOUT, ServerJob
+from asyncq.results.view import View, job_of
 from asyncq.states import State
 from asyncq.sync_bridge import running_loop
 
@@ -20,34 +26,36 @@ if TYPE_CHECKING:
 
     from asyncq.broker.waiters import Listener
     from asyncq.client.application import App
-    from asyncq.results.handle import AsyncResult
+    from asyncq.results.known_job import KnownJob
 
 R = TypeVar("R")
+H = TypeVar("H", bound=View[Any])
 
 
-class Completions(Generic[R]):
-    """Waits for many jobs under one deadline. Lives on the loop of the app, which must be open there.
+class Completions(Generic[H]):
+    """Waits for many jobs under one deadline.
 
-    Each handle is registered once, however often is waited: asking all that are still pending for each that
-    ends would be a hundred million steps for ten thousand. And it takes no coroutine for each of them.
+    Each handle is registered once, however often the caller waits: to ask all that are still pending for each
+    that ends would be a hundred million steps for ten thousand. No coroutine is needed for each of them.
 
     Args:
         handles: of the jobs.
-        app: its listener reports their ends; None if all of them are eager.
-        timeout: seconds from now; None waits for ever, 0 looks once.
+        app: the app whose listener reports their ends; None if this process ran all of them.
+        timeout: in seconds from now; None waits for ever, 0 looks once.
 
     Attributes:
-        ended: those of which nothing more will come, in order: ended, unknown or ignored.
+        handles: as given.
+        ended: the handles of which nothing more will come (ended, unknown or ignored), in the order of their
+            ends.
         failed: whether one of those has no value.
     """
 
-    def __init__(
-        self, handles: Sequence[AsyncResult[R]], app: App | None, timeout: float | timedelta | None
-    ) -> None:
-        self.handles = handles
-        self.ended: list[AsyncResult[R]] = []
+    def __init__(self, handles: Sequence[H], app: App | None, timeout: float | timedelta | None) -> None:
+        self.handles: Sequence[H] = handles
+        self.ended: list[H] = []
         self.failed: bool = False
         self._app = app
+        self._given = 0
         self._limit = None if timeout is None else config.seconds(timeout)
         self._end = None if self._limit is None else time.monotonic() + self._limit
         self._started = False
@@ -62,16 +70,50 @@ class Completions(Generic[R]):
         """Whether nothing is left to wait for."""
         return len(self.ended) == len(self.handles)
 
-    async def until(self, enough: Callable[[], bool], *, all_of_them: bool = True) -> bool:
-        """Waits until `enough` returns true, which is asked after each completion; False if the time is over
-        first.
-
-        Args:
-            enough: whether to go on.
-            all_of_them: whether that needs every one of them, as far as the guard is concerned.
+    async def next_ended(self) -> list[H]:
+        """Waits until a job has ended that this method has not given yet, and returns the handles of all
+        those.
 
         Raises:
-            BrokerUnavailable: the app was closed meanwhile, or, with a timeout of 0, no answer came.
+            ResultTimeout: the time is over.
+        """
+        if not await self.until(lambda: len(self.ended) > self._given, all_of_them=False):
+            raise self.too_late()
+        ended = self.ended[self._given :]
+        self._given += len(ended)
+        return ended
+
+    @property
+    def are_all_given(self) -> bool:
+        """Whether `next_ended` has given every handle."""
+        return self._given == len(self.handles)
+
+    def first_failure(self) -> Exception:
+        """Returns what the first in order of those that have failed by now raised. There must be one."""
+        ended = set(self.ended)
+        values = (value_or_error(handle) for handle in self.handles if handle in ended)
+        return next(value for value in values if isinstance(value, Exception))
+
+    def too_late(self) -> ResultTimeout:
+        """Returns the error that names those which did not end in time."""
+        ended = set(self.ended)
+        late = [handle.id for handle in self.handles if handle not in ended]
+        shown = ", ".join(late[:3]) + (", ..." if len(late) > 3 else "")
+        return ResultTimeout(
+            f"{len(late)} of {len(self.handles)} jobs did not end within {config.shown(self._limit)} "
+            f"(they go on): {shown}"
+        )
+
+    async def until(self, enough: Callable[[], bool], *, all_of_them: bool = True) -> bool:
+        """Waits until `enough` returns true; returns False if the time is over first.
+
+        Args:
+            enough: whether the caller can go on; called after each completion.
+            all_of_them: whether the caller can go on only when all have ended. If one is enough, a cycle of
+                waits is no deadlock.
+
+        Raises:
+            BrokerUnavailable: the app was closed meanwhile; or the timeout is 0 and no answer came.
             WouldDeadlock: inside a task: see `deadlock.Wait`.
         """
         if not self._started:
@@ -106,27 +148,28 @@ class Completions(Generic[R]):
         self._started = True
         self._loop = running_loop()  # none where all are eager and the caller blocks
         if self._limit == 0:
-            # Short, for this is no wait, also when the server hangs.
-            await fetch_states(self.handles, self._app, timeout=0.2)
+            await fetch_states(self.handles, self._app, LOOK_TIMEOUT)
         for index, handle in enumerate(self.handles):
-            if handle.is_settled():
+            if job_of(handle).is_settled():
                 self._complete(handle)
             elif self._limit != 0:
                 self._attend(index)
 
     def _attend(self, index: int) -> None:
         handle = self.handles[index]
+        job = job_of(handle)
         on_change = partial(self._on_change, index)
         app = self._app
-        if app is None or handle.app is not app:
-            # Another app may be open on another loop, so it is asked as anybody asks it.
-            task = asyncio.create_task(_follow(handle))
+        if app is None or job.app is not app or not isinstance(job, ServerJob):
+            # The app of this job may be open on another loop. So the job is waited for as anybody waits for
+            # it.
+            task = asyncio.create_task(_until_ended(job))
             task.add_done_callback(on_change)
             self._leave[index] = task.cancel
             return
         listener = app.sessions.current().listener if self._listener is None else self._listener
         self._listener = listener
-        waiter = handle.waiter(listener)
+        waiter = job.waiter(listener)
         if waiter.ended is not None or waiter.gone:
             self._complete(handle)
         else:
@@ -141,18 +184,19 @@ class Completions(Generic[R]):
         if error is not None:
             self._error = error
             self._changed.set()
-        elif self.handles[index].is_settled():
+        elif job_of(self.handles[index]).is_settled():
             self._complete(self.handles[index])
         else:
-            self._attend(index)  # news of a live job, such as when it expires
+            self._attend(index)  # the job goes on: this was news of it, such as when it expires
 
-    def _complete(self, handle: AsyncResult[R]) -> None:
+    def _complete(self, handle: H) -> None:
+        job = job_of(handle)
         self.ended.append(handle)
-        self.failed = self.failed or handle.ignored or handle.state is not State.SUCCESS
+        self.failed = self.failed or job.is_ignored or job.state is not State.SUCCESS
         self._changed.set()
 
     def close(self) -> None:
-        """Stops listening. From any thread; the app may be closed, and its loop gone."""
+        """Stops waiting. From any thread; the app may be closed, and its loop gone."""
         loop = self._loop
         if loop is None or loop.is_closed() or not self._leave:
             return
@@ -167,15 +211,13 @@ class Completions(Generic[R]):
             leave()
 
 
-async def fetch_states(
-    handles: Iterable[AsyncResult[Any]], app: App | None, timeout: float | None = None
-) -> None:
-    """Fetches the states of all jobs whose end is not known yet, 500 in each command.
+async def fetch_states(handles: Iterable[View[Any]], app: App | None, timeout: float | None = None) -> None:
+    """Fetches the states of all jobs whose outcome is not known yet, 500 in each command.
 
     Args:
-        handles: whose state is brought up to date.
-        app: the app of most of them; None if all of them are eager.
-        timeout: seconds to wait for each answer; None for the operation timeout.
+        handles: of the jobs.
+        app: the app of most of them; None if this process ran all of them.
+        timeout: in seconds, for each answer; None for the operation timeout.
 
     Raises:
         BrokerUnavailable: no answer in time.
@@ -183,26 +225,28 @@ async def fetch_states(
     listener = None if app is None else app.sessions.current().listener
     waiters, others = [], []
     for handle in handles:
-        if handle.is_local:
+        job = job_of(handle)
+        if not isinstance(job, ServerJob):
             continue
-        if handle.app is not app:
-            others.append(handle)
+        if job.app is not app:
+            others.append(job)
             continue
-        waiter = handle.waiter(listener)
+        waiter = job.waiter(listener)
         if waiter.ended is None and waiter.accepted:
             waiters.append(waiter)
     if listener is not None and waiters:
         await listener.fetch_all(waiters, timeout)
     if others:
-        await asyncio.gather(*(handle.refresh() for handle in others))
+        await asyncio.gather(*(job.refresh() for job in others))
 
 
-def value_or_error(handle: AsyncResult[R]) -> R | Exception:
-    """What the `get` of a handle that has ended would return, or raise."""
-    outcome = None if handle.ignored else handle.known()
+def value_or_error(handle: View[R]) -> R | Exception:
+    """Returns what the `get` of a handle that has ended would return, or raise."""
+    job = job_of(handle)
+    outcome = None if job.is_ignored else job.known()
     if outcome is None:
         return ResultNotFound(
-            f"no result under the id {handle.id!r}: unknown, forgotten, expired (result_ttl), or its task "
+            f"no result under the id {job.id!r}: unknown, forgotten, expired (result_ttl), or its task "
             "ignores results"
         )
     error = outcome.error
@@ -214,8 +258,10 @@ def value_or_error(handle: AsyncResult[R]) -> R | Exception:
         return unread
 
 
-async def _follow(handle: AsyncResult[Any]) -> None:
+async def _until_ended(job: KnownJob[Any]) -> None:
+    job.check_join("AsyncResult.get()", disable_sync_subtasks=False)
     try:
-        await handle.get(propagate=False, disable_sync_subtasks=False)
-    except (ResultNotFound, DecodeError):
-        return  # known by now; who reads the handle gets the error
+        if job.at_hand() is None:
+            await job.outcome(None)
+    except ResultNotFound:
+        return  # the job knows it now, and raises it to whoever reads the handle

@@ -1,4 +1,9 @@
-"""Following a job: its states as they come, and what it says of itself."""
+"""The events of one job: its states as they come, and what the task reports of itself.
+
+A follower runs on the loop of the session that serves its first step. The server pushes most events; what it
+does not push, a look finds. A push and a look travel on two connections, so either may overtake the other:
+each event has a rank, and a follower never goes back to a lower one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncq import failures, wire
 from asyncq.broker.job_channel import JobChannel
@@ -24,19 +29,19 @@ if TYPE_CHECKING:
 
     from asyncq.client.session import Session
     from asyncq.outcome import Outcome
-    from asyncq.results.view import View
+    from asyncq.results.followed import Followed
 
 log: logging.Logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
-"""Between two looks at a job that has not been started: nobody says that it was, for that would cost every
-job a command."""
+"""Seconds between two looks at a job that has not been started. No push says that a job was started, for that
+would cost every job a command."""
 KEPT = 1000
-"""Events that wait to be taken; of more, the newest are kept."""
+"""How many events wait to be taken, at most; then the oldest are dropped."""
 
 Rank = tuple[tuple[int, int], int, int]
-"""How far a job has come: the entry of the attempt, how far that is (waits, runs, has reported something,
-failed), and the number of its report."""
+"""How far a job has come: the stream entry of the attempt, how far that attempt is (waits, runs, has reported
+something, has failed), and the number of its report."""
 _WAITS, _RUNS, _SAYS, _FAILED = range(4)
 
 
@@ -45,11 +50,11 @@ class Event:
     """One thing that happened to a job, as `AsyncResult.events` gives it.
 
     Attributes:
-        state: the state that it came to: a `State`, or a word of the task's own such as `PROGRESS`.
-        info: with a word of its own, what the task reported with it (of `progress`, a dict with `done`,
-            `total` and `message`); at the end the value, or the exception; before a retry the last exception;
-            else None.
-        at: when, in UTC, as far as it is known.
+        state: the new state: a `State`, or a word of the task's own such as `PROGRESS`.
+        info: with a word of the task's own, what it reported (with `progress`, a dict with `done`, `total`
+            and `message`); at the end, the value or the exception; before a retry, the last exception; else
+            None.
+        at: when it happened, in UTC, as far as it is known.
     """
 
     state: State | str
@@ -67,16 +72,38 @@ class Event:
         return self.state in READY_STATES
 
 
-class EventFollower:
-    """What `events` does for one iteration, on the app's loop.
+class Feed(Protocol):
+    """Gives events to one iteration."""
 
-    What is pushed may be lost, and a look may be overtaken by a push on the other connection. So each of them
-    has a rank, and nothing goes back; only a look during which nothing was pushed is believed whatever it
-    says.
+    session: Session | None
+    """The session that serves it, once it has subscribed."""
+
+    async def next(self) -> Event | None:
+        """Waits for the next event; None after the final one. Raises as `AsyncResult.events`."""
+        ...
+
+    def close(self) -> None:
+        """Ends the iteration. From any thread; twice is once."""
+        ...
+
+
+class EventFollower:
+    """Gives the events of a job at the server to one iteration.
+
+    A push may be lost, and a push may overtake a look on the other connection. So each event has a rank, and
+    one with a lower rank than the last is dropped. The exception is a look during which nothing was pushed:
+    it is the truth, whatever it says.
+
+    Args:
+        job: the job.
+        limit: seconds for the whole iteration; None for ever.
+
+    Attributes:
+        session: the session that serves it, once it has subscribed.
     """
 
-    def __init__(self, result: View[Any], limit: float | None) -> None:
-        self._result = result
+    def __init__(self, job: Followed, limit: float | None) -> None:
+        self._job = job
         self._limit = limit
         self._end = None if limit is None else time.monotonic() + limit
         self._ready: deque[Event] = deque(maxlen=KEPT)
@@ -85,25 +112,24 @@ class EventFollower:
         self._pause = FIRST_PAUSE
         self._over = False
         self.session: Session | None = None
-        """The session that serves it, once it has subscribed."""
 
     def close(self) -> None:
-        """Ends the subscription. From any thread; twice is once."""
+        """See `Feed`."""
         if self._job_channel is not None:
             self._job_channel.close()
 
     async def next(self) -> Event | None:
-        """The next event; None after the final one. Raises as `AsyncResult.events`."""
-        result = self._result
-        waiter = result.waiter()
+        """See `Feed`."""
+        job = self._job
+        waiter = job.waiter()
         if self._last is not None and not self._over and waiter.ended is None:
-            await self._check_time()  # also when there is always something to say
+            await self._check_time()  # also where an event is always ready
         while not self._ready:
             if self._over:
                 return None
             if self._job_channel is None:
-                channel = result.app.sessions.shards.of(result.id).events + result.id
-                self.session = result.app.sessions.current()
+                channel = job.app.sessions.shards.of(job.id).events + job.id
+                self.session = job.app.sessions.current()
                 self._job_channel = await JobChannel.open(
                     self.session.listener, waiter, channel, self._on_message
                 )
@@ -117,7 +143,7 @@ class EventFollower:
         return self._ready.popleft()
 
     def _poll_timeout(self) -> float:
-        """How long to wait for a push before the job is polled."""
+        """Returns how long to wait for a push before the job is polled."""
         pause = POLL
         if self._last is not None and self._last[0][1] in {_WAITS, _FAILED}:
             pause = self._pause
@@ -128,35 +154,33 @@ class EventFollower:
         if self._end is None or time.monotonic() < self._end:
             return
         if self._job_channel is not None:
-            await self._look(self._job_channel)  # the error says how the job stands now
-        if self._result.waiter().ended is None:
-            state = self._result.state
+            await self._look(self._job_channel)  # so that the error names the present state
+        if self._job.waiter().ended is None:
+            state = self._job.state
             raise ResultTimeout(
-                f"job {self._result.id} did not end within {shown(self._limit)} (it goes on; state: {state})"
+                f"job {self._job.id} did not end within {shown(self._limit)} (it goes on; state: {state})"
             )
 
     async def _look(self, job_channel: JobChannel) -> None:
         job_channel.stale = False
         received, last = job_channel.received, self._last
-        waiter = self._result.waiter()
+        waiter = self._job.waiter()
         left = None if self._end is None else max(0.2, self._end - time.monotonic())
         try:
-            answer = await self._result.app.sessions.current().broker.state(self._result.id, left)
+            answer = await self._job.app.sessions.current().broker.state(self._job.id, left)
         except BrokerUnavailable as error:
-            # The server may come back, as for `get`; the timeout is what bounds the wait for it.
-            log.debug("the state of job %r could not be fetched (%s); trying again", self._result.id, error)
+            # The server may come back, as in `get`; only the timeout bounds the wait for it.
+            log.debug("the state of job %r could not be fetched (%s); trying again", self._job.id, error)
             return
         if waiter.ended is not None:
-            return  # told meanwhile
+            return  # a push came meanwhile
         if answer is None or (isinstance(answer, wire.JobSnapshot) and Flags(answer.flags).is_ignored):
-            self._result.app.sessions.current().listener.learn(
-                waiter, None if answer is None else answer.flags
-            )
+            self._job.app.sessions.current().listener.learn(waiter, None if answer is None else answer.flags)
             raise ResultNotFound(
-                f"no job to follow under the id {self._result.id!r}: unknown, forgotten, expired "
+                f"no job to follow under the id {self._job.id!r}: unknown, forgotten, expired "
                 "(result_ttl), or its task ignores results"
             )
-        self._result.app.sessions.current().listener.take_status(waiter, answer)
+        self._job.app.sessions.current().listener.take_status(waiter, answer)
         if isinstance(answer, wire.JobSnapshot):
             self._take_status(answer, last, quiet=job_channel.received == received)
 
@@ -165,19 +189,19 @@ class EventFollower:
     def _take_status(
         self, snapshot: wire.JobSnapshot, before: tuple[Rank, Any] | None, *, quiet: bool
     ) -> None:
-        # As of when the look began: what was pushed meanwhile may be of a later attempt than the answer, and
-        # the answer would be taken for the failure of that one.
+        # `before` is the rank when the look began. A push that came meanwhile may be of a later attempt than
+        # the answer, and with its rank the answer would be taken for the failure of that attempt.
         rank, event = _described(snapshot, before)
         if quiet and self._last is not None and rank <= self._last[0] and event.state != self._last[1]:
-            self._last = None  # it is where it was once, in a life before: the server lost what came after
+            self._last = None  # the server has lost data: accept the older state
         self._add(rank, event)
 
     def _on_message(self, message: bytes) -> None:
         try:
             rank, event = self._read(message)
         except (DecodeError, ValueError) as error:
-            # Anybody who may publish can send rubbish; a look finds the truth.
-            damaged_data.warn(log, "event", f"an event of job {self._result.id!r} could not be read", error)
+            # Anybody who may publish can send rubbish. A look finds the truth.
+            damaged_data.warn(log, "event", f"an event of job {self._job.id!r} could not be read", error)
             rank = event = None
         if rank is None or event is None:
             if self._job_channel is not None:
@@ -190,7 +214,7 @@ class EventFollower:
         if kind == b"p":
             report = wire.decode_report(rest)
             event = _of_report(report)
-            self._result.waiter().take_report(report)
+            self._job.waiter().take_report(report)
             return event
         if kind == b"r":
             entry, retries, failure = rest.split(b" ", 2)
@@ -205,41 +229,34 @@ class EventFollower:
             return
         if rank[1] in {_WAITS, _FAILED}:
             self._pause = FIRST_PAUSE
-        # A job that waits for its turn looks for itself now and then, and that is no news.
+        # A job that waits for a permit is enqueued again now and then. That is no news.
         waits_on = self._last is not None and event.state == self._last[1] == State.PENDING
         self._last = rank, event.state
         if not waits_on:
             self._ready.append(event)
 
     def _finish(self) -> None:
-        outcome = self._result.known()
+        outcome = self._job.known()
         assert outcome is not None
         self._ready.append(last_event(outcome))
         self._over = True
 
-    def only(self, event: Event) -> Event | None:
-        """This event, once: of a job that had ended from the beginning."""
-        if self._over:
-            return None
-        self._over = True
-        return event
-
 
 def last_event(outcome: Outcome[Any]) -> Event:
-    """The event that says how a job ended."""
+    """Returns the event that says how a job ended."""
     info = outcome.value if outcome.state is State.SUCCESS else outcome.error
     return Event(outcome.state, info, outcome.finished_at)
 
 
 def _described(snapshot: wire.JobSnapshot, last: tuple[Rank, Any] | None) -> tuple[Rank, Event]:
-    """What a look says, as an event, and how far the job has come by it."""
+    """Returns what a look found, as an event, and its rank."""
     if snapshot.report is not None:
         return _of_report(snapshot.report)
     if snapshot.worker is not None:
         rank = wire.entry_order(snapshot.entry), _RUNS, 0
         return rank, Event(State.STARTED, None, timestamp(snapshot.started))
     if snapshot.state is State.RETRY:
-        # The record does not name the entry of the attempt that failed: it is the last that was heard of.
+        # The record does not name the entry of the attempt that failed. It is that of the last event.
         error = _error(snapshot.failure) if snapshot.failure else None
         entry = last[0][0] if last is not None else (0, 0)
         return (entry, _FAILED, snapshot.retries), Event(State.RETRY, error)
@@ -247,7 +264,7 @@ def _described(snapshot: wire.JobSnapshot, last: tuple[Rank, Any] | None) -> tup
 
 
 def _error(failure: bytes) -> Exception | None:
-    """What an attempt failed with; None if that cannot be read: the job goes on all the same."""
+    """Returns what an attempt failed with; None if that cannot be read, for the job goes on all the same."""
     try:
         return failures.decode(failure).rebuild()
     except DecodeError as error:

@@ -1,15 +1,17 @@
-"""`gather`, `wait` and `as_completed`, as asyncio's, for handles: types are kept."""
+"""`gather`, `wait` and `as_completed` for handles, as asyncio has them for tasks. Types are kept.
+
+They may be called on any loop; the wait runs on the loop of the session that serves the call.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from asyncq.client.deadlock import check_join
-from asyncq.results.completion import Completions
 from asyncq.results.handle import AsyncResult
+from asyncq.results.members import Members
 from asyncq.results.resultset import ResultSet
 from asyncq.short_repr import brief
 
@@ -200,19 +202,20 @@ async def gather(
 ) -> tuple[Any, ...]:
     """Waits for all jobs and returns their values in order, each with its type.
 
-    As in `asyncio.gather`, the first failure is raised as soon as it is known; the other jobs go on. They do
-    so, too, when this wait is cancelled. Inside a task (see `allow_join_result`) it is one wait.
+    As in `asyncio.gather`, the first failure is raised as soon as it is known. The other jobs go on, also
+    when this wait is cancelled. Inside a task (see `allow_join_result`) it is one wait.
 
     Args:
-        results: the handles, as `delay` gives them once it is awaited.
-        timeout: seconds for all of them together; None waits for ever, 0 looks once.
-        return_exceptions: wait for all, and put exceptions into the tuple instead of raising the first.
+        results: the handles, as an awaited `delay` returns them.
+        timeout: in seconds, for all of them together; None waits for ever, 0 looks once.
+        return_exceptions: True waits for all, and puts exceptions into the tuple instead of raising the
+            first.
 
     Raises:
         ResultTimeout: not all ended in time. The jobs go on.
-        WouldDeadlock: called inside a task, without leave.
-        TypeError: something else than a handle.
-        Exception: what the failed one raises from its `get`.
+        WouldDeadlock: called inside a task, where waits are not allowed.
+        TypeError: one of `results` is no handle.
+        Exception: what `get` of the failed one raises.
 
     Example:
         ```python
@@ -220,7 +223,7 @@ async def gather(
         ```
     """
     handles: ResultSet[Any] = ResultSet(_handles("gather", results))
-    check_join("gather()", (one for one in handles if not one.is_local))
+    check_join("gather()", Members(handles).awaited())
     values = await handles.get(timeout, propagate=not return_exceptions)
     return tuple(values)
 
@@ -233,19 +236,19 @@ async def wait(
 ) -> tuple[set[H], set[H]]:
     """Waits until jobs have ended and returns their handles as two sets, done and pending.
 
-    As in `asyncio.wait`, neither a failure nor the end of the time raises, and jobs go on when this is
-    cancelled. A handle whose job is unknown is done: nothing more will come of it, and its `get` says so.
+    As in `asyncio.wait`, neither a failure nor the end of the time raises, and the jobs go on when this wait
+    is cancelled. The handle of an unknown job is done: nothing more will come of it, and its `get` raises.
 
     Args:
         results: the handles.
-        timeout: seconds; None waits for ever, 0 looks once.
+        timeout: in seconds; None waits for ever, 0 looks once.
         return_when: `asyncio.ALL_COMPLETED`, `asyncio.FIRST_COMPLETED`, or `asyncio.FIRST_EXCEPTION`, which
             also returns when a job has ended without a value.
 
     Raises:
-        WouldDeadlock: called inside a task, without leave.
-        ValueError: another `return_when`.
-        TypeError: something else than a handle.
+        WouldDeadlock: called inside a task, where waits are not allowed.
+        ValueError: `return_when` is none of those.
+        TypeError: one of `results` is no handle.
 
     Example:
         ```python
@@ -253,12 +256,12 @@ async def wait(
         ```
     """
     handles: ResultSet[Any, H] = ResultSet(_handles("wait", results))
-    check_join("wait()", (one for one in handles if not one.is_local))
+    check_join("wait()", Members(handles).awaited())
     if return_when not in {asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION}:
         raise ValueError(
             f"return_when={brief(return_when)}: use a constant of asyncio, such as asyncio.FIRST_COMPLETED"
         )
-    return await handles.loop_owner.run_on_app_loop(_done_and_pending(handles, timeout, return_when))
+    return await Members(handles).done_and_pending(timeout, return_when)
 
 
 def as_completed(results: Iterable[H], *, timeout: float | timedelta | None = None) -> AsyncIterator[H]:
@@ -266,12 +269,12 @@ def as_completed(results: Iterable[H], *, timeout: float | timedelta | None = No
 
     Args:
         results: the handles.
-        timeout: seconds from the first step to the last; None waits for ever, 0 looks once.
+        timeout: in seconds, from the first step to the last; None waits for ever, 0 looks once.
 
     Raises:
-        ResultTimeout: from the loop, when the time is over; those that ended in time were given.
-        WouldDeadlock: called inside a task, without leave.
-        TypeError: something else than a handle.
+        ResultTimeout: from the loop: the time is over; those that ended in time were given.
+        WouldDeadlock: called inside a task, where waits are not allowed.
+        TypeError: one of `results` is no handle.
 
     Example:
         ```python
@@ -280,29 +283,12 @@ def as_completed(results: Iterable[H], *, timeout: float | timedelta | None = No
         ```
     """
     handles: ResultSet[Any, H] = ResultSet(_handles("as_completed", results))
-    check_join("as_completed()", (one for one in handles if not one.is_local))
+    check_join("as_completed()", Members(handles).awaited())
     return handles.as_completed(timeout)
 
 
-async def _done_and_pending(
-    handles: Iterable[H], timeout: float | timedelta | None, return_when: str
-) -> tuple[set[H], set[H]]:
-    given: list[Any] = list(handles)
-    app = next((handle.app for handle in given if not handle.is_local), None)
-    with closing(Completions(given, app, timeout)) as completions:
-        enough = {
-            asyncio.ALL_COMPLETED: lambda: completions.complete,
-            asyncio.FIRST_COMPLETED: lambda: bool(completions.ended) or completions.complete,
-            asyncio.FIRST_EXCEPTION: lambda: completions.failed or completions.complete,
-        }
-        one_will_do = return_when == asyncio.FIRST_COMPLETED
-        await completions.until(enough[return_when], all_of_them=not one_will_do)
-    done: set[Any] = set(completions.ended)
-    return done, set(given) - done
-
-
 def _handles(call: str, results: Iterable[H]) -> list[H]:
-    """The handles as a list; a coroutine among them is the commonest slip."""
+    """Returns the handles as a list, and refuses what is none. The commonest mistake is a coroutine."""
     if isinstance(results, AsyncResult):
         raise TypeError(f"{call}() takes several handles, not {brief(results)} alone: write {call}([result])")
     handles = list(results)
@@ -311,7 +297,7 @@ def _handles(call: str, results: Iterable[H]) -> list[H]:
         return handles
     for other in wrong:
         if inspect.iscoroutine(other):
-            other.close()  # it will not be awaited, and the error says so
+            other.close()  # nobody will await it, and Python would warn of that besides
     instead = "`await task.delay(...)` gives a handle"
     if isinstance(wrong[0], ResultSet):
         instead = "it has `get` and `as_completed` of its own, and iterating over it gives its handles"

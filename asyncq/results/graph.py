@@ -1,4 +1,7 @@
-"""Graphs: jobs, and which of them came from which, to be looked at and drawn."""
+"""Graphs: jobs, and which of them came from which, to be looked at and drawn.
+
+`tree` builds them. A graph talks to no server: it shows what this process last saw, on any thread.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,13 @@ _UNENDED = "#fff9c4"
 
 
 class DependencyGraph:
-    """A job and all that came from it: `await result.build_graph()`.
+    """Holds a job and all that came from it: `await result.build_graph()` returns one.
 
-    Handles stand for the jobs, each once however many ways lead to it. What they show is what this process
-    last saw; drawing talks to no server.
+    Handles stand for the jobs. Each job is there once, however many ways lead to it.
 
     Attributes:
         root: the job that it was built from.
-        nodes: all jobs, in the order in which they were found, level by level.
+        nodes: all jobs, level by level, in the order in which they were found.
         edges: pairs of a job and one that it started, or that waited for it.
 
     Example:
@@ -40,7 +42,7 @@ class DependencyGraph:
         self._children: dict[AsyncResult[Any], list[AsyncResult[Any]]] = {root: []}
 
     def connect(self, parent: AsyncResult[Any], child: AsyncResult[Any]) -> None:
-        """Notes that one job came from another, as `build_graph` found it."""
+        """Notes that one job came from another."""
         self._children.setdefault(child, [])
         self._children[parent].append(child)
 
@@ -55,7 +57,7 @@ class DependencyGraph:
         return [(parent, child) for parent, children in self._children.items() for child in children]
 
     def children(self, node: AsyncResult[Any] | str) -> list[AsyncResult[Any]]:
-        """What came from a job.
+        """Returns the handles of the jobs that came from one.
 
         Raises:
             KeyError: the job is not in the graph.
@@ -77,7 +79,7 @@ class DependencyGraph:
     # -- drawn --
 
     def to_dot(self) -> str:
-        """The graph in the language of Graphviz: `dot -Tsvg`.
+        """Returns the graph in the language of Graphviz: `dot -Tsvg`.
 
         Example:
             ```python
@@ -95,7 +97,7 @@ class DependencyGraph:
         return "\n".join([*lines, "}", ""])
 
     def to_mermaid(self) -> str:
-        r"""The graph in the language of Mermaid, which Markdown pages of many tools draw.
+        r"""Returns the graph in the language of Mermaid, which many tools draw in Markdown pages.
 
         Example:
             ```python
@@ -129,5 +131,5 @@ def _quoted(text: str) -> str:
 
 
 def _coded(text: str) -> str:
-    """Every character that Mermaid may take for a part of its own language, by its code."""
+    """Writes each character that Mermaid may take for a part of its own language as its code."""
     return "".join(char if char.isalnum() or char in " ._:-" else f"#{ord(char)};" for char in text)

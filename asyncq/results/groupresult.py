@@ -1,4 +1,8 @@
-"""Many handles under one id, which can be saved and found again from anywhere."""
+"""Many handles under one id, which can be saved and found again in any process.
+
+`GroupResult` is the handle of a group; `GroupResults` is `app.GroupResult`, which makes and finds them. What
+talks to the server runs on the loop of the session that serves the call.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +31,11 @@ H_co = TypeVar("H_co", default="AsyncResult[R]", covariant=True)
 
 
 class GroupResult(ResultSet[R, H_co]):
-    """The handles of a group: a `ResultSet` with an id. Its members may be groups themselves; values nest as
-    they do.
+    """Holds the handles of a group: a `ResultSet` with an id. Its members may be groups, too; the values nest
+    in the same way.
 
     Args:
-        id: by default a new one.
+        id: of the group; by default a new one.
         results: handles and groups.
         parent: what the group came after, if anything.
         app: the app; by default that of the first handle.
@@ -45,8 +49,6 @@ class GroupResult(ResultSet[R, H_co]):
         print(await group.get(timeout=10))  # [3, 7]
         ```
     """
-
-    kind = handle_serialization.GROUP
 
     @overload
     def __init__(
@@ -84,11 +86,9 @@ class GroupResult(ResultSet[R, H_co]):
         """The members, by Celery's other name."""
         return self.results
 
-    def _before(self) -> AsyncResult[Any] | GroupResult[Any, Any] | None:
-        return self.parent
-
     async def save(self) -> None:
-        """Saves the ids under the group's own id, for `result_ttl` seconds from now; again is anew.
+        """Saves the ids of its members under its own id, for `result_ttl` seconds from now. A second call
+        saves them again.
 
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
@@ -101,7 +101,12 @@ class GroupResult(ResultSet[R, H_co]):
         GroupResults(self.app).save_sync(self)
 
     async def delete(self) -> None:
-        """Removes what `save` saved. The jobs and their results stay. Twice is once. Raises as `save`."""
+        """Removes what `save` saved. The jobs and their results stay. A second call changes nothing.
+
+        Raises:
+            BrokerUnavailable: no answer within the operation timeout.
+            QueueFull: the server is out of memory.
+        """
         await GroupResults(self.app).delete(self.id)
 
     def delete_sync(self) -> None:
@@ -110,10 +115,10 @@ class GroupResult(ResultSet[R, H_co]):
 
     @classmethod
     async def restore(cls, id: str, app: App | None = None) -> GroupResult[Any] | None:
-        """The group that was saved under an id; None if there is none (any more).
+        """Returns the group that was saved under an id; None if there is none (any more).
 
         Args:
-            id: the group's.
+            id: of the group.
             app: the app; by default the only one of this process.
 
         Raises:
@@ -129,7 +134,7 @@ class GroupResult(ResultSet[R, H_co]):
         return GroupResults(app or the_only_app()).restore_sync(id)
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
-        """All ids, as Celery writes them: `((id, parent's tuple or None), [members' tuples])`."""
+        """Returns all ids as Celery writes them: `((id, parent's tuple or None), [members' tuples])`."""
         described: tuple[tuple[str, Any], list[Any]] = handle_serialization.as_tuple(self)
         return described
 
@@ -157,12 +162,12 @@ class GroupResult(ResultSet[R, H_co]):
         return f"<GroupResult {self.id} of {len(self)}>"
 
     def __reduce__(self) -> Any:
-        # The ids say it all; the app is found where it is unpickled.
+        # A group is its ids. The process that unpickles it finds its own app.
         return handle_serialization.from_rows, (handle_serialization.of_handle(self),)
 
 
 class GroupResults:
-    """`app.GroupResult`: makes groups of this app, and finds saved ones.
+    """Makes groups of an app, and finds saved ones: `app.GroupResult`.
 
     Example:
         ```python
@@ -176,8 +181,7 @@ class GroupResults:
         self._app = app
 
     @property
-    def loop_owner(self) -> LoopOwner:
-        """Where the calls of this object run."""
+    def _loop_owner(self) -> LoopOwner:
         return self._app.sessions
 
     def __call__(
@@ -186,7 +190,7 @@ class GroupResults:
         results: Iterable[AsyncResult[R]] = (),
         parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
     ) -> GroupResult[R]:
-        """A group of this app."""
+        """Makes a group of this app."""
         return GroupResult(id, results, parent, self._app)
 
     @on_app_loop
@@ -210,7 +214,7 @@ class GroupResults:
 
     @on_app_loop
     async def restore(self, id: str) -> GroupResult[Any] | None:
-        """The group that was saved under an id; None if there is none (any more).
+        """Returns the group that was saved under an id; None if there is none (any more).
 
         Raises:
             DecodeError: what is saved there is not a group.
@@ -233,7 +237,7 @@ class GroupResults:
 
 
 def result_from_tuple(data: Any, app: App | None = None) -> Any:
-    """The handle or group that `as_tuple` described, with its parents and members.
+    """Returns the handle or group that `as_tuple` described, with its parents and members.
 
     Args:
         data: what `as_tuple` gave, also after a way through JSON.
@@ -243,7 +247,7 @@ def result_from_tuple(data: Any, app: App | None = None) -> Any:
         An `AsyncResult`, or a `GroupResult` if it was one.
 
     Raises:
-        ValueError: not such a tuple.
+        ValueError: `data` is no such tuple.
 
     Example:
         ```python

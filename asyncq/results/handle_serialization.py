@@ -1,7 +1,8 @@
-"""Lineages: a handle with all that it came after and all its members, as rows of ids.
+"""Handles as data: a handle with all that it came after and all its members, as rows of ids.
 
-A workflow may be a line of thousands of steps. So nothing here recurses, and rows are flat: what is pickled
-and saved is not nested as deep as the line is long.
+This is what a pickled handle and a saved group hold. A workflow may be a line of thousands of steps, so no
+function here recurses, and the rows are flat: they are not nested as deep as the line is long. All of it may
+run on any thread; nothing talks to the server.
 """
 
 from __future__ import annotations
@@ -18,27 +19,29 @@ GROUP = "g"
 STREAM = "s"
 
 Row = tuple[str, int | None, list[int] | None, str]
-"""An id, the number of the row of what it came after, the numbers of the rows of its members if it is a
-group, and what kind of handle it is: a group, that of a generator task, or an empty text for any other.
+"""An id; the number of the row of what it came after; if it is a group, the numbers of the rows of its
+members; and the kind of handle: `GROUP`, `STREAM` for that of a generator task, or `HANDLE` for any other.
 """
 
 
 def of_handle(handle: Any) -> list[Row]:
-    """The rows of a handle: each after those that it names, its own the last."""
+    """Returns the rows of a handle. Each row stands after those that it names; that of the handle is the
+    last.
+    """
     return _rows(handle, _parts_of_handle)
 
 
 def of_tuple(data: Any) -> list[Row]:
-    """The rows of what `as_tuple` gave, also after a way through JSON.
+    """Returns the rows of what `as_tuple` gave, also after a way through JSON.
 
     Raises:
-        ValueError: not such a tuple.
+        ValueError: it is no such tuple.
     """
     return _rows(data, _parts_of_tuple)
 
 
 def as_tuple(handle: Any) -> Any:
-    """The ids as Celery writes them: `((id, parent's tuple or None), members' tuples or None)`."""
+    """Returns the ids as Celery writes them: `((id, parent's tuple or None), members' tuples or None)`."""
     written: list[Any] = []
     for id_, above, inside, _ in of_handle(handle):
         parent = None if above is None else written[above]
@@ -49,17 +52,26 @@ def as_tuple(handle: Any) -> Any:
 
 
 _classes: dict[str, Callable[..., Any]] = {}
+_kinds: dict[type[Any], str] = {}
 
 
-def register(kind: str, made: Callable[..., Any]) -> None:
-    """Says what class of handle a kind of row becomes. Each such class registers itself when its module is
-    imported, which `import asyncq` sees to.
+def register(kind: str, made: type[Any]) -> None:
+    """Registers the class that a kind of row becomes; handles of that class, and of those that derive from
+    it, become rows of that kind. Each class does this when its module is imported; `import asyncq` imports
+    all.
     """
     _classes[kind] = made
+    _kinds[made] = kind
+
+
+def _kind_of(handle: Any) -> str:
+    return next(_kinds[kind] for kind in type(handle).__mro__ if kind in _kinds)
 
 
 def from_rows(rows: Sequence[Row], app: Any = None) -> Any:
-    """The handle or group that the rows describe. Also what unpickles handles: do not move or rename."""
+    """Returns the handle or group that the rows describe. Pickles name this function: do not move or rename
+    it.
+    """
     made: list[Any] = []
     for id_, above, inside, kind in rows:
         parent = None if above is None else made[above]
@@ -73,12 +85,12 @@ def from_rows(rows: Sequence[Row], app: Any = None) -> Any:
 
 
 Parts = tuple[str, Any, Any, str]
-"""An id, what it came after, its members, its kind."""
+"""An id, what it came after, its members, and its kind."""
 
 
 def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
     rows: list[Row] = []
-    row_numbers: dict[int, int] = {}  # by identity: what many came after is described once
+    row_numbers: dict[int, int] = {}  # by identity, so that what many came after is described once
     begun: set[int] = set()
     todo = [root]
     while todo:
@@ -103,7 +115,8 @@ def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
 
 
 def _parts_of_handle(handle: Any) -> Parts:
-    return handle.id, handle.parent, handle.results if handle.kind == GROUP else None, handle.kind
+    kind = _kind_of(handle)
+    return handle.id, handle.parent, handle.results if kind == GROUP else None, kind
 
 
 def _parts_of_tuple(data: Any) -> Parts:

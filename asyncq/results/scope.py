@@ -1,4 +1,8 @@
-"""Scopes: a block of code whose jobs do not outlive it."""
+"""Scopes: blocks of code whose jobs do not outlive them.
+
+`ScopedJobs` notes the jobs that are enqueued inside; the block's end revokes those that have not ended, on
+the loop of the session that serves the call. A cancelled block does not wait for that.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +23,15 @@ T = TypeVar("T", bound=AsyncResult[Any] | ResultSet[Any])
 
 
 class Scope:
-    """A block that ends its jobs: what `async with app.scope() as scope:` gives, or `with` in blocking code.
+    """Revokes the jobs of a block at its end: `async with app.scope() as scope:`, or `with` in blocking code.
 
-    All jobs that this app enqueues inside belong to the block, also those that tasks started inside enqueue,
-    and all members of workflows. At its end, those that have not ended are revoked with `terminate=True`, in
-    one go: what the block has awaited to the end has ended, and what `keep` was told of is let go on. That is
-    so when the block raises or is cancelled, too. A job with `ignore_result=True` belongs to it like any
-    other; the job that a `key` found does not, for somebody else enqueued it.
+    All jobs that this app enqueues inside belong to the block, also those that tasks which were started
+    inside enqueue, and all members of workflows. At the end of the block, those that have not ended are
+    revoked with `terminate=True`, all at once. This also happens when the block raises or is cancelled. A job
+    that was given to `keep` goes on. A job with `ignore_result=True` belongs to the block like any other. A
+    job that a `key` found does not, for somebody else enqueued it.
 
-    Scopes nest: a job belongs to the innermost. Each is entered once.
+    Scopes nest: a job belongs to the innermost. Each scope is entered once.
 
     Example:
         ```python
@@ -45,11 +49,11 @@ class Scope:
         self._jobs = ScopedJobs(app)
 
     def keep(self, result: T) -> T:
-        """Takes a job out of the scope, so that it goes on after the block: its own end, with those of its
-        parents, or of all members. Twice is once.
+        """Takes a job out of the scope, so that it goes on after the block; with it the jobs that it came
+        after, and of a group all members. A second call does nothing.
 
         Returns:
-            What it was given.
+            The given handle or group.
         """
         for handle in line(result):
             self._jobs.keep(handle.id)
@@ -90,12 +94,12 @@ class Scope:
         self._jobs.enter()
 
     def _end(self) -> ResultSet[Any]:
-        """The jobs that have not ended."""
+        """Returns the handles of the jobs that have not ended."""
         return ResultSet([AsyncResult(id_, self._app) for id_ in self._jobs.leave()], app=self._app)
 
     async def _revoke(self, left: ResultSet[Any], exc: BaseException | None) -> None:
-        """Revokes what is left. An error is the block's own if there is none yet; a cancellation is not held
-        up.
+        """Revokes what is left. An error of that is raised only if the block has raised none. A cancelled
+        block does not wait for it.
         """
         revoking = left.revoke(terminate=True, reason="the scope that it was enqueued in has ended")
         revocation = self._app.sessions.current().send_off(revoking)

@@ -1,4 +1,7 @@
-"""The handle of a generator task."""
+"""The handle of a generator's job: an `AsyncResult` whose items have a type.
+
+It adds nothing but types; `streams` reads the items.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Y_co = TypeVar("Y_co", covariant=True)
 
 
 class StreamResult(AsyncResult[None], Generic[Y_co]):
-    """The handle of a job that yields: an `AsyncResult` whose value is None, and whose items have a type.
+    """Is the handle of a job that yields: an `AsyncResult` whose value is None, and whose items have a type.
 
     Example:
         ```python
@@ -24,16 +27,15 @@ class StreamResult(AsyncResult[None], Generic[Y_co]):
     """
 
     __slots__ = ()
-    kind = handle_serialization.STREAM
 
     def stream(self, after: int | None = None) -> Stream[Y_co]:
         """Gives what the task yields, as `AsyncResult.stream` does, with its type.
 
         Args:
-            after: the number of the last item that is not wanted any more; None for all.
+            after: the number of the last item that the caller has already; None for all items.
 
         Raises:
-            ValueError, ResultNotFound, BrokerUnavailable, WouldDeadlock: as `AsyncResult.stream`.
+            ValueError, ResultNotFound, BrokerUnavailable, WouldDeadlock: see `AsyncResult.stream`.
         """
         return super().stream(after)
 

@@ -1,4 +1,8 @@
-"""Reading what a generator task yields."""
+"""Streams: what a generator task yields, item by item.
+
+A `Stream` is what the user iterates over, on any loop or thread; its reader runs on the loop of the session
+that serves the first step. Items are numbered from 1 without a gap, and a reader gives each once, in order.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.waiters import Waiter
     from asyncq.client.session import Session
-    from asyncq.results.view import View
+    from asyncq.results.followed import Followed
     from asyncq.sync_bridge import LoopOwner
 
 T = TypeVar("T")
@@ -28,17 +32,17 @@ T = TypeVar("T")
 log: logging.Logger = logging.getLogger(__name__)
 
 LOOK = 3.0
-"""Seconds of silence after which a reader looks for items itself, should a push have been lost; and between
-two signs of life of one that takes them slowly."""
+"""After so many seconds of silence a reader reads the items itself, for a push may have been lost. A reader
+that takes items slowly says as often that it is there."""
 KEPT = 2000
-"""Items that were pushed and not taken yet; more are not kept, but read when there is room again."""
+"""How many pushed items wait to be taken, at most. The others are read when there is room again."""
 
 
 class Readable(Protocol):
-    """What a stream takes its items from.
+    """Gives items to one stream.
 
     Attributes:
-        buffer: numbers and items, still encoded, that are at hand.
+        buffer: the items at hand, each with its number, still encoded.
         offset: the number of the last item that was taken.
     """
 
@@ -47,14 +51,14 @@ class Readable(Protocol):
     session: Session | None
     """The session that serves it, once it has subscribed."""
     report_at: int
-    """The number from which on `report` is to be called when it is taken."""
+    """The stream calls `report` when it takes an item with this number or a higher one."""
 
     async def fill(self) -> bool:
-        """Waits until something is at hand; False at the end. Raises what `get` would."""
+        """Waits until an item is at hand; False at the end. Raises what `get` would raise."""
         ...
 
     def report(self) -> None:
-        """Says how far the reader is. From any thread."""
+        """Tells the generator's worker how far the reader is. From any thread."""
         ...
 
     def close(self) -> None:
@@ -63,21 +67,23 @@ class Readable(Protocol):
 
 
 class Reader:
-    """Reads one stream once, on the app's loop. Knows nothing of the `Stream` that it serves, so that a
-    stream nobody holds any more is found and closed.
+    """Reads the items of a job at the server, for one stream.
 
-    Items are pushed where they are small. What was missed is read: a number that does not follow tells.
+    It must not refer to its `Stream`, so that a stream which nobody holds any more is collected and closed.
+
+    Small items are pushed. When the number of a pushed item does not follow the last one, the reader reads
+    what it missed.
     """
 
-    def __init__(self, result: View[Any], after: int) -> None:
-        settings = result.app.settings
+    def __init__(self, job: Followed, after: int) -> None:
+        settings = job.app.settings
         self.buffer: deque[tuple[int, bytes]] = deque()
         self.offset = after
-        # Often enough for the generator never to wait for a reader that keeps up.
+        # Often enough that the generator never waits for a reader that keeps up.
         self._stride = max(1, settings.stream_window // 4)
         self.report_at: int = after + self._stride
         self._pause = min(LOOK, settings.stream_idle / 3) if settings.stream_idle else LOOK
-        self._result = result
+        self._job = job
         self._fetched = after
         self._reported = -1
         self._complete = False
@@ -93,7 +99,7 @@ class Reader:
             return await self._fill()
 
     async def _fill(self) -> bool:
-        waiter = self._result.waiter()
+        waiter = self._job.waiter()
         while not self.buffer:
             if self._closed:
                 return False
@@ -122,14 +128,14 @@ class Reader:
     # -- on the app's loop --
 
     async def _open(self, waiter: Waiter) -> None:
-        app = self._result.app
+        app = self._job.app
         self.session = app.sessions.current()
-        channel = app.sessions.shards.of(self._result.id).events + self._result.id
+        channel = app.sessions.shards.of(self._job.id).events + self._job.id
         self._job_channel = await JobChannel.open(self.session.listener, waiter, channel, self._on_message)
         self._tick()
 
     def _tick(self) -> None:
-        """A reader that takes items slowly says now and then that it is there."""
+        """Reports the place of a reader that takes items slowly, so that the worker knows of it."""
         if self._complete or self._closed:
             return
         if self.offset != self._reported:
@@ -140,18 +146,18 @@ class Reader:
         session = self.session
         if session is not None and session.is_open and not self._complete:
             self._reported = self.offset
-            session.broker.note_position(self._result.id, self.offset)
+            session.broker.note_position(self._job.id, self.offset)
 
     async def _read(self, job_channel: JobChannel, waiter: Waiter) -> None:
         job_channel.stale = False
-        app, taken = self._result.app, self.offset
+        app, taken = self._job.app, self.offset
         try:
             snapshot, complete, items = await app.sessions.current().broker.read_items(
-                self._result.id, self._fetched, taken
+                self._job.id, self._fetched, taken
             )
         except BrokerUnavailable as error:
-            # The server may come back, as for `get`.
-            log.debug("the stream of job %r could not be read (%s); trying again", self._result.id, error)
+            # The server may come back, as in `get`.
+            log.debug("the stream of job %r could not be read (%s); trying again", self._job.id, error)
             job_channel.stale = not await job_channel.wait_for_message(self._pause) or job_channel.stale
             return
         self._reported = max(self._reported, taken)
@@ -159,7 +165,7 @@ class Reader:
         if snapshot is None or (isinstance(snapshot, str) and Flags(snapshot).is_ignored):
             app.sessions.current().listener.learn(waiter, snapshot)
             raise ResultNotFound(
-                f"no stream under the id {self._result.id!r}: unknown, forgotten, expired (result_ttl), or "
+                f"no stream under the id {self._job.id!r}: unknown, forgotten, expired (result_ttl), or "
                 "its task ignores results"
             )
         if isinstance(snapshot, wire.Ended):
@@ -184,8 +190,8 @@ class Reader:
                 return
             first, items = wire.split_items(message)
         except (DecodeError, ValueError) as error:
-            # Anybody who may publish can send rubbish; a look finds the truth.
-            damaged_data.warn(log, "item", f"items of job {self._result.id!r} could not be read", error)
+            # Anybody who may publish can send rubbish. A look finds the truth.
+            damaged_data.warn(log, "item", f"items of job {self._job.id!r} could not be read", error)
             self._job_channel.stale = True
             return
         if first > self._fetched + 1 or len(self.buffer) > KEPT:
@@ -194,21 +200,21 @@ class Reader:
             self._extend(list(enumerate(items, first)))
 
     def _end(self) -> bool:
-        """The job has ended, and everything was given."""
+        """Ends the stream of a job that has ended, when all items were given."""
         self.close()
-        outcome = self._result.known()
+        outcome = self._job.known()
         if outcome is not None and outcome.error is not None:
             outcome.unwrap()
         return False
 
 
 class KeptItems:
-    """The items of a call that was made here and now.
+    """Gives the items of a call that this process ran.
 
     Args:
         items: all of them.
-        after: the number of the last one that is not wanted.
-        end: called behind the last item; raises what the call raised.
+        after: the number of the last item that the caller has already.
+        end: called after the last item; raises what the call raised.
     """
 
     def __init__(self, items: Sequence[bytes], after: int, end: Callable[[], object]) -> None:
@@ -224,21 +230,21 @@ class KeptItems:
         return False
 
     def report(self) -> None:
-        """Nobody waits for a reader."""
+        """Does nothing: no generator waits."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""
 
 
 @dataclass(slots=True)
 class Source:
-    """Where a stream has its items from.
+    """Is where a stream takes its items from.
 
     Attributes:
-        reader: holds what is at hand.
-        fill: has the reader fetch more, wherever the call is served; False at the end.
+        reader: has the items at hand.
+        fill: lets the reader fetch more, on the loop that serves it; False at the end.
         decode: makes an item of its bytes.
-        loop_owner: where the blocking stream has `fill` run.
+        loop_owner: runs `fill` for the blocking stream.
     """
 
     reader: Readable
@@ -248,19 +254,19 @@ class Source:
 
 
 class _Items(Generic[T]):
-    """What both kinds of stream have."""
+    """Has what both kinds of stream have."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._reader = source.reader
         self._finalizer = weakref.finalize(self, self._reader.close)
-        # Nothing is said of a stream that is left at the end of the process: its connections go with it.
+        # At the end of the process nothing is to be closed: the connections end with it.
         self._finalizer.atexit = False
 
     @property
     def offset(self) -> int:
-        """The number of the item that it gave last; that of `after` before the first. `stream(after=offset)`
-        goes on behind it, in any process.
+        """The number of the item that it gave last; before the first, that of `after`. `stream(after=offset)`
+        goes on from there, in any process.
         """
         return self._reader.offset
 
@@ -273,7 +279,7 @@ class _Items(Generic[T]):
         try:
             item: T = self._source.decode(data)
         except DecodeError as error:
-            # As where an item is refused that cannot be written: `item 3.at: ...`.
+            # Names the item as the error does where an item cannot be written: `item 3.at: ...`.
             place, found, reason = str(error).partition("item")
             error.args = (f"item {number}{reason}" if found and not place else f"item {number}: {error}",)
             raise
@@ -281,7 +287,7 @@ class _Items(Generic[T]):
 
 
 class Stream(_Items[T]):
-    """The items of a generator task: an async iterator, made by `AsyncResult.stream`."""
+    """Iterates over the items of a generator task, with `async for`. `AsyncResult.stream` makes it."""
 
     def __aiter__(self) -> Stream[T]:
         return self
@@ -293,15 +299,14 @@ class Stream(_Items[T]):
         return self._take()
 
     async def aclose(self) -> None:
-        """Ends the reading; the next step ends the loop. A stream that nobody holds is closed by itself.
-
-        Twice is once.
+        """Ends the reading: the next step ends the loop. A stream that nobody holds is closed by itself. A
+        second call does nothing.
         """
         self._finalizer()
 
 
 class SyncStream(_Items[T]):
-    """The items of a generator task: an iterator, made by `AsyncResult.stream_sync`."""
+    """Iterates over the items of a generator task, with `for`. `AsyncResult.stream_sync` makes it."""
 
     def __iter__(self) -> SyncStream[T]:
         return self
@@ -313,8 +318,7 @@ class SyncStream(_Items[T]):
         return self._take()
 
     def close(self) -> None:
-        """Ends the reading; the next step ends the loop. A stream that nobody holds is closed by itself.
-
-        Twice is once.
+        """Ends the reading: the next step ends the loop. A stream that nobody holds is closed by itself. A
+        second call does nothing.
         """
         self._finalizer()

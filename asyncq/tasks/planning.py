@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from asyncq import wire
 from asyncq.context import current_job
-from asyncq.results import eager
+from asyncq.results import eager_run
+from asyncq.results.eager import eager_result
 from asyncq.results.groupresult import GroupResult
 from asyncq.results.handle import AsyncResult
+from asyncq.results.server_job import ServerJob
+from asyncq.results.view import handle_of
 from asyncq.serializers.value_paths import MAX_DEPTH
 from asyncq.tasks.options import Options
 
@@ -88,6 +91,7 @@ class Planned:
 
     task: Sendable
     job: wire.Job
+    known: ServerJob[Any]
     handle: AsyncResult[Any]
     no_children: set[str] = field(default_factory=set)
     """The ids of the jobs that wait for this one and are not shown as its children."""
@@ -166,9 +170,12 @@ class Plan:
             above.job.dependents = (*above.job.dependents, job.id)
             if on_error:  # after a success, the job tree should not show an error callback that never ran
                 above.no_children.add(job.id)
-        handle: AsyncResult[Any] = task.handle.of_job(task, task.app, job, None, call.args, call.kwargs)
+        known: ServerJob[Any] = ServerJob(
+            job.id, task.app, task, None, call.args, call.kwargs, is_ignored=job.ignore_result
+        )
+        handle: AsyncResult[Any] = handle_of(task.handle, known)
         handle.parent = source
-        planned = Planned(task, job, handle)
+        planned = Planned(task, job, known, handle)
         self.jobs.append(planned)
         self.steps.append(job.id)
         self._by_id[job.id] = planned
@@ -237,7 +244,7 @@ class Plan:
         entries: list[Entry] = []
         for planned, (job, message) in zip(self.jobs, messages, strict=True):
             waiter = session.announce(job)
-            planned.handle.attach(waiter)
+            planned.known.attach(waiter)
             entries.append((job, message, waiter))
         refused = await session.submit(entries, is_whole=True)
         if refused is not None:
@@ -283,16 +290,14 @@ class Plan:
         """Runs all jobs here and now. Returns the handle of their value, with eager results in it."""
         if self.app is None:
             return handle
-        outcomes, yielded = eager.run_all(self.messages(), self.app)
+        outcomes, yielded = eager_run.run_all(self.messages(), self.app)
         results: dict[int, Any] = {}
         for planned in self.jobs:
             ended = wire.decode_ended(*outcomes[planned.job.id])
             items = yielded.get(planned.job.id, ())
-            planned_handle = planned.handle
-            result: eager.EagerResult[Any] = eager.EagerResult.of_call(
-                planned.task, planned.job, ended, items, planned_handle.args, planned_handle.kwargs
-            )
-            result.parent = _as_run(planned_handle.parent, results, self.app)
+            known = planned.known
+            result = eager_result(planned.task, planned.job, ended, items, known.args, known.kwargs)
+            result.parent = _as_run(planned.handle.parent, results, self.app)
             results[id(planned.handle)] = result
         return _as_run(handle, results, self.app)
 

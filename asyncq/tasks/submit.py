@@ -12,6 +12,8 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
+from asyncq.results.server_job import ServerJob
+from asyncq.results.view import handle_of
 from asyncq.short_repr import brief
 from asyncq.tasks.planning import Plan
 from asyncq.tasks.signature import Signature
@@ -89,7 +91,10 @@ async def send_many(session: Session, calls: Sequence[Call]) -> list[Any]:
             job, message = builder.call(body, session.channel, random[32 * number : 32 * number + 32])
             waiter = session.announce(job, new=not builder.has_own_id)
             entries.append((job, message, waiter))
-            handles.append(task.handle.of_job(task, task.app, job, waiter, args, kwargs))
+            known: ServerJob[Any] = ServerJob(
+                job.id, task.app, task, waiter, args, kwargs, is_ignored=job.ignore_result
+            )
+            handles.append(handle_of(task.handle, known))
         sent.append(asyncio.create_task(_send_batch(session, part, entries)))
         await asyncio.sleep(0)
     await asyncio.gather(*sent)

@@ -21,10 +21,12 @@ from typing_extensions import TypeVar
 from asyncq import config, wire
 from asyncq.client.deadlock import check_join
 from asyncq.execution import callables
-from asyncq.results import eager
+from asyncq.results import eager_run
 from asyncq.results.handle import AsyncResult
 from asyncq.results.resultset import ResultSet
+from asyncq.results.server_job import ServerJob
 from asyncq.results.streamresult import StreamResult
+from asyncq.results.view import handle_of
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
 from asyncq.serializers.hints import hints_of
 from asyncq.sync_bridge import blocking, on_app_loop, overloaded, refuse_in_loop
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from asyncq.client.application import App
     from asyncq.execution.retry import Retry
+    from asyncq.results.eager import EagerResult
     from asyncq.sync_bridge import LoopOwner
     from asyncq.tasks.options import Options
     from asyncq.tasks.parameter_kinds import (
@@ -124,8 +127,8 @@ class Task(Generic[P, R, H_co]):
         return f"<Task {self.name}{self.builder.signature}>"
 
     @property
-    def loop_owner(self) -> LoopOwner:
-        """The sessions of the app, which run the calls of this object."""
+    def _loop_owner(self) -> LoopOwner:
+        """Where the calls of this object run."""
         return self.app.sessions
 
     def _introspected(self) -> dict[str, dict[str, Any]]:
@@ -340,7 +343,7 @@ class Task(Generic[P, R, H_co]):
         *,
         throw: bool = False,
         **options: Any,
-    ) -> eager.EagerResult[R]:
+    ) -> EagerResult[R]:
         """Runs the call here and now, without a queue or a server, and returns how it ended.
 
         Arguments, result and failure are encoded and decoded as on their way to a worker and back, and
@@ -370,11 +373,11 @@ class Task(Generic[P, R, H_co]):
             refuse_in_loop(f"{self.name}.apply()", lambda: f"await {_call(self.function, positional, named)}")
         task = self.options(**options) if options else self
         if task.is_linked:
-            linked: eager.EagerResult[R] = Signature(task, positional, named).apply(throw=throw)
+            linked: EagerResult[R] = Signature(task, positional, named).apply(throw=throw)
             return linked
         builder = task.builder
         job, message = builder.call(builder.body(positional, named), "")
-        result = eager.run(task, wire.decode_job(job.id, job.queue, message), positional, named)
+        result = eager_run.run(task, wire.decode_job(job.id, job.queue, message), positional, named)
         if throw:
             result.unwrap()
         return result
@@ -616,7 +619,10 @@ class Task(Generic[P, R, H_co]):
         refused = await session.submit(((job, message, waiter),))
         if refused is not None:
             raise builder.taken(refused)
-        handle: H_co = self.handle.of_job(self, self.app, job, waiter, args, kwargs)
+        known: ServerJob[R] = ServerJob(
+            job.id, self.app, self, waiter, args, kwargs, is_ignored=job.ignore_result
+        )
+        handle: H_co = handle_of(self.handle, known)
         return handle
 
 

@@ -159,8 +159,8 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
         """The app of its tasks; None where there are none."""
 
     @property
-    def loop_owner(self) -> LoopOwner:
-        """The sessions of the app, which run the calls of this object; without an app, this thread."""
+    def _loop_owner(self) -> LoopOwner:
+        """Where the calls of this object run."""
         return self.app.sessions if self.app is not None else INLINE
 
     @property

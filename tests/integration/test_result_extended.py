@@ -10,6 +10,7 @@ from helpers import process_bodies
 from helpers.waiting import until_state
 
 from asyncq import Retry, Worker, wire
+from asyncq.results.view import job_of
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +130,7 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
             await queued.get(timeout=30)
         await handle.refresh()
         assert _call(handle) == (None, None)
-        assert handle.waiter().ended.body == b""
+        assert job_of(handle).latest.ended.body == b""
 
 
 def test_an_outcome_with_arguments_comes_back_as_it_was_and_without_is_what_it_was():

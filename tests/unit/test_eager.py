@@ -305,6 +305,36 @@ def test_what_came_from_a_forgotten_one_is_not_known_and_no_server_is_asked(app,
     assert not app.sessions.is_any_open
 
 
+def test_nothing_in_it_waits_so_a_task_may_ask_it_whatever_the_guard_says(app):
+    @app.task
+    def letters():
+        yield from "ab"
+
+    @app.task
+    def asks() -> list:
+        result = letters.apply()
+        state = result.revoke_sync(wait=True)
+        [event] = result.events_sync()
+        return [list(result.stream_sync()), str(event.state), str(state)]
+
+    assert asks.apply().get_sync() == [["a", "b"], "SUCCESS", "SUCCESS"]
+
+
+def test_a_copy_has_the_parent_and_the_items_and_is_forgotten_by_itself(app):
+    @app.task
+    def letters():
+        yield from "ab"
+
+    result = letters.apply()
+    result.parent = EagerResult("before", 1, "SUCCESS")
+    twin = copy.deepcopy(result)
+    result.forget_sync()
+    assert result.parent.state == "UNKNOWN", "those before it are forgotten with it"
+    assert (list(twin.stream_sync()), twin.parent) == (["a", "b"], "before")
+    with pytest.raises(ResultNotFound, match="forgotten"):
+        list(result.stream_sync())
+
+
 def test_twins_are_those_of_its_own_methods():
     for name in ("get", "wait", "outcome", "refresh", "exists", "revoke", "forget"):
         assert getattr(EagerResult, f"{name}_sync").__wrapped__ is getattr(EagerResult, name)

@@ -117,7 +117,7 @@ def test_the_price_does_not_grow_with_the_value(value):
         brief(value),
         repr(add.s(value)),
         repr(context),
-        repr(EagerResult("id", value, "SUCCESS").known()),
+        repr(EagerResult("id", value, "SUCCESS").outcome_sync()),
     ]
     begun = time.process_time()
     for _ in range(100):

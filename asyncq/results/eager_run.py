@@ -1,0 +1,204 @@
+"""Runs tasks here and now, without a queue or a server: what `task.apply(...)` does.
+
+A call goes through the same codecs, the same runner, and the same encoding of failures as on a worker, so
+that a test does not pass with what production refuses. Three things are left out: the server, the thread (a
+plain function runs on the caller's own, for a test's database connection belongs to that thread), and the
+pauses between retries.
+
+A coroutine function runs on an event loop of its own, so the caller's thread must have none that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncq import wire
+from asyncq.errors import SyncInAsyncContext
+from asyncq.execution import callables, executors, generators
+from asyncq.execution.runner import Finish, Replace, Requeue, Runner
+from asyncq.execution.slots import Slots
+from asyncq.results.eager import EagerResult, eager_result
+from asyncq.sync_bridge import INLINE, driven, refuse_in_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from asyncq.client.application import App, Returning, Runnable
+    from asyncq.execution.executors import Claim
+    from asyncq.execution.task_body import TaskBody
+    from asyncq.serializers import ValueCodec
+    from asyncq.sync_bridge import LoopOwner
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+EndedAs = tuple[str, bytes]
+"""How a job ended: the letter of its record, and the encoded outcome."""
+
+
+def run(task: Returning[R], job: wire.Job, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EagerResult[R]:
+    """Runs a job here and now, with its retries, in a context of its own.
+
+    A coroutine function gets an event loop of its own. A plain function runs on this thread, without time
+    limits.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C, which is meant for the caller and not for the job.
+    """
+    items = generators.CollectedItems()
+    ended = wire.decode_ended(*_ended(task, job, b"", items))
+    return eager_result(task, job, ended, items, args, kwargs)
+
+
+def run_all(
+    jobs: Sequence[tuple[wire.Job, bytes]], app: App
+) -> tuple[dict[str, EndedAs], dict[str, generators.CollectedItems]]:
+    """Runs the jobs of a workflow here and now, one after the other; raises as `run`.
+
+    Args:
+        jobs: the jobs with their messages, parents before children.
+        app: the app that knows their tasks.
+
+    Returns:
+        How each job ended, by its id, and what each yielded.
+    """
+    ended: dict[str, EndedAs] = {}
+    yielded: dict[str, generators.CollectedItems] = {}
+    failed: set[str] = set()  # the jobs that ran: error callbacks of others are not called
+    for job, message in jobs:
+        values = _values_of_failed(job, ended, failed) if job.on_error else _values(job, ended)
+        if isinstance(values, bytes):
+            arrived = wire.decode_job(job.id, job.queue, message)
+            yielded[job.id] = generators.CollectedItems()
+            ended[job.id] = _ended(app.task_named(job.name), arrived, values, yielded[job.id])
+            if ended[job.id][0] == wire.FAILED:
+                failed.add(job.id)
+        else:
+            ended[job.id] = values
+    return ended, yielded
+
+
+def _values(job: wire.Job, ended: dict[str, EndedAs]) -> bytes | EndedAs:
+    """Returns what the parents of a job returned; or how the job ends because one of them returned
+    nothing.
+    """
+    for parent in job.parents:
+        letter, outcome = ended[parent]
+        if letter != wire.SUCCEEDED:
+            return letter, _kept_for_child(parent, outcome)
+    return b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
+
+
+def _values_of_failed(job: wire.Job, ended: dict[str, EndedAs], failed: set[str]) -> bytes | EndedAs:
+    """Returns how the job failed that an error callback waited for; or how the callback ends because none
+    did.
+    """
+    failed_parent = job.parents[-1]
+    for parent in job.parents:
+        if parent in failed:
+            letter, outcome = ended[parent]
+            return wire.frame(
+                failed_parent,
+                letter,
+                outcome if parent == failed_parent else _kept_for_child(parent, outcome),
+            )
+    return wire.REVOKED, b""
+
+
+def _kept_for_child(parent: str, outcome: bytes) -> bytes:
+    return outcome if outcome.startswith(b"^") else b"^%s %s" % (parent.encode(), outcome)
+
+
+def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.CollectedItems) -> EndedAs:
+    runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
+    runner.items = items
+    run = _until_ended(runner, job, values)
+    if task.is_coroutine:
+        ended_as = asyncio.run(_unless_cancelled(run))
+    else:
+        ended_as = contextvars.copy_context().run(driven, run)
+    if runner.interrupt is not None:
+        raise runner.interrupt
+    if isinstance(ended_as, Replace):
+        outcomes, yielded = run_all(ended_as.jobs, task.app)
+        items[:] = yielded.get(job.id, ())
+        return outcomes[job.id]
+    return ended_as.letter, ended_as.outcome
+
+
+class _EagerClaim(executors.Claim):
+    """Drops what the job reports, for nobody follows a job that runs here, and keeps what it yields."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: generators.CollectedItems) -> None:
+        super().__init__()
+        self.items = items
+
+    def sink(self, codec: ValueCodec) -> generators.ItemSink:
+        """Keeps the items. Another attempt yields them again, so the list begins anew."""
+        self.items.clear()
+        self.items.codec = codec
+        return self.items
+
+    @property
+    def loop_owner(self) -> LoopOwner:
+        """Runs coroutines where they are: none of them waits."""
+        return INLINE
+
+
+class _EagerRunner(Runner):
+    """Runs plain functions on the caller's thread."""
+
+    interrupt: KeyboardInterrupt | SyncInAsyncContext | None = None
+    items: generators.CollectedItems
+
+    async def _body(
+        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+    ) -> Any:
+        if task.is_coroutine:
+            return await super()._body(task, job, args, kwargs, claim)
+
+        def body() -> Any:
+            try:
+                if task.is_generator:
+                    return generators.run_inline(task.function(*args, **kwargs), claim.sink(task.items))
+                value = task.function(*args, **kwargs)
+                return self._finished(task, value) if callables.is_unfinished(value) else value
+            except KeyboardInterrupt as error:
+                self.interrupt = error
+                raise
+
+        return executors.unstoppable(body, (), {}, claim)
+
+    def _finished(self, task: TaskBody, value: Any) -> Any:
+        """Runs the coroutine that a plain function returned, on an event loop of its own."""
+        try:
+            refuse_in_loop(f"{task.name}.apply()", "await task(...)")
+        except SyncInAsyncContext as error:
+            value.close()
+            self.interrupt = error
+            raise
+        return asyncio.run(callables.finished(value))
+
+
+async def _until_ended(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
+    """Runs the job, and again at once as often as its retry policy allows, without the pauses."""
+    retries, last = 0, b""
+    while True:
+        delivery = wire.Delivery("", job.queue, 0, retries, job, values, last=last)
+        run_result = await runner.run(delivery, _EagerClaim(runner.items))
+        if not isinstance(run_result, Requeue):
+            return run_result
+        retries, last = run_result.retries, run_result.last
+
+
+async def _unless_cancelled(run: Coroutine[Any, Any, T]) -> T:
+    """Raises the cancellation that Ctrl-C is for a loop: the runner takes it for a failure of the job."""
+    finish = await run
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return finish
