@@ -95,3 +95,30 @@ def test_the_package_says_that_it_is_typed():
     from importlib import resources
 
     assert resources.files("asyncq").joinpath("py.typed").is_file()
+
+
+HANDLE = """
+    app args as_list as_tuple build_graph children children_truncated collect date_done date_started events
+    exists failed forget get get_leaf graph id ignored info iterdeps kwargs name outcome parent queue ready
+    refresh result retries revoke state status stream successful task_id then traceback wait worker
+"""
+SET = """
+    add app as_completed clear completed_count discard failed forget get join maybe_throw ready remove results
+    revoke successful then update waiting
+"""
+GROUP = SET + "as_tuple children delete id parent restore save"
+
+
+@pytest.mark.parametrize(
+    ("handle", "names"),
+    [
+        (asyncq.AsyncResult("a"), HANDLE),
+        (asyncq.EagerResult("a", 1, "SUCCESS"), HANDLE + "unwrap"),
+        (asyncq.ResultSet(), SET),
+        (asyncq.GroupResult("g"), GROUP),
+    ],
+    ids=["AsyncResult", "EagerResult", "ResultSet", "GroupResult"],
+)
+def test_a_completion_list_of_a_handle_holds_what_is_for_users_and_no_more(handle, names):
+    shown = {name.removesuffix("_sync") for name in dir(handle) if not name.startswith("_")}
+    assert shown == set(names.split())

@@ -45,5 +45,54 @@ def test_nothing_below_the_app_imports_it():
     assert not below, below
 
 
+LARGE = {"Waiter": 20, "Pipe": 16}
+"""The classes with more attributes than the rule allows. `Waiter` is a record of what is known of one job: a
+class, and no dataclass, because one is made for each job. `Pipe` is one connection, and what would become a
+second object is read with each reply.
+"""
+
+
+def test_a_class_has_few_enough_methods_to_be_one_thing():
+    too_many = {name: count for name, count in structure.methods().items() if count > 45}
+    assert too_many == {}, "inherited ones count"
+
+
+def test_an_object_has_few_enough_attributes_to_be_one_thing():
+    assert {name: count for name, count in structure.attributes().items() if count > 15} == LARGE
+
+
+class _Base:
+    def __len__(self) -> int:
+        return 0
+
+    def public(self) -> None: ...
+
+    def _private(self) -> None: ...
+
+    other_name = public
+
+
+class _Derived(_Base):
+    number = 1
+
+    @property
+    def shown(self) -> int:
+        return 1
+
+    def public(self) -> None: ...
+
+    @classmethod
+    def made(cls) -> None: ...
+
+    @staticmethod
+    def plain() -> None: ...
+
+
+def test_the_count_of_methods_holds_inherited_private_and_special_ones_and_each_once():
+    assert len(structure.methods_of(_Base, __name__)) == 3
+    inherited = {"__len__", "_private", "other_name"}  # of a derived class, that is another than its `public`
+    assert structure.methods_of(_Derived, __name__) == {"public", "made", "plain", *inherited}
+
+
 def test_no_two_files_and_no_two_classes_share_a_name():
     assert not structure.shared_names()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
+import inspect
 import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "asyncq"
@@ -152,23 +155,68 @@ def shared_names() -> dict[str, list[str]]:
     return {name: places for name, places in found.items() if len(places) > 1}
 
 
-def attributes(folder: str) -> dict[str, int]:
-    """Returns, for each class in a folder, how many attributes its methods give to `self`."""
+def methods() -> dict[str, int]:
+    """How many methods each class of the package has, see `methods_of`."""
     found: dict[str, int] = {}
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                found[f"{path.relative_to(ROOT)}:{node.name}"] = len(
-                    {
-                        target.attr
-                        for target in ast.walk(node)
-                        if isinstance(target, ast.Attribute)
-                        and isinstance(target.ctx, ast.Store)
-                        and isinstance(target.value, ast.Name)
-                        and target.value.id == "self"
-                    }
-                )
+    for module in imports():
+        if module.endswith("__main__"):
+            continue  # importing it runs the program
+        for name, value in vars(importlib.import_module(module)).items():
+            if inspect.isclass(value) and value.__module__ == module:
+                found[name] = len(methods_of(value))
     return found
+
+
+def methods_of(kind: type, package: str = PACKAGE) -> set[str]:
+    """The methods of a class: private and special ones count, and those of its bases in the package.
+
+    A property is no method, and another name for one (`join = get`) is no second one.
+    """
+    members: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.split(".")[0] == package:
+            members.update(vars(base))
+    names = {id(value): name for name, value in members.items() if _is_method(value)}
+    return set(names.values())
+
+
+def _is_method(value: object) -> bool:
+    return isinstance(value, classmethod | staticmethod) or (callable(value) and not inspect.isclass(value))
+
+
+def attributes() -> dict[str, int]:
+    """How many attributes each class itself gives to its objects, by `self.x = ...` or in `__slots__`.
+
+    Records are left out: a dataclass or a named tuple is as long as what it holds has fields.
+    """
+    found: dict[str, int] = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not _is_record(node):
+                found[node.name] = len(_attributes(node))
+    return found
+
+
+def _is_record(node: ast.ClassDef) -> bool:
+    made_of = [part for one in (*node.decorator_list, *node.bases) for part in ast.walk(one)]
+    return any(
+        isinstance(part, ast.Name) and part.id in {"dataclass", "NamedTuple", "Protocol"} for part in made_of
+    )
+
+
+def _attributes(node: ast.ClassDef) -> set[str]:
+    names = {
+        part.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Attribute)
+        and isinstance(part.ctx, ast.Store)
+        and isinstance(part.value, ast.Name)
+        and part.value.id == "self"
+    }
+    for part in node.body:
+        if isinstance(part, ast.Assign) and ast.unparse(part.targets[0]) == "__slots__":
+            names |= {one.value for one in ast.walk(part.value) if isinstance(one, ast.Constant)}
+    return {name for name in names if not name.startswith("__")}
 
 
 def main() -> None:
@@ -184,8 +232,10 @@ def main() -> None:
     say(f"{len(uses)} uses of private names of other files")
     for place, name in uses:
         say(f"  {place} {name}")
-    for name, count in sorted(attributes(f"{PACKAGE}/worker").items(), key=lambda item: -item[1])[:8]:
+    for name, count in sorted(attributes().items(), key=lambda item: -item[1])[:8]:
         say(f"{count:3} attributes: {name}")
+    for name, count in sorted(methods().items(), key=lambda item: -item[1])[:8]:
+        say(f"{count:3} methods: {name}")
 
 
 if __name__ == "__main__":
