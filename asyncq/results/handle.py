@@ -223,10 +223,10 @@ class AsyncResult(View[R_co]):
         The first event is the newest state. Then come, by push, each change of the state and each report that
         the task makes with `update_state` or `progress`. The last event is the final state. If the task
         reports faster than the loop takes the events, or if the connection is lost, events in between may be
-        left out, but never the newest. `STARTED` is polled, at most one second apart, and the death of a
-        worker every five seconds.
+        left out, but never the newest. `STARTED` is polled, at most one second apart. What the death of a
+        worker changes is polled every five seconds.
 
-        Any number of iterations may follow one job, in any process; each gets all events.
+        Any number of iterations may follow one job, in any process; none of them takes events from another.
 
         Args:
             timeout: in seconds, for the whole iteration; None waits for ever, 0 gives the newest state only.
