@@ -184,13 +184,13 @@ def _is_method(value: object) -> bool:
     return isinstance(value, classmethod | staticmethod) or (callable(value) and not inspect.isclass(value))
 
 
-def attributes() -> dict[str, int]:
-    """How many attributes each class itself gives to its objects, by `self.x = ...` or in `__slots__`.
+def attributes(folder: str = PACKAGE) -> dict[str, int]:
+    """Returns how many attributes each class in a folder gives to its objects, by `self.x = ...` or in `__slots__`.
 
     Records are left out: a dataclass or a named tuple is as long as what it holds has fields.
     """
     found: dict[str, int] = {}
-    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+    for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and not _is_record(node):
                 found[node.name] = len(_attributes(node))
