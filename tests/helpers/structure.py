@@ -185,7 +185,7 @@ def _is_method(value: object) -> bool:
 
 
 def attributes(folder: str = PACKAGE) -> dict[str, int]:
-    """Returns how many attributes each class in a folder gives to its objects, by `self.x = ...` or in `__slots__`.
+    """Returns how many attributes each class gives to its objects, by `self.x = ...` or in `__slots__`.
 
     Records are left out: a dataclass or a named tuple is as long as what it holds has fields.
     """

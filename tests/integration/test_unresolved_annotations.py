@@ -58,7 +58,7 @@ async def test_a_worker_does_not_start_with_a_union_in_a_field_whose_arms_are_am
 
     with pytest.raises(
         TypeError,
-        match=r"the parameter 'shelf' of .*\.put: the field box of .*Shelf: .*members Box\[int\] and Box\[str\]",
+        match=r"the parameter 'shelf' of .*\.put: the field box of .*Shelf: .*s Box\[int\] and Box\[str\]",
     ):
         async with Worker(app):
             pass

@@ -81,6 +81,7 @@ class LifeWatch:
 
     def __init__(self, lease: float) -> None:
         self.silence: float = max(lease, SHORTEST_SILENCE)
+        self.child_end: int
         self._read_end, self.child_end = os.pipe()
         self._reader = asyncio.StreamReader()
         self._transport: asyncio.BaseTransport | None = None
