@@ -21,7 +21,7 @@ from asyncq.broker.early_end import early_end
 from asyncq.broker.enqueue import Intake
 from asyncq.broker.kept_values import KeptValues
 from asyncq.broker.preflight import rights
-from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema import answer_tags, damaged_data
 from asyncq.broker.schema.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
 from asyncq.broker.schema.records import JobStatus, Record, status_of
 from asyncq.broker.schema.shards import MOST_SHARDS
@@ -216,10 +216,10 @@ class Broker:
             "state",
             (keys.records + id, keys.latest + id),
             (keys.queues, GROUP, keys.messages + id),
-            unknown=[],
+            unknown=[answer_tags.UNKNOWN],
             timeout=timeout,
         )
-        if not answer:
+        if answer[0] == answer_tags.UNKNOWN:
             return None
         try:
             return _state(answer)
@@ -248,9 +248,9 @@ class Broker:
         answer = await self.commands.run(
             keys, "message", (keys.records + id, keys.messages + id), (keys.queues,), timeout=timeout
         )
-        if not answer:
+        if answer[0] != answer_tags.FOUND:
             return None
-        message, values = answer
+        _, message, values = answer
         try:
             return wire.decode_job(id, "", message), await self.kept.filled(keys, values, timeout)
         except DecodeError as error:
@@ -347,12 +347,15 @@ class Broker:
             BrokerUnavailable: no answer within the operation timeout.
         """
         keys = self.shards.of(id)
-        found, *flat = await self.commands.send(keys, *self._read(keys, id, after, READ_AT_ONCE, taken))
+        answer = await self.commands.send(keys, *self._read(keys, id, after, READ_AT_ONCE, taken))
+        if answer[0] == answer_tags.UNKNOWN:
+            return None, True, []
+        tag, found, *flat = answer
         items = [
             (int(entry.partition(b"-")[0]), data) for entry, data in zip(flat[::2], flat[1::2], strict=True)
         ]
-        if found is not None and len(found) == 4:
-            # Four letters are the flags alone: there are, or may be, more items, even if the job has ended.
+        if tag == answer_tags.MORE:
+            # Only the flags: there are, or may be, more items, even if the job has ended.
             return found.decode("latin-1"), False, items
         how = status_of(found)
         return how, not isinstance(how, str), items
@@ -439,23 +442,25 @@ class Broker:
 
 
 def _state(answer: list[Any]) -> wire.Ended | wire.JobSnapshot:
-    """Decodes the answer of the script `state`. Its length tells which of the fields are there.
+    """Decodes the answer of the script `state`. Its first element tells which fields follow.
 
     Raises:
         DecodeError, ValueError: the record is not one of asyncq.
     """
-    if len(answer) == 1:
-        return Record.parse(answer[0]).ended()
-    flags, queue = answer[0].decode(), queue_of(answer[1].decode())
-    if len(answer) == 2:
+    if answer[0] == answer_tags.ENDED:
+        return Record.parse(answer[1]).ended()
+    tag, flags, queue, *more = answer
+    flags, queue = flags.decode(), queue_of(queue.decode())
+    if tag == answer_tags.DELAYED:
         return wire.JobSnapshot(flags, queue)
-    if flags[0] == wire.RETRYING:
-        return wire.JobSnapshot(flags, queue, retries=answer[2], failure=answer[3])
-    entry = answer[2].decode()
+    if tag == answer_tags.RETRYING:
+        retries, failure = more
+        return wire.JobSnapshot(flags, queue, retries=retries, failure=failure)
+    entry = more[0].decode()
     wire.entry_order(entry)
-    if len(answer) == 3:
+    if tag == answer_tags.QUEUED:
         return wire.JobSnapshot(flags, queue, entry)
-    _, _, _, consumer, started, report = answer
+    _, consumer, started, report = more
     return wire.JobSnapshot(
         flags,
         queue,

@@ -22,6 +22,7 @@ from asyncq import failpoints, wire
 from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.cross_shard.submission import Submission
+from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import GROUP, LAST_TRY, leveled, name_to, result_ttl_ms, text_of
 
 if TYPE_CHECKING:
@@ -463,7 +464,7 @@ class Claims:
         consumer = name_to(dead)
         lost_outcome = self._outcome_bytes(wire.LOST, stream, dead, crashes)
         failpoints.hit("take.send")
-        looked, back, revoked, more, *lost = await self._commands.run(
+        answer = await self._commands.run(
             keys,
             "take",
             (
@@ -478,8 +479,9 @@ class Claims:
             ),
         )
         failpoints.hit("take.answered")
-        if looked < 0:
+        if answer[0] == answer_tags.ALIVE:
             return Taken()
+        _, back, revoked, more, *lost = answer
         jobs = [(text_of(id_), wire.task_name(head)) for id_, head in lost]
         if self.hooks:
             self._tell(

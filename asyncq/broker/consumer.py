@@ -21,7 +21,7 @@ from asyncq.broker.early_end import early_end
 from asyncq.broker.job_output import JobOutput
 from asyncq.broker.preflight import rights
 from asyncq.broker.read_limit import ReadLimit
-from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema import answer_tags, damaged_data
 from asyncq.broker.schema.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
 from asyncq.broker.served_streams import Served
 from asyncq.broker.transport.pipe import PipeBroken
@@ -496,8 +496,12 @@ class Consumer:
                 " ".join(f"{one.number}:{int(one.age * 1000)}" for one in ages),
             ),
         )
-        silent = {name_from(one[0]): one[1] and name_from(one[1]) for one in found if len(one) > 1}
-        taken = [name_from(one[0]) for one in found if len(one) == 1]
+        silent = {
+            name_from(name): count[0] and name_from(count[0])
+            for tag, name, *count in found
+            if tag == answer_tags.SILENT
+        }
+        taken = [name_from(name) for tag, name, *_ in found if tag == answer_tags.DEAD]
         return Observation(number, silent, taken, *_ages_in(ages_before))
 
     async def watch_streams(self, keys: Keys) -> StreamWatch:

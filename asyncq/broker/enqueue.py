@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asyncq import failpoints, wire
 from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.cross_shard.submission import Submission
+from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import leveled, queue_of
 from asyncq.broker.schema.records import JobStatus, status_of
 from asyncq.broker.transport.reconnect import pause
@@ -36,7 +37,9 @@ during a call."""
 BATCH_BYTES = 1024 * 1024
 """Most bytes of messages in one script call. A longer message goes alone."""
 FULL = (-1, -2)
-"""What the scripts answer when the queue is full, and when too many jobs are delayed."""
+"""What the enqueue script answers when the queue is full, and when too many jobs are delayed."""
+_FULL = (answer_tags.QUEUE_FULL, answer_tags.TOO_MANY_DELAYED)
+"""What the submit script answers in these cases."""
 
 ExistingJob = Literal[False] | JobStatus
 """What an enqueue may find under its id: False for the job of another call, else the status of the existing
@@ -162,11 +165,12 @@ class Intake:
         )
         queues = sorted({job.queue for job, _ in jobs})
         timeout = self._settings.operation_timeout
-        answer: Any = await submission.taken(self._commands, timeout)
-        if not answer:
+        elsewhere = await submission.taken(self._commands, timeout)
+        answer: Any = [answer_tags.IDS_TAKEN, *elsewhere]
+        if not elsewhere:
             answer = await self._until_room(home, command, timeout, ", ".join(queues))
-        if type(answer) is not int:
-            taken = ", ".join(repr(id_.decode()) for id_ in answer)
+        if answer[0] == answer_tags.IDS_TAKEN:
+            taken = ", ".join(repr(id_.decode()) for id_ in answer[1:])
             raise ValueError(
                 f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
                 "other ids for task_id"
@@ -293,17 +297,18 @@ class Intake:
         attempt = 0
         while True:
             answer = await self._commands.send(keys, *command, timeout=timeout)
-            if answer not in FULL:
+            full = _what_is_full(answer)
+            if full is None:
                 return answer
             attempt += 1
             left = deadline - self._loop.time()
             if left <= 0:
                 limit = f"max_length={self._settings.max_length:,} jobs"
-                full = (
-                    f"queue {queue!r} holds {limit}" if answer == FULL[0] else f"{limit} wait for their time"
-                )
+                text = f"queue {queue!r} holds {limit}"
+                if full == answer_tags.TOO_MANY_DELAYED:
+                    text = f"{limit} wait for their time"
                 raise QueueFull(
-                    f"{full} already; nothing was enqueued. "
+                    f"{text} already; nothing was enqueued. "
                     "Start more workers, try again later, or wait for room with full_wait"
                 )
             await asyncio.sleep(min(pause(attempt), left))
@@ -322,6 +327,13 @@ def _batches(box: list[_Pending]) -> list[list[_Pending]]:
         batches[-1].append(item)
         volume += len(item[1])
     return batches
+
+
+def _what_is_full(answer: Any) -> bytes | None:
+    """Returns which limit refused an enqueue or a submit; None if none did."""
+    if type(answer) is int:
+        return dict(zip(FULL, _FULL, strict=True)).get(answer)
+    return answer[0] if answer[0] in _FULL else None
 
 
 def _each(answer: Any, count: int) -> list[Answer]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.broker.commands import FOREVER
+from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import DAY_MS
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ class JobOutput:
         """
         self._commands.post(self._keys, self._items(known, number, items), on_reply)
 
-    async def append_items(self, known: int, items: Sequence[bytes]) -> list[int]:
+    async def append_items(self, known: int, items: Sequence[bytes]) -> list[Any]:
         """Appends the items behind number `known`. Is sent again for as long as it takes. Returns the
         script's answer, see `append_items.lua`.
         """
         command = self._items(known, known + 1, items)
-        answer: list[int] = await self._commands.send(self._keys, *command, timeout=FOREVER)
+        answer: list[Any] = await self._commands.send(self._keys, *command, timeout=FOREVER)
         return answer
 
     def _items(self, known: int, number: int, items: Sequence[bytes]) -> tuple[Any, ...]:
@@ -119,4 +120,7 @@ class JobOutput:
             (self.delivery.entry, ttl, wanted, ttl),
             timeout=FOREVER,
         )
-        return tuple(answer) if len(answer) == 3 else None
+        if answer[0] == answer_tags.REFUSED:
+            return None
+        _, number, since_it_read, since_any_read = answer
+        return number, since_it_read, since_any_read

@@ -11,6 +11,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asyncq.broker.schema import answer_tags
 from asyncq.errors import PayloadTooLarge
 from asyncq.worker.item_buffer import ItemBuffer
 from asyncq.worker.stream_readers import StreamReaders
@@ -161,19 +162,20 @@ class ItemSender:
     def _answered(self, last: int, answer: Any) -> None:
         self._under_way -= 1
         self._buffer.changed.set()
-        if isinstance(answer, Exception) or answer[0] == -2:  # -2: the server lacks an item before these
+        # A gap: the server lacks an item before these.
+        if isinstance(answer, Exception) or answer[0] == answer_tags.GAP:
             self._mend()
             return
         self._take(last, answer)
         self.send()
 
-    def _take(self, last: int, answer: list[int]) -> None:
+    def _take(self, last: int, answer: list[Any]) -> None:
         """Stores what a reply says about the items and their readers."""
-        if answer[0] == -1:  # refused: the job has ended, or another worker has it
+        if answer[0] == answer_tags.REFUSED:  # the job has ended, or another worker has it
             self._readers.refuse()
             return
         self._buffer.stored(last)
-        self._readers.note(answer[1], answer[2])
+        self._readers.note(answer[2], answer[3])
         self._buffer.changed.set()
 
     def _mend(self) -> None:

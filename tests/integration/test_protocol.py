@@ -20,6 +20,7 @@ from asyncq import QueueFull, wire
 from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.cross_shard.wait_cycles import find_cycle
 from asyncq.broker.limiter import LimiterAnswer, Permits
+from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import GROUP
 from asyncq.limits import Limits
 from asyncq.states import READY_STATES, TRANSITIONS, State
@@ -180,11 +181,11 @@ class Stage:
 
     async def append_items(
         self, by: ClaimingConsumer | None = None, number: int = 1, known: int = 0
-    ) -> list[int]:
+    ) -> list[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         output = (by or self.mine).output(self.held())
         output.post_items(known, number, [b"\x01", b"\x02"], answer.set_result)
-        found: list[int] = await answer
+        found: list[Any] = await answer
         return found
 
     async def forget(self) -> str:
@@ -943,20 +944,20 @@ async def test_a_full_server_refuses_new_jobs_and_lets_running_ones_end(stage, r
 
 
 async def test_items_come_once_and_none_before_a_gap(stage):
-    assert await stage.append_items() == [-1], "there is no job"
+    assert await stage.append_items() == [answer_tags.REFUSED], "there is no job"
     await _running(stage)
-    assert (await stage.append_items())[0] == 2
-    assert (await stage.append_items())[0] == 2, "again"
-    assert await stage.append_items(number=4) == [-2, 2], "the third is on its way, or lost"
-    assert (await stage.append_items(number=2))[0] == 3, "one is there, the other is not"
-    assert (await stage.append_items(number=4))[0] == 5
+    assert (await stage.append_items())[:2] == [answer_tags.APPENDED, 2]
+    assert (await stage.append_items())[1] == 2, "again"
+    assert await stage.append_items(number=4) == [answer_tags.GAP, 2], "the third is on its way, or lost"
+    assert (await stage.append_items(number=2))[1] == 3, "one is there, the other is not"
+    assert (await stage.append_items(number=4))[1] == 5
     _, _, items = await stage.broker.read_items("job", 0, 0)
     assert items == [(1, b"\x01"), (2, b"\x02"), (3, b"\x02"), (4, b"\x01"), (5, b"\x02")]
-    assert (await stage.append_items(number=9, known=8))[0] == 10, (
+    assert (await stage.append_items(number=9, known=8))[1] == 10, (
         "what the server had and lost holds up nobody"
     )
     await stage.take()
-    assert await stage.append_items(number=11) == [-1]
+    assert await stage.append_items(number=11) == [answer_tags.REFUSED]
     assert await stage.mine.output(stage.held()).reader_position() is None
 
 

@@ -8,6 +8,7 @@ from importlib import resources
 
 import pytest
 
+from asyncq.broker.schema.script_constants import CONSTANTS
 from asyncq.broker.transport import scripts
 from asyncq.broker.transport.script_text import expand, readers_in
 from asyncq.broker.transport.scripts import parse
@@ -96,6 +97,17 @@ def test_names_are_replaced_in_the_code(text, expanded):
 def test_a_name_that_cannot_be_replaced_is_refused(text):
     with pytest.raises(ValueError):
         expand(text, READERS)
+
+
+def test_every_tag_of_an_answer_is_given_by_a_script_which_says_so_in_its_header():
+    given = set()
+    for text in _texts().values():
+        returns = re.search(r"^-- RETURNS: (.*)$", text, re.MULTILINE)
+        for name in re.findall(r"\bANSWER\.(\w+)", text):
+            given.add(name)
+            assert returns, name
+            assert f"{{{CONSTANTS['ANSWER'][name]}" in returns[1], name
+    assert given == set(CONSTANTS["ANSWER"])
 
 
 def test_no_script_writes_a_letter_or_the_name_of_a_key_itself():

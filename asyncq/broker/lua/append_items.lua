@@ -4,16 +4,16 @@
 -- Sent twice: appends only numbers that are not there. The same holds for an attempt that yields again from the beginning.
 -- KEYS: record items position
 -- ARGV: entry channel push_limit ttl acknowledged number (item)*
--- RETURNS: {newest number, number that the furthest reader took or -1, ms since it read} | {-1} refused | {-2, newest number} a gap
+-- RETURNS: {appended, newest number, number that the furthest reader took or -1, ms since it read} | {refused} | {gap, newest number}
 -- USES: record reader_position
 local values = redis.call('MGET', record, position)
 local flags, current_entry
 if values[1] then flags, current_entry = parse_record(values[1]) end
-if current_entry ~= entry or state_of(flags) ~= STATE.LIVE then return { -1 } end
+if current_entry ~= entry or state_of(flags) ~= STATE.LIVE then return { ANSWER.REFUSED } end
 local last = redis.call('XREVRANGE', items, '+', '-', 'COUNT', 1)[1]
 local newest = last and tonumber(string.match(last[1], '^%d+')) or 0
 number = tonumber(number)
-if number > math.max(newest, tonumber(acknowledged)) + 1 then return { -2, newest } end
+if number > math.max(newest, tonumber(acknowledged)) + 1 then return { ANSWER.GAP, newest } end
 local now = now_ms()
 local new_items, sizes, size = {}, {}, 0
 for i = first, #ARGV do
@@ -35,5 +35,5 @@ if #new_items > 0 then
     redis.call('PUBLISH', channel, 'i' .. from .. ' ' .. table.concat(sizes, ' ') .. '\n' .. table.concat(new_items))
   end
 end
-local furthest, item_number = parse_position(values[2])
-return { newest, furthest, now - item_number }
+local furthest, furthest_at = parse_position(values[2])
+return { ANSWER.APPENDED, newest, furthest, now - furthest_at }

@@ -5,7 +5,7 @@
 -- Sent twice: makes another observation, with a higher number.
 -- KEYS: beats beat_observations observations ages
 -- ARGV: stale_since taken_since keep_ms own_ages
--- RETURNS: {number of this observation, what an observer stored of the ages of its observations, {session id that has not beaten since the observation `stale_since`, count of its beats}..., {session id that was taken for dead since the observation `taken_since`}...}
+-- RETURNS: {number of this observation, what an observer stored of the ages of its observations, {silent, session id that has not beaten since the observation `stale_since`, count of its beats} | {dead, session id that was taken for dead since the observation `taken_since`}...}
 -- FLAGS: allow-oom
 -- USES: observations
 local observation = next_observation(observations, keep_ms)
@@ -26,11 +26,11 @@ for i = 1, #sessions, 2 do
   local name, number = sessions[i], tonumber(sessions[i + 1])
   if number > 0 then
     local count = redis.call('HGET', beats, name)
-    answer[#answer + 1] = { name, count }
+    answer[#answer + 1] = { ANSWER.SILENT, name, count }
     -- Without a beat, which somebody has deleted, it is as dead as a session that was taken.
     if not count then redis.call('ZADD', beat_observations, -observation, name) end
   elseif -number >= tonumber(taken_since) then
-    answer[#answer + 1] = { name }
+    answer[#answer + 1] = { ANSWER.DEAD, name }
   elseif observation + number > tonumber(keep_ms) then
     redis.call('ZREM', beat_observations, name)
   end

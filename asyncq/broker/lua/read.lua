@@ -3,15 +3,15 @@
 -- Sent twice: only the times of the position differ.
 -- KEYS: record items position
 -- ARGV: after count max_bytes position_read channel away_ms position_ttl
--- RETURNS: {false, ...} unknown | {record, ...} ended, and this is all | {flags, ...} there is, or may be, more; and each item's entry id and bytes
+-- RETURNS: {unknown} | {ended, record, entry id of an item, its bytes, ...} this is all | {more, flags, entry id of an item, its bytes, ...} there is, or may be, more
 -- FLAGS: allow-oom
 -- USES: record reader_position
 local values = redis.call('MGET', record, position)
 local flags = values[1] and parse_record(values[1])
-if not flags or state_of(flags) == STATE.TOMBSTONE then return { false } end
-local answer, size, from, complete = { flags }, 0, tonumber(after) + 1, false
+if not flags or state_of(flags) == STATE.TOMBSTONE then return { ANSWER.UNKNOWN } end
+local answer, size, from, complete = { ANSWER.MORE, flags }, 0, tonumber(after) + 1, false
 count = tonumber(count)
-while not complete and #answer < 2 * count and size < tonumber(max_bytes) do
+while not complete and #answer < 2 * count + 1 and size < tonumber(max_bytes) do
   -- Few at a time: each may be as large as a result.
   local batch = redis.call('XRANGE', items, string.format('%d-0', from), '+', 'COUNT', 5)
   for _, item in ipairs(batch) do
@@ -23,7 +23,7 @@ while not complete and #answer < 2 * count and size < tonumber(max_bytes) do
   complete = #batch < 5
 end
 if not is_live(flags) then -- or the record is none of ours
-  if complete then answer[1] = values[1] end
+  if complete then answer[1], answer[2] = ANSWER.ENDED, values[1] end
   return answer
 end
 local now = now_ms()

@@ -4,19 +4,19 @@
 -- Sent twice: writes the same.
 -- KEYS: record items position
 -- ARGV: entry items_ttl awaited position_ttl
--- RETURNS: {number that the furthest reader took or -1, ms since it read, ms since any did or -1} | {-2} refused
+-- RETURNS: {position, number that the furthest reader took or -1, ms since it read, ms since any did or -1} | {refused}
 -- FLAGS: allow-oom
 -- USES: record reader_position
 local values = redis.call('MGET', record, position)
 local flags, current_entry
 if values[1] then flags, current_entry = parse_record(values[1]) end
-if current_entry ~= entry then return { -2 } end
+if current_entry ~= entry then return { ANSWER.REFUSED } end
 local now = now_ms()
 local furthest, furthest_at, read_at = parse_position(values[2])
 redis.call('PEXPIRE', items, items_ttl)
 if state_of(flags) ~= STATE.LIVE then
   redis.call('DEL', position)
-  return { -2 }
+  return { ANSWER.REFUSED }
 end
 redis.call('SET', position, furthest .. ' ' .. furthest_at .. ' ' .. read_at .. ' ' .. awaited, 'PX', position_ttl)
-return { furthest, now - furthest_at, read_at > 0 and now - read_at or -1 }
+return { ANSWER.POSITION, furthest, now - furthest_at, read_at > 0 and now - read_at or -1 }

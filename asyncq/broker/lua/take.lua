@@ -4,11 +4,11 @@
 -- Sent twice: takes the rest, or nothing.
 -- KEYS: stream beats beat_observations observations dead signals announced started last_attempt_queue
 -- ARGV: key_prefix group consumer beat_seen max_entries max_crashes own_name push_limit ttl lost_outcome revoked_outcome dead_ttl dead_cap
--- RETURNS: {-1} if it beats after all, else {entries seen, put back, revoked, 1 if there may be more, {id, head of message} of each lost job ...}
+-- RETURNS: {alive} if it beats after all | {taken over, put back, revoked, 1 if there may be more, {id, head of message} of each lost job ...}
 -- FLAGS: allow-oom
 -- USES: record workflow observations
 local beat = redis.call('HGET', beats, consumer)
-if beat and beat ~= beat_seen then return { -1, 0, 0, 0 } end
+if beat and beat ~= beat_seen then return { ANSWER.ALIVE } end
 local pending = redis.call('XPENDING', stream, group, '-', '+', max_entries, consumer)
 local entries, returned, revoked, lost_jobs, bytes = {}, 0, 0, {}, 0
 local function content_of(id, fields, crashes)
@@ -81,6 +81,6 @@ if #entries < tonumber(max_entries) and #entries == #pending then
   -- Only here, where the pending list is known to be empty: to delete a consumer drops its pending entries for good.
   redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
   redis.call('DEL', signals, announced)
-  return { #entries, returned, revoked, 0, unpack(lost_jobs) }
+  return { ANSWER.TAKEN_OVER, returned, revoked, 0, unpack(lost_jobs) }
 end
-return { #entries, returned, revoked, 1, unpack(lost_jobs) }
+return { ANSWER.TAKEN_OVER, returned, revoked, 1, unpack(lost_jobs) }

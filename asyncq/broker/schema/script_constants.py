@@ -1,7 +1,7 @@
 """The names by which scripts write the letters of records and what follows the prefix of a key.
 
-A letter is written once, in `wire`, `records` or `keys`. The loader of the scripts replaces `STATE.LIVE` by
-`'L'`, so the server never sees the names.
+A letter is written once, in `wire`, `records` or `keys`, and the tag of an answer in `answer_tags`. The
+loader of the scripts replaces `STATE.LIVE` by `'L'`, so the server never sees the names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from asyncq import wire
-from asyncq.broker.schema import records
+from asyncq.broker.schema import answer_tags, records
 from asyncq.broker.schema.keys import Keys
 
 
@@ -49,5 +49,6 @@ CONSTANTS: dict[str, dict[str, str]] = {
         "HIDES_START": wire.UNTRACKED,
     },
     "KEY": _key_names(),
+    "ANSWER": {name: tag.decode() for name, tag in vars(answer_tags).items() if isinstance(tag, bytes)},
 }
 """What stands for `TABLE.NAME` in a script: by the table, and by the name in it."""
