@@ -47,10 +47,10 @@ class LastTries:
         if self._spawner is not None and not self._spawner.start(waiting):
             self._called.set()
 
-    async def stop(self) -> None:
-        """Stops the child processes, and waits for their end."""
+    async def stop(self, grace: float, at_once: asyncio.Event) -> None:
+        """Waits until the child processes have ended, see `Spawner.stop`."""
         if self._spawner is not None:
-            await self._spawner.stop()
+            await self._spawner.stop(grace, at_once)
 
     async def run(self) -> None:
         """Runs jobs here that no child process can run, until it is cancelled."""

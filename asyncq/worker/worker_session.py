@@ -36,7 +36,7 @@ from asyncq.worker.outbox_poller import OutboxPoller
 from asyncq.worker.outcome_writer import Outcomes
 from asyncq.worker.permits import Limiter
 from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
-from asyncq.worker.processes.spawner import Spawner
+from asyncq.worker.processes.spawner import HAND_BACK_TIMEOUT, Spawner
 from asyncq.worker.recovery import Reclaimer
 from asyncq.worker.revocation import RevocationSignals
 from asyncq.worker.shutdown import Shutdown
@@ -214,8 +214,9 @@ class WorkerSession:
             at_once: set when the session must not wait for running jobs.
         """
         shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
-        # Beside the drain: the processes for last attempts have a grace of their own.
-        stopping = asyncio.create_task(self._watchers.last_tries.stop())
+        # Beside the drain: the jobs in processes for last tries have the same grace.
+        stopping = asyncio.create_task(self._watchers.last_tries.stop(grace, at_once))
+        stops_until = asyncio.get_running_loop().time() + grace + HAND_BACK_TIMEOUT
         try:
             # Otherwise the next command would wait behind a read that blocks at the server. The server may
             # still serve that read: `hand_back` finds what it took, or else other workers recover it.
@@ -228,7 +229,12 @@ class WorkerSession:
         self._unsubscribe()
         if not self.is_lost.is_set():
             await shutdown.leave()
-        await asyncio.wait({stopping}, timeout=LAST_MESSAGES_TIMEOUT)
+        left = LAST_MESSAGES_TIMEOUT
+        if not self.is_lost.is_set():
+            # A worker in a program of its own may be the last thing on its loop: nobody would wait for the
+            # processes after it. A worker that begins a new session leaves them to end by themselves.
+            left += max(0.0, stops_until - asyncio.get_running_loop().time())
+        await asyncio.wait({stopping}, timeout=left)
         stopping.cancel()
         self.job_log.close()
         self.consumer.close()

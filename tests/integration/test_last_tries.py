@@ -221,9 +221,9 @@ def freeze_apart(file: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 @app.task
-async def sleep(file: str) -> int:
+async def sleep(file: str, seconds: float) -> int:
     pathlib.Path(file).write_text(str(os.getpid()))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(seconds)
     return os.getpid()
 """
 
@@ -284,10 +284,24 @@ async def test_a_process_that_stands_still_on_a_last_try_is_killed(lasting, tmp_
     assert "has killed its process (signal 9)" in caplog.text
 
 
+@pytest.mark.parametrize(("seconds", "grace"), [(1.5, 20.0), (30.0, 0.1)], ids=["ends", "is handed back"])
+async def test_a_last_try_has_the_grace_of_its_worker_and_its_process_ends_with_it(
+    lasting, tmp_path, seconds, grace
+):
+    file = tmp_path / "pid"
+    async with lasting.app as app:
+        job = await lasting.sleep.delay(str(file), seconds)
+        await _die_with(app, "default", 1)
+        async with Worker(app, grace=grace):
+            await until(lambda: file.exists() and file.read_text(), "the last try to begin", 30)
+        assert not _exists(int(file.read_text()))
+        assert await job.refresh() == ("SUCCESS" if seconds < grace else "PENDING")
+
+
 async def test_a_process_on_a_last_try_ends_when_its_worker_was_killed(lasting, tmp_path):
     file = tmp_path / "pid"
     async with lasting.app as app:
-        job = await lasting.sleep.delay(str(file))
+        job = await lasting.sleep.delay(str(file), 0.5)
         pid = await _begun_by_a_worker_that_is_killed(app, file)
         assert await job.get(timeout=30) == pid, "it may end what it has begun"
         await until(lambda: not _exists(pid), "the process to end", 30)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
 
 log: logging.Logger = logging.getLogger(__name__)
+
+HAND_BACK_TIMEOUT = 2.0
+"""Seconds in which a child hands back its job and ends."""
 
 
 class Spawner:
@@ -131,11 +135,35 @@ class Spawner:
                 f"signal {-code}" if code < 0 else f"exit {code}",
             )
 
-    async def stop(self) -> None:
-        """Asks the children to hand back their jobs, and waits for their end, at most 5 seconds."""
+    async def stop(self, grace: float, at_once: asyncio.Event) -> None:
+        """Waits until the children have ended, at most for the grace and some seconds.
+
+        Args:
+            grace: seconds that their jobs may take. Then the children hand them back.
+            at_once: set when the children must not wait for their jobs.
+        """
         self._stops = True
+        if not self._running:
+            return
+        ended, hurry = asyncio.create_task(self._until_ended()), asyncio.create_task(at_once.wait())
+        try:
+            self._send(signal.SIGTERM)
+            await asyncio.wait({ended, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                self._send(signal.SIGTERM)  # the second asks a worker not to wait for its jobs
+                await asyncio.wait({ended}, timeout=HAND_BACK_TIMEOUT)
+            if not ended.done():
+                log.error("a process for jobs on their last try does not end; it is killed")
+                self._send(signal.SIGKILL)
+                await ended
+        finally:
+            ended.cancel()
+            hurry.cancel()
+
+    async def _until_ended(self) -> None:
+        await asyncio.wait(self._running)
+
+    def _send(self, number: signal.Signals) -> None:
         for child in self._children:
             with suppress(ProcessLookupError):
-                child.terminate()
-        if self._running:
-            await asyncio.wait(self._running, timeout=5)
+                child.send_signal(number)
