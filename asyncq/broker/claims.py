@@ -421,10 +421,10 @@ class Claims:
     async def _release(self, stream: str, jobs: Sequence[tuple[str, str]], executor: str) -> list[int]:
         """Releases the first of the jobs, as many as one call may move; at least one."""
         keys = self._served.keys[stream]
-        target, line = self._served.line_of(stream, executor) if executor else (stream, "")
+        target, name = self._served.executor_queue_of(stream, executor) if executor else (stream, "")
         arguments = (
             *(keys.key_prefix, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.signals),
-            *(self._outcome_bytes(wire.REVOKED, stream, self._holder, 0), line),
+            *(self._outcome_bytes(wire.REVOKED, stream, self._holder, 0), name),
             *(part for job in jobs for part in job),
         )
         failpoints.hit("release.send")

@@ -24,7 +24,7 @@ from asyncq.broker.cross_shard.forwarder import Forwarder
 from asyncq.broker.schema.shards import Shards
 from asyncq.broker.transport import scripts
 from asyncq.broker.transport.pipe import PipeBroken
-from asyncq.broker.transport.reconnect import Line, pause
+from asyncq.broker.transport.reconnect import ReconnectingConnection, pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, QueueFull
@@ -100,7 +100,9 @@ class Commands:
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.
-        self._line = Line(address, f"asyncq:{self.client}", timeout=settings.operation_timeout / 2)
+        self._connection = ReconnectingConnection(
+            address, f"asyncq:{self.client}", timeout=settings.operation_timeout / 2
+        )
 
     # -- connections --
 
@@ -111,21 +113,21 @@ class Commands:
             BrokerUnavailable, PipeBroken: there is no connection now; another try may succeed.
             ServerError: the server refuses this user.
         """
-        await self._line.pipe()
+        await self._connection.pipe()
         await self.load_scripts()
 
     async def load_scripts(self) -> None:
         """Makes all scripts known to the server, in one round trip. Raises as `connect`."""
-        pipe = await self._line.pipe()
+        pipe = await self._connection.pipe()
         await asyncio.gather(
             *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
         )
 
     def reconnect(self) -> None:
         """Breaks the connection. Open calls get `PipeBroken`, and the next command makes another one."""
-        self._line.drop()
+        self._connection.drop()
 
-    def new_line(self, name: str, **options: Any) -> Line:
+    def new_connection(self, name: str, **options: Any) -> ReconnectingConnection:
         """Makes a connection of its own for a blocking read, which would hold up all commands behind it, or
         for a subscription. It connects when it is first used.
 
@@ -133,7 +135,7 @@ class Commands:
             name: of the connection, in the server's CLIENT LIST.
             options: those of `Pipe`.
         """
-        return Line(self.address, name, **options)
+        return ReconnectingConnection(self.address, name, **options)
 
     def new_blocking_connection(self, name: str, timeout: float) -> BlockingConnection:
         """Makes a blocking connection, for a thread that must not depend on any loop: that of the heartbeat.
@@ -155,7 +157,7 @@ class Commands:
         self.stop_retrying()
         if tasks := self.forwarder.close():
             await asyncio.wait(tasks, timeout=1.0)
-        self._line.close()
+        self._connection.close()
 
     # -- sending --
 
@@ -187,8 +189,8 @@ class Commands:
                 before `post` returns.
             now: send at once. For callers that have gathered until the end of the turn themselves.
         """
-        # Does by hand what `Line.current` does: every enqueue and every outcome passes here.
-        pipe = self._line.latest
+        # Does by hand what `current` of the connection does: every enqueue and every outcome passes here.
+        pipe = self._connection.latest
         if pipe is not None and pipe.broken is None:
             pipe.send(command, on_reply, now=now)
         elif on_reply is not None:
@@ -256,7 +258,7 @@ class Commands:
         while True:
             try:
                 async with asyncio.timeout_at(None if timeout == FOREVER else deadline):
-                    pipe = self._line.current or await self._line.pipe()
+                    pipe = self._connection.current or await self._connection.pipe()
                     return await pipe.call(*command)
             except ServerError as error:
                 problem = error

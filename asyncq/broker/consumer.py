@@ -95,7 +95,7 @@ class Consumer:
         self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
         self._commands = commands
         self._limit = ReadLimit()
-        self._reads = commands.new_line(f"asyncq-read:{self.name}", timeout=BLOCK_MS / 1000 + 5)
+        self._reads = commands.new_connection(f"asyncq-read:{self.name}", timeout=BLOCK_MS / 1000 + 5)
 
     # -- coming and going --
 
@@ -131,7 +131,7 @@ class Consumer:
         """Asks which levels of priority its queues have, and reads from all of them from now on."""
         for queue, keys in self.served.queues_by_shard():
             levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
-            await self._adopt(queue, keys, levels, timeout)
+            await self._add_levels(queue, keys, levels, timeout)
 
     async def add_level(self, keys: Keys, name: bytes) -> None:
         """Reads from a level that has come into use in a shard, if this worker session serves its queue.
@@ -141,18 +141,18 @@ class Consumer:
             name: of the level's stream in records: `<queue>^<level>`.
         """
         queue, _, level = name.rpartition(b"^")
-        await self._adopt(queue.decode("utf-8", "replace"), keys, (level,), FOREVER)
+        await self._add_levels(queue.decode("utf-8", "replace"), keys, (level,), FOREVER)
 
-    async def read_line(self, stream: str, executor: str) -> None:
+    async def read_executor_queue(self, stream: str, executor: str) -> None:
         """Reads from the executor queue of a stream from now on. Does not wait until the server announces
         the new queue: until then, jobs that come later would start before those that this worker session has
         just released into it.
         """
-        line, name = self.served.line_of(stream, executor)
-        if line not in self.served.streams:
+        executor_queue, name = self.served.executor_queue_of(stream, executor)
+        if executor_queue not in self.served.streams:
             await self.add_level(self.served.keys[stream], name.encode())
 
-    async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], timeout: float) -> None:
+    async def _add_levels(self, queue: str, keys: Keys, levels: Iterable[bytes], timeout: float) -> None:
         """Reads from levels that are not read yet, from now on. Makes their groups first."""
         for level in self.served.new_levels(queue, keys, levels):
             await self._make_group(keys, keys.stream(leveled(queue, level)), timeout)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from asyncq.broker.schema.shards import Shards
 
 _ORDER = tuple(
-    f"{level or ''}{line}"
+    f"{level or ''}{queue}"
     for level in range(wire.HIGHEST, wire.LOWEST - 1, -1)
     # Executor queues first: their jobs have been read from the queue before, so they are older.
-    for line in (*EXECUTORS.values(), "")
+    for queue in (*EXECUTORS.values(), "")
 )
 """The levels of a queue in the order in which they are read, each behind its executor queues."""
 
@@ -45,7 +45,7 @@ class Served:
         last_attempt_queues: the streams of the last-attempt queues, each with its name in records.
         keys: the shard that each stream lies in.
         queues: the queue that each stream belongs to, whatever its level.
-        lines: the streams that are executor queues, each with the executor that its jobs wait for.
+        executor_queues: the streams that are executor queues, each with the executor that its jobs wait for.
     """
 
     def __init__(self, shards: Shards, queues: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ class Served:
         self.last_attempt_queues: dict[str, str] = {}
         self.keys: dict[str, Keys] = {}
         self.queues: dict[str, str] = {}
-        self.lines: dict[str, str] = {}
+        self.executor_queues: dict[str, str] = {}
         self._shards = shards
         # By queue and number of the shard.
         self._levels: dict[tuple[str, int], set[str]] = {
@@ -71,7 +71,7 @@ class Served:
         self.queues[stream] = queue_of(name)
         executor = _EXECUTOR_OF.get(name[-1])
         if executor is not None and LEVEL in name:
-            self.lines[stream] = executor
+            self.executor_queues[stream] = executor
 
     def _arrange(self) -> None:
         """Puts the streams in the order in which they are read."""
@@ -95,12 +95,12 @@ class Served:
         """Returns the queues that are served in a shard."""
         return [queue for queue, number in self._levels if number == shard.shard]
 
-    def line_of(self, stream: str, executor: str) -> tuple[str, str]:
+    def executor_queue_of(self, stream: str, executor: str) -> tuple[str, str]:
         """Returns the executor queue that belongs to a stream: its own stream, and its name in records."""
         name = self.streams[stream]
         level = name.partition(LEVEL)[2]
-        line = leveled(self.queues[stream], level + EXECUTORS[executor])
-        return self.keys[stream].stream(line), line
+        name = leveled(self.queues[stream], level + EXECUTORS[executor])
+        return self.keys[stream].stream(name), name
 
     def new_levels(self, queue: str, shard: Keys, levels: Iterable[bytes]) -> set[str]:
         """Returns those of the levels that are not read yet. Returns none for a queue that is not served, and

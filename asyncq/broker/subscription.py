@@ -49,7 +49,7 @@ class Subscription:
         self.renewed: set[Callable[[], None]] = set()
         self._channel = commands.channel
         self._on_outcomes = on_outcomes
-        self._line = commands.new_line(
+        self._connection = commands.new_connection(
             f"asyncq-sub:{commands.client}",
             on_push=self._on_push,
             on_broken=self._on_broken,
@@ -73,7 +73,7 @@ class Subscription:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-        self._line.close()
+        self._connection.close()
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
         """Adds a handler for the messages of a channel, until `unsubscribe`. Returns when the server has
@@ -85,7 +85,7 @@ class Subscription:
         """
         handlers = self._handlers.setdefault(channel, [])
         handlers.append(handler)
-        pipe = self._line.current
+        pipe = self._connection.current
         if pipe is not None and len(handlers) == 1:
             self._confirmation(channel)
             pipe.post("SUBSCRIBE", channel)
@@ -101,7 +101,7 @@ class Subscription:
         if handler in handlers:
             handlers.remove(handler)
         if not handlers and self._handlers.pop(channel, None) is not None:
-            pipe = self._line.current
+            pipe = self._connection.current
             if pipe is not None:
                 pipe.post("UNSUBSCRIBE", channel)
 
@@ -115,7 +115,7 @@ class Subscription:
         """
         # Cleared first: a connection that is lost from here on sets it again, and `_keep_up` tries again.
         self._lost.clear()
-        pipe = await self._line.pipe()
+        pipe = await self._connection.pipe()
         # Listed after the connection is there: `subscribe` may have added a channel meanwhile.
         channels = [self._channel, *self._handlers]
         confirmations = [self._confirmation(channel) for channel in channels]
@@ -145,7 +145,7 @@ class Subscription:
             _, late = await asyncio.wait(late, timeout=REPLY_TIMEOUT / 4)
             if not late:
                 return
-        self._line.drop()
+        self._connection.drop()
         raise BrokerUnavailable("the server did not confirm a subscription")
 
     def _on_push(self, push: list[Any]) -> None:

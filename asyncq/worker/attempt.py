@@ -336,9 +336,9 @@ class Attempts:
         if executor is None:
             return True
         served, stream = self.consumer.served, delivery.stream
-        is_from_queue = stream in served.streams and stream not in served.lines
+        is_from_queue = stream in served.streams and stream not in served.executor_queues
         # If a thread has become free while this job was on its way, it is for the jobs in the executor queue.
-        if is_from_queue and executor in self._rooms.with_line:
+        if is_from_queue and executor in self._rooms.with_queue:
             return False
         job.threads = self._rooms.take(executor)
         # A job from an executor queue, or from a last-attempt queue, was read for a thread that another job
@@ -351,14 +351,14 @@ class Attempts:
         There they are behind the jobs that wait already, and do not block the jobs behind them in their own
         queue. Whichever worker has a free thread or process first takes them.
         """
-        lines: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        queues: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for delivery in crowded:
             executor = self._rooms.off_loop[delivery.job.name]
-            lines.setdefault((delivery.stream, executor), []).append((delivery.entry, delivery.job.id))
-        for (stream, executor), jobs in lines.items():
+            queues.setdefault((delivery.stream, executor), []).append((delivery.entry, delivery.job.id))
+        for (stream, executor), jobs in queues.items():
             # If this fails, they are unknown pending entries of this session, and are started again as such.
             await self.outcomes.claims.release(stream, jobs, executor)
-            await self.consumer.read_line(stream, executor)
+            await self.consumer.read_executor_queue(stream, executor)
 
     async def _run_late(self, job: RunningJob) -> None:
         """Runs a job that has found no slot: waits for one, or hands the job back."""

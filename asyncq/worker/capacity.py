@@ -22,13 +22,13 @@ class Rooms:
 
     Attributes:
         off_loop: as given.
-        with_line: executors in whose queues jobs may wait. Those jobs came first, so a job from another queue
-            must not take the next thread or process.
+        with_queue: executors in whose queues jobs may wait. Those jobs came first, so a job from another
+            queue must not take the next thread or process.
     """
 
     def __init__(self, tasks: Sized, off_loop: Mapping[str, str], slots: Mapping[str, Slots]) -> None:
         self.off_loop = off_loop
-        self.with_line: set[str] = set()
+        self.with_queue: set[str] = set()
         self._tasks = tasks
         self._slots = slots
 

@@ -1,5 +1,5 @@
 """Says how much a session may read from each stream, and reads executor queues: the streams of jobs that wait
-for a thread or a process. The code calls such a stream a line.
+for a thread or a process.
 
 A background task of a worker session, on the worker's loop. While no thread or process is free, the fetcher's
 read leaves their executor queues out. That read may still be waiting at the server when a thread becomes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 
-class LineReader:
+class ExecutorQueueReader:
     """Reads executor queues for one session.
 
     Args:
@@ -63,9 +63,9 @@ class LineReader:
 
     def _leave_out(self, streams: set[str]) -> None:
         """Stores which streams the fetcher leaves out, and which executors have jobs in their queues."""
-        lines = self._consumer.served.lines
+        queues = self._consumer.served.executor_queues
         self._left_out = streams
-        self.rooms.with_line = {lines[stream] for stream in streams if stream in lines}
+        self.rooms.with_queue = {queues[stream] for stream in streams if stream in queues}
 
     @property
     def leaves_out(self) -> bool:
@@ -74,9 +74,9 @@ class LineReader:
 
     def _most(self, count: int, streams: Iterable[str]) -> dict[str, int]:
         """Returns how many of `count` jobs may be read from each stream."""
-        lines, of_queue = self._consumer.served.lines, self.rooms.most_of_queue(count)
+        queues, of_queue = self._consumer.served.executor_queues, self.rooms.most_of_queue(count)
         return {
-            stream: min(count, self.rooms.free(lines[stream])) if stream in lines else of_queue
+            stream: min(count, self.rooms.free(queues[stream])) if stream in queues else of_queue
             for stream in streams
         }
 
@@ -95,8 +95,12 @@ class LineReader:
         await self._room_came.wait()
         self._room_came.clear()
         served, slots = self._consumer.served, self._held.slots
-        lines = [stream for stream in served.streams if stream in self._left_out and stream in served.lines]
-        for stream, count in self._most(slots.limit - slots.busy, lines).items():
+        queues = [
+            stream
+            for stream in served.streams
+            if stream in self._left_out and stream in served.executor_queues
+        ]
+        for stream, count in self._most(slots.limit - slots.busy, queues).items():
             if count <= 0:
                 continue
             if await self.read(stream, count):

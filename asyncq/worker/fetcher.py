@@ -20,7 +20,7 @@ from asyncq.broker.transport.server_error import ErrorAction, ServerError
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.worker.attempt import Attempts
-    from asyncq.worker.executor_streams import LineReader
+    from asyncq.worker.executor_streams import ExecutorQueueReader
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.permits import Limiter
     from asyncq.worker.worker import Worker
@@ -44,7 +44,7 @@ class Fetcher:
         held: says how many slots are free.
         attempts: starts the jobs.
         limiter: releases permits that no job holds, whenever the fetcher asks for unknown pending entries.
-        lines: says how much to read from each stream.
+        executor_queues: says how much to read from each stream.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Fetcher:
         held: HeldJobs,
         attempts: Attempts,
         limiter: Limiter,
-        lines: LineReader,
+        executor_queues: ExecutorQueueReader,
     ) -> None:
         self._worker = worker
         self._consumer = consumer
         self._held = held
         self._attempts = attempts
         self._limiter = limiter
-        self._lines = lines
+        self._executor_queues = executor_queues
         self._may_have_lost_a_reply = False
         self._gave_up_a_read = False
 
@@ -74,7 +74,7 @@ class Fetcher:
         last_look = loop.time()
         while True:
             try:
-                lost_one = self._may_have_lost_a_reply or self._lines.may_have_lost_a_reply
+                lost_one = self._may_have_lost_a_reply or self._executor_queues.may_have_lost_a_reply
                 if lost_one or loop.time() - last_look > interval:
                     await self._start_unknown_entries()
                     last_look = loop.time()
@@ -98,17 +98,17 @@ class Fetcher:
             return []
         slots = self._held.slots
         room = min(slots.limit - slots.busy, MOST_AT_ONCE)
-        if self._lines.rooms.off_loop:
+        if self._executor_queues.rooms.off_loop:
             return await self._read_for_room(room)
         return await self._consumer.read(list(self._consumer.served.streams), room, block=True)
 
     async def _read_for_room(self, count: int) -> list[Entry]:
         """Reads no more jobs than there are free threads and processes, as far as that can be known."""
-        most = self._lines.choose(count)
+        most = self._executor_queues.choose(count)
         if not most:
             await self._held.next_change()
             return []
-        timeout = LOOK_FOR_LINES if self._lines.leaves_out else BLOCK_MS
+        timeout = LOOK_FOR_LINES if self._executor_queues.leaves_out else BLOCK_MS
         return await self._consumer.read(list(most), count, block=True, most=most, timeout=timeout)
 
     async def _recover(self, error: Exception, failures: int) -> None:
@@ -140,9 +140,9 @@ class Fetcher:
         served = self._consumer.served
         # Before the first request: if a read of an executor queue loses a reply meanwhile, the next call sees
         # it.
-        self._lines.may_have_lost_a_reply = False
+        self._executor_queues.may_have_lost_a_reply = False
         for stream in (*served.streams, *served.last_attempt_queues):
-            async with self._lines.reading:
+            async with self._executor_queues.reading:
                 found = await self._consumer.unknown_entries(stream, self._held.entries_of(stream))
                 if found:
                     level = logging.DEBUG if self._gave_up_a_read else logging.WARNING

@@ -13,7 +13,7 @@ from asyncq.broker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
-    from asyncq.worker.executor_streams import LineReader
+    from asyncq.worker.executor_streams import ExecutorQueueReader
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.processes.spawner import Spawner
 
@@ -30,16 +30,20 @@ class LastTries:
         spawner: starts the processes; None in such a process.
         consumer: says in which streams the jobs wait.
         held: the jobs of the session.
-        lines: reads streams while the fetcher's read may be waiting.
+        executor_queues: reads streams while the fetcher's read may be waiting.
     """
 
     def __init__(
-        self, spawner: Spawner | None, consumer: Consumer, held: HeldJobs, lines: LineReader
+        self,
+        spawner: Spawner | None,
+        consumer: Consumer,
+        held: HeldJobs,
+        executor_queues: ExecutorQueueReader,
     ) -> None:
         self._spawner = spawner
         self._consumer = consumer
         self._held = held
-        self._lines = lines
+        self._executor_queues = executor_queues
         self._called = asyncio.Event()
 
     def call(self, waiting: int) -> None:
@@ -62,7 +66,7 @@ class LastTries:
         await self._held.until_room()
         self._called.clear()
         for queue in self._consumer.served.last_attempt_queues:
-            if found := await self._lines.read(queue, 1):
+            if found := await self._executor_queues.read(queue, 1):
                 self._called.set()  # there may be more
                 for item in found:
                     self._warn(self._consumer.job_id(item))

@@ -26,7 +26,7 @@ from asyncq.worker.announcer import Announcer
 from asyncq.worker.attempt import Attempts
 from asyncq.worker.capacity import Rooms
 from asyncq.worker.delayed_jobs import Promoter
-from asyncq.worker.executor_streams import LineReader
+from asyncq.worker.executor_streams import ExecutorQueueReader
 from asyncq.worker.fetcher import Fetcher
 from asyncq.worker.heartbeat import Lease
 from asyncq.worker.held_jobs import HeldJobs
@@ -122,20 +122,22 @@ class WorkerSession:
             outcomes,
             self.job_log,
         )
-        lines = LineReader(self.consumer, self.held, self.attempts, rooms)
+        executor_queues = ExecutorQueueReader(self.consumer, self.held, self.attempts, rooms)
         for slots in (threads, pool.slots):
-            slots.on_change = lines.room_came
-        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, limiter, lines)
+            slots.on_change = executor_queues.room_came
+        self.fetcher: Fetcher = Fetcher(
+            worker, self.consumer, self.held, self.attempts, limiter, executor_queues
+        )
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
-        self._watchers: _Watchers = self._make_watchers(signals, lines)
+        self._watchers: _Watchers = self._make_watchers(signals, executor_queues)
 
-    def _make_watchers(self, signals: RevocationSignals, lines: LineReader) -> _Watchers:
+    def _make_watchers(self, signals: RevocationSignals, executor_queues: ExecutorQueueReader) -> _Watchers:
         """Makes the loops of the session, and the handlers of its channels."""
         worker, lease = self.worker, self.worker.app.settings.lease
         url, is_child = self.broker.address.url, worker.only_last_tries
         spawner = None if is_child else Spawner(worker.app, worker.target, worker.queues, url)
-        last_tries = LastTries(spawner, self.consumer, self.held, lines)
+        last_tries = LastTries(spawner, self.consumer, self.held, executor_queues)
         loops: list[Loop] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
             (channel, signals.on_message) for channel in self.consumer.signal_channels
@@ -152,7 +154,7 @@ class WorkerSession:
             self._announcer.run,
             OutboxPoller(self.broker.commands, lease).run,
             self.fetcher.run,
-            lines.run,
+            executor_queues.run,
             last_tries.run,
         )
         return _Watchers(loops, subscriptions, last_tries)

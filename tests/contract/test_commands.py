@@ -121,7 +121,7 @@ async def open_pipe(broker):
     lines = []
 
     async def make(**options):
-        lines.append(broker.commands.new_line("test", **options))
+        lines.append(broker.commands.new_connection("test", **options))
         return await lines[-1].pipe()
 
     yield make

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncq import AsyncQ, Worker
     from asyncq.broker.commands import Commands
     from asyncq.broker.cross_shard.forwarder import Forwarder, OutboxTask
-    from asyncq.broker.transport.reconnect import Line
+    from asyncq.broker.transport.reconnect import ReconnectingConnection
     from asyncq.broker.waiters import Waiter
     from asyncq.execution.slots import Slots
     from asyncq.worker.worker_session import WorkerSession
@@ -43,19 +43,19 @@ def waiters_of(app: AsyncQ) -> list[Waiter]:
     return list(app.sessions.current().listener._waiters)
 
 
-def line_of(commands: Commands) -> Line:
+def connection_of(commands: Commands) -> ReconnectingConnection:
     """Returns the reconnecting connection for commands."""
-    return commands._line
+    return commands._connection
 
 
-def is_connecting(line: Line) -> bool:
+def is_connecting(connection: ReconnectingConnection) -> bool:
     """Returns whether a connection is being made at this moment."""
-    return line._opening is not None and not line._opening.done()
+    return connection._opening is not None and not connection._opening.done()
 
 
 def drop_subscription(app: AsyncQ) -> None:
     """Breaks the subscription of this loop's session, which then subscribes again."""
-    app.sessions.current().listener.subscription._line.drop()
+    app.sessions.current().listener.subscription._connection.drop()
 
 
 def outbox_tasks_of(forwarder: Forwarder) -> dict[int, OutboxTask]:

@@ -216,7 +216,7 @@ async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_
         found = await unknown_entries(consumer, stream, held)
         looks.append(stream)
         if len(looks) == 1:
-            fetcher._lines.may_have_lost_a_reply = True
+            fetcher._executor_queues.may_have_lost_a_reply = True
         return found
 
     async with make_app() as app:
@@ -224,7 +224,7 @@ async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_
         async with Worker(app) as worker:
             fetcher = worker._session.fetcher
             monkeypatch.setattr(Consumer, "unknown_entries", unknown_entries_while_a_read_fails)
-            fetcher._lines.may_have_lost_a_reply = True
+            fetcher._executor_queues.may_have_lost_a_reply = True
             assert [await quick.call() for _ in "123"] == ["done"] * 3
             streams = [*fetcher._consumer.served.streams, *fetcher._consumer.served.last_attempt_queues]
             assert looks == streams * 2

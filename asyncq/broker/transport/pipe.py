@@ -2,8 +2,9 @@
 matched to calls by their order. Runs on the loop that opened it.
 
 A pipe never reconnects and never sends anything twice. When it breaks, every open call gets `PipeBroken`, and
-`reconnect.Line` makes a new pipe. When a caller is cancelled, its reply stays due and then reaches nobody, so
-all other replies still reach their callers (redis-py's pool once mixed them up, CVE-2023-28858).
+`reconnect.ReconnectingConnection` makes a new pipe. When a caller is cancelled, its reply stays due and then
+reaches nobody, so all other replies still reach their callers (redis-py's pool once mixed them up,
+CVE-2023-28858).
 
 A pipe reads through `hiredis.Reader` on a bare protocol instead of redis-py's stream reader: 2-3.5 us of CPU
 a command instead of 50-65 on the pool, and one turn of the loop less per round trip. A watchdog replaces read

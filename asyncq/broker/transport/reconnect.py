@@ -35,7 +35,7 @@ def pause(attempt: int) -> float:
     return longest * (0.5 + random.random() / 2)
 
 
-class Line:
+class ReconnectingConnection:
     """A reconnecting connection: it hands one connected pipe to all its users until that pipe breaks.
 
     Args:

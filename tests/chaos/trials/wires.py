@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from helpers import meter
-from helpers.inside import line_of, waiters_of
+from helpers.inside import connection_of, waiters_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
@@ -144,7 +144,7 @@ async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: b
         await until(
             lambda: (
                 not broker.listener.subscription.epoch
-                and (not busy or line_of(broker.commands).current is None)
+                and (not busy or connection_of(broker.commands).current is None)
             ),
             "both connections to be given up",
             every=0.02,

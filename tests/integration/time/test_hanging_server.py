@@ -7,7 +7,7 @@ import time
 
 import pytest
 from helpers.figures import report
-from helpers.inside import is_connecting, line_of
+from helpers.inside import connection_of, is_connecting
 from helpers.own_server import own_server
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
@@ -99,11 +99,11 @@ async def test_a_call_that_waits_for_a_connection_learns_that_the_app_was_closed
     with own_server(tmp_path) as server:
         app = make_app(server.url)
         await app.open()
-        line = line_of(app.sessions.current().broker.commands)
+        connection = connection_of(app.sessions.current().broker.commands)
         with server.hanging():
-            line.drop()
+            connection.drop()
             call = asyncio.create_task(app.AsyncResult("id").exists())
-            await until(lambda: is_connecting(line), "it to connect")
+            await until(lambda: is_connecting(connection), "it to connect")
             await app.close()
             with pytest.raises(BrokerUnavailable):
                 await asyncio.wait_for(asyncio.shield(call), 30)
