@@ -1,6 +1,6 @@
 r"""The states of a job: what they are, and which may follow which.
 
-Everything that decides about states lives here; `wire.STATE_OF` has the letters by which Redis stores them. A
+A new state begins here. Then it needs a letter: see `wire.STATE_OF` and `broker/schema/records.py`. A
 job is in exactly one state, and the table `TRANSITIONS` says which states may follow. `SUCCESS`, `FAILURE`
 and `REVOKED` are final: nothing follows them, and the first of them to be written stays.
 

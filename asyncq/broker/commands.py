@@ -1,12 +1,13 @@
 """Sends every command of a session to the server, repeats it until it is answered, and has the outbox entries
 that it leaves forwarded to other shards.
 
-All of `broker/` talks to the server through `Commands`, or over a connection that it makes, on the session's
-loop. Each command names the shard in which its keys lie, and only `Commands` knows which connection serves a
-shard. Today all shards lie on one server, so one connection serves them all. With several servers (Cluster),
-the connection would be chosen here.
+All of `broker/` talks to the server through `Commands`, or over a connection that `Commands` makes (the
+blocking read, the subscription, the heartbeat of a worker). It lives on the session's loop. Each command
+names the shard in which its keys lie, and only `Commands` knows which connection serves a shard. Today all
+shards lie on one server, so one connection serves them all. With several servers (Cluster), the connection
+would be chosen here.
 
-The client library retries nothing. Whatever breaks on the way, `Commands` sends the same command again, with
+redis-py retries nothing here. Whatever breaks on the way, `Commands` sends the same command again, with
 backoff, until it is answered or its time is over. The scripts make sure that a command which arrives twice
 counts once.
 """

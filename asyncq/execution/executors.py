@@ -1,11 +1,12 @@
 """Runs the body of a task on the worker's loop or in a thread, and ends it at its time limit.
 
-It also holds what the worker and the runner share about one attempt: `Claim`, with its `AttemptState`. All of
-it runs on the loop, except for `Claim.begin` and `unstoppable`, which run on the body's thread.
+It also holds what the worker and the runner share about one attempt: `JobControl`, with its `AttemptState`.
+All of it runs on the loop, except for `JobControl.begin` and `unstoppable`, which run on the body's thread.
 
 A coroutine is stopped by a cancellation, and may ignore it. A thread cannot be stopped. In both cases whoever
-waits for the job is notified in time, see `Claim.overdue`. But the attempt ends only with its body, and no
-other attempt begins before that. A process can be stopped: see `worker/processes/pool.py`, in a layer above.
+waits for the job is notified in time, see `JobControl.overdue`. But the attempt ends only with its body, and
+no other attempt begins before that. A process can be stopped: see `worker/processes/pool.py`, in a layer
+above.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ _first_step_of_body = threading.Lock()
 while the loop writes `CANCELLING` or `ENDED`. All attempts share one lock: it is held only for the write."""
 
 
-class Claim:
+class JobControl:
     """What the worker and the runner share about one job: how far it is, and how to end it.
 
     It is used on the loop, except for `begin`, which a body in a thread calls on its own thread.
@@ -180,20 +181,20 @@ class Stopped(AsyncQError):
     """A task called `sys.exit()` or raised `KeyboardInterrupt` in its thread."""
 
 
-async def until_thread(claim: Claim, threads: Slots, deadline: int | None) -> None:
+async def until_thread(control: JobControl, threads: Slots, deadline: int | None) -> None:
     """Waits until a thread is free for a body, and takes it. `in_thread` gives it back.
 
     This is not part of `in_thread`, because the time limit of a body counts from the beginning of the body.
 
     Args:
-        claim: the control object of the job.
+        control: the control object of the job.
         threads: the slots of the threads.
         deadline: the deadline of the job, in ms since the epoch.
 
     Raises:
         TimeLimitExceeded: the deadline passed before a thread was free.
     """
-    if claim.threads is not None:
+    if control.threads is not None:
         return  # the worker has fetched the job for a thread that was free
     if deadline is None:
         await threads.take()
@@ -203,16 +204,18 @@ async def until_thread(claim: Claim, threads: Slots, deadline: int | None) -> No
                 await threads.take()
         except TimeoutError:
             raise TimeLimitExceeded("no thread was free for the job before its deadline") from None
-    claim.threads = threads
+    control.threads = threads
 
 
-async def in_thread(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
+async def in_thread(
+    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], control: JobControl
+) -> Any:
     """Runs a plain function in a thread that the job has taken, in the context of the job.
 
     If the call is cancelled, it leaves the thread running: nothing can stop it.
     """
-    call = partial(unstoppable, function, args, kwargs, claim)
-    claim.in_thread = True
+    call = partial(unstoppable, function, args, kwargs, control)
+    control.in_thread = True
     try:
         return await anyio.to_thread.run_sync(call, limiter=_unlimited(), abandon_on_cancel=True)
     except asyncio.CancelledError as error:
@@ -222,8 +225,8 @@ async def in_thread(function: Callable[..., Any], args: Any, kwargs: dict[str, A
         BaseException.with_traceback(error, _of_function(error.__traceback__))
         raise
     finally:
-        claim.in_thread = False
-        claim.release_executor_slot()
+        control.in_thread = False
+        control.release_executor_slot()
 
 
 @functools.cache
@@ -242,11 +245,11 @@ def _of_function(trace: types.TracebackType | None) -> types.TracebackType | Non
     return trace if below is None or below.tb_next is None else below.tb_next
 
 
-def unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
+def unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], control: JobControl) -> Any:
     """Calls the function on its thread. It turns what would end the thread, such as `SystemExit`, into an
     error: otherwise the job would hang.
     """
-    if not claim.begin():
+    if not control.begin():
         return None  # it was revoked while it waited for a thread, and the outcome is stored
     try:
         return function(*args, **kwargs)
@@ -287,24 +290,24 @@ def time_limit(timeout: float | None, job: wire.Job) -> TimeLimit | None:
 
 
 async def within(
-    body: Coroutine[Any, Any, Any], claim: Claim, limit: TimeLimit | None, soft_timeout: float | None
+    body: Coroutine[Any, Any, Any], control: JobControl, limit: TimeLimit | None, soft_timeout: float | None
 ) -> Any:
     """Runs a body under time limits, in the asyncio task of its job.
 
     Args:
         body: the body.
-        claim: tells a cancellation that the worker asked for from one that the limit has caused.
+        control: tells a cancellation that the worker asked for from one that the limit has caused.
         limit: the time after which the body is cancelled.
         soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside the body, where it waits.
 
     Raises:
         TimeLimitExceeded: the body ran longer than the limit, whatever it made of the cancellation. It is
-            raised when the body has ended. If that takes long, `claim.overdue` is called before.
+            raised when the body has ended. If that takes long, `control.overdue` is called before.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
-    limits = _Limits(task, claim, limit)
+    limits = _Limits(task, control, limit)
     running: Awaitable[Any] = body
     timers = []
     if soft_timeout is not None:
@@ -317,14 +320,14 @@ async def within(
     try:
         value = await running
     except BaseException as raised:
-        if not limits.stopped or not claim.wanted:
+        if not limits.stopped or not control.wanted:
             raise
         error = raised
     finally:
         for timer in (*timers, limits.timer):
             if timer is not None:
                 timer.cancel()
-    if limits.stopped and claim.wanted:
+    if limits.stopped and control.wanted:
         task.uncancel()
         assert limit is not None
         if isinstance(error, asyncio.CancelledError):
@@ -361,9 +364,9 @@ _SoftCancellation.__name__ = SoftTimeLimitExceeded.__name__
 class _Limits:
     """The time limits of one running body."""
 
-    def __init__(self, task: asyncio.Task[Any], claim: Claim, limit: TimeLimit | None) -> None:
+    def __init__(self, task: asyncio.Task[Any], control: JobControl, limit: TimeLimit | None) -> None:
         self._task = task
-        self._claim = claim
+        self._control = control
         self._limit = limit
         self.timer: asyncio.TimerHandle | None = None
         self._injected: Exception | None = None
@@ -371,11 +374,11 @@ class _Limits:
 
     def stop(self) -> None:
         """Applies the hard limit: cancels the body, or reports that its thread goes on."""
-        claim = self._claim
-        self.stopped = claim.is_late = True
-        claim.skip_reacquire()
+        control = self._control
+        self.stopped = control.is_late = True
+        control.skip_reacquire()
         # A thread that is about to begin must not begin once the job is reported as ended. `move` decides.
-        if claim.in_thread and claim.move(ENDED, STARTING) is not STARTING:
+        if control.in_thread and control.move(ENDED, STARTING) is not STARTING:
             self._overdue()
             return
         self._task.cancel()
@@ -383,7 +386,7 @@ class _Limits:
 
     def _overdue(self) -> None:
         assert self._limit is not None
-        self._claim.overdue(self._limit.exceeded())
+        self._control.overdue(self._limit.exceeded())
 
     def soften(self, limit: float) -> None:
         """Applies the soft limit: cancels the task, and lets the body get `SoftTimeLimitExceeded` instead."""

@@ -14,7 +14,7 @@ from asyncq.serializers import PLAIN_VALUE
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from asyncq.execution.executors import Claim
+    from asyncq.execution.executors import JobControl
     from asyncq.serializers import ValueCodec
 
 
@@ -74,7 +74,7 @@ def run_inline(generator: Generator[Any, Any, Any], sink: ItemSink) -> None:
 
 
 def in_thread(
-    function: Callable[..., Generator[Any, Any, Any]], claim: Claim, sink: ItemSink
+    function: Callable[..., Generator[Any, Any, Any]], control: JobControl, sink: ItemSink
 ) -> Callable[..., None]:
     """Returns a function that runs a plain generator on another thread than the loop's.
 
@@ -85,7 +85,7 @@ def in_thread(
     def drive(*args: Any, **kwargs: Any) -> None:
         with closing(function(*args, **kwargs)) as generator:
             for item in generator:
-                if claim.is_late or not claim.wanted:
+                if control.is_late or not control.wanted:
                     return
                 if sink.add(item):
                     asyncio.run_coroutine_threadsafe(sink.until_capacity(), loop).result()

@@ -34,7 +34,7 @@ from asyncq.execution.executors import RUNNING
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from asyncq.execution.executors import Claim
+    from asyncq.execution.executors import JobControl
     from asyncq.execution.slots import Slots
     from asyncq.execution.task_body import TaskBody
 
@@ -95,7 +95,7 @@ class Processes(Protocol):
     """Runs jobs in child processes, where another runner makes the run result."""
 
     async def run(
-        self, task: TaskBody, delivery: wire.Delivery, claim: Claim, children: list[str]
+        self, task: TaskBody, delivery: wire.Delivery, control: JobControl, children: list[str]
     ) -> Finish | Requeue | Replace:
         """Returns the run result of the runner in the process.
 
@@ -158,16 +158,16 @@ class Runner:
             return None
 
     async def run(  # noqa: C901, PLR0911 - one branch and return for each way a job can go, main path last
-        self, delivery: wire.Delivery, claim: Claim
+        self, delivery: wire.Delivery, control: JobControl
     ) -> Finish | Requeue | Replace:
         """Runs the job, and returns what is to become of it.
 
         Args:
             delivery: the delivery of the job.
-            claim: says whether the worker still wants the outcome. If not, `CancelledError` goes through.
+            control: says whether the worker still wants the outcome. If not, `CancelledError` goes through.
         """
         job = delivery.job
-        started = claim.started = _now()
+        started = control.started = _now()
         if (job.expires is not None or job.deadline is not None) and _is_late(job, started):
             return self._too_late(delivery)
         task = self._tasks.get(job.name) or self._derived(job.name)
@@ -175,7 +175,7 @@ class Runner:
             error = NotRegistered(_unknown(job.name, self._tasks))
             return Unknown(wire.FAILED, self._failed(delivery, error, started), "not registered", error)
         if task.executor == "process" and self._processes is not None:
-            return await self._in_process(task, delivery, claim, self._processes)
+            return await self._in_process(task, delivery, control, self._processes)
         try:
             if job.value_template is None:
                 args, kwargs = task.arguments.loads(job.body)
@@ -186,12 +186,12 @@ class Runner:
             # A worker of another release may be able to read them, so the retry policy covers this failure,
             # too.
             return self._without_body(task, delivery, error, started)
-        self._enter(task, delivery, args, kwargs, policy, claim)
+        self._enter(task, delivery, args, kwargs, policy, control)
         try:
-            body = self._body(task, job, args, kwargs, claim)
+            body = self._body(task, job, args, kwargs, control)
             value = await (self._within_hooks(body) if self.hooks else body)
         except asyncio.CancelledError as error:
-            if not claim.wanted:
+            if not control.wanted:
                 raise
             return self._finish_failed(delivery, error, started)
         except BaseException as raised:  # noqa: BLE001 - the task's own, see the module's docstring
@@ -226,7 +226,7 @@ class Runner:
         args: list[Any],
         kwargs: dict[str, Any],
         policy: retry.Retry | retry.RemoteRetry | None,
-        claim: Claim,
+        control: JobControl,
     ) -> None:
         """Makes the current asyncio task the job's: sets `current()`, and denies waits for other jobs."""
         job = delivery.job
@@ -245,7 +245,7 @@ class Runner:
                 policy.max_retries if policy is not None else 0,
                 job.deadline,
                 list(job.dependents),
-                claim,
+                control,
                 task.app,
                 job,
                 delivery.entry,
@@ -254,64 +254,66 @@ class Runner:
         joining.set(False)
 
     async def _body(
-        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], control: JobControl
     ) -> Any:
         """Runs the body, on the loop or in a thread, under its time limits."""
         if task.is_generator:
-            return await self._yielded(task, job, args, kwargs, claim)
+            return await self._yielded(task, job, args, kwargs, control)
         if task.is_coroutine:
-            claim.state = RUNNING
+            control.state = RUNNING
             body = task.function(*args, **kwargs)
         else:
             # Before the time limit begins: the limit counts from the beginning of the body.
-            await executors.until_thread(claim, self._threads, job.deadline)
-            body = executors.in_thread(task.function, args, kwargs, claim)
+            await executors.until_thread(control, self._threads, job.deadline)
+            body = executors.in_thread(task.function, args, kwargs, control)
         if _has_time_limit(task, job):
-            return await self._in_time(task, job, callables.awaited(body), claim)
+            return await self._in_time(task, job, callables.awaited(body), control)
         value = await body
         return await callables.finished(value) if callables.is_unfinished(value) else value
 
     async def _yielded(
-        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], control: JobControl
     ) -> None:
         """Runs a generator to its end. The server has all of its items before the job's end is reported."""
-        sink = claim.sink(task.items)
+        sink = control.sink(task.items)
         try:
             if task.is_coroutine:
-                claim.state = RUNNING
+                control.state = RUNNING
                 body = generators.on_loop(task.function(*args, **kwargs), sink)
             else:
-                await executors.until_thread(claim, self._threads, job.deadline)
-                drive = generators.in_thread(task.function, claim, sink)
-                body = executors.in_thread(drive, args, kwargs, claim)
+                await executors.until_thread(control, self._threads, job.deadline)
+                drive = generators.in_thread(task.function, control, sink)
+                body = executors.in_thread(drive, args, kwargs, control)
             if _has_time_limit(task, job):
-                await self._in_time(task, job, body, claim)
+                await self._in_time(task, job, body, control)
             else:
                 await body
         finally:
             try:
-                if claim.wanted:
+                if control.wanted:
                     await sink.close()
             finally:
                 sink.drop()
 
     async def _in_time(
-        self, task: TaskBody, job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
+        self, task: TaskBody, job: wire.Job, body: Coroutine[Any, Any, Any], control: JobControl
     ) -> Any:
         """Runs a body under the time limits of its task and its call."""
-        return await executors.within(body, claim, executors.time_limit(task.timeout, job), task.soft_timeout)
+        return await executors.within(
+            body, control, executors.time_limit(task.timeout, job), task.soft_timeout
+        )
 
     async def _in_process(
-        self, task: TaskBody, delivery: wire.Delivery, claim: Claim, processes: Processes
+        self, task: TaskBody, delivery: wire.Delivery, control: JobControl, processes: Processes
     ) -> Finish | Requeue | Replace:
         """Lets a runner in another process run the job. If that process dies, the run result is made here."""
-        self._enter(task, delivery, [], {}, None, claim)
-        started = claim.started
+        self._enter(task, delivery, [], {}, None, control)
+        started = control.started
         context = current_job.get()
         assert started is not None
         assert context is not None
         try:
-            run_result = await processes.run(task, delivery, claim, context.children)
+            run_result = await processes.run(task, delivery, control, context.children)
             if isinstance(run_result, Finish) and run_result.letter == wire.EXPIRED:
                 return self._too_late(delivery)  # it expired while it waited for a process
             return run_result

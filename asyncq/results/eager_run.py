@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from asyncq.client.application import App, Returning, Runnable
-    from asyncq.execution.executors import Claim
+    from asyncq.execution.executors import JobControl
     from asyncq.execution.task_body import TaskBody
     from asyncq.serializers import ValueCodec
     from asyncq.sync_bridge import LoopOwner
@@ -128,7 +128,7 @@ def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.Colle
     return ended_as.letter, ended_as.outcome
 
 
-class _EagerClaim(executors.Claim):
+class _EagerControl(executors.JobControl):
     """Drops what the job reports, for nobody follows a job that runs here, and keeps what it yields."""
 
     __slots__ = ("items",)
@@ -156,22 +156,22 @@ class _EagerRunner(Runner):
     items: generators.CollectedItems
 
     async def _body(
-        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], control: JobControl
     ) -> Any:
         if task.is_coroutine:
-            return await super()._body(task, job, args, kwargs, claim)
+            return await super()._body(task, job, args, kwargs, control)
 
         def body() -> Any:
             try:
                 if task.is_generator:
-                    return generators.run_inline(task.function(*args, **kwargs), claim.sink(task.items))
+                    return generators.run_inline(task.function(*args, **kwargs), control.sink(task.items))
                 value = task.function(*args, **kwargs)
                 return self._finished(task, value) if callables.is_unfinished(value) else value
             except KeyboardInterrupt as error:
                 self.interrupt = error
                 raise
 
-        return executors.unstoppable(body, (), {}, claim)
+        return executors.unstoppable(body, (), {}, control)
 
     def _finished(self, task: TaskBody, value: Any) -> Any:
         """Runs the coroutine that a plain function returned, on an event loop of its own."""
@@ -189,7 +189,7 @@ async def _until_ended(runner: _EagerRunner, job: wire.Job, values: bytes) -> Fi
     retries, last = 0, b""
     while True:
         delivery = wire.Delivery("", job.queue, 0, retries, job, values, last=last)
-        run_result = await runner.run(delivery, _EagerClaim(runner.items))
+        run_result = await runner.run(delivery, _EagerControl(runner.items))
         if not isinstance(run_result, Requeue):
             return run_result
         retries, last = run_result.retries, run_result.last

@@ -3,8 +3,8 @@
 The fetcher calls `Attempts.start` with the entries that it has read. Each job becomes one asyncio task on the
 worker's loop, whose coroutine lets no exception out. `RunningJob` is what the rest of the worker sees of the
 attempt: signals, time limits and the shutdown act on it, on the worker's loop. Its `state` decides each race;
-only `Claim.begin` changes it on another thread. Every attempt gives back its slot, thread and permit once,
-however it ends.
+only `JobControl.begin` changes it on another thread. Every attempt gives back its slot, thread and permit
+once, however it ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from asyncq.execution.executors import (
     RUNNING,
     STARTING,
     AttemptState,
-    Claim,
+    JobControl,
 )
 from asyncq.execution.runner import Finish
 from asyncq.serializers import PLAIN_VALUE
@@ -56,7 +56,7 @@ SLOT_WAIT = 1.0
 another worker may have a free slot."""
 
 
-class RunningJob(Claim):
+class RunningJob(JobControl):
     """A job that this session holds, with all that can be done to it from outside of its body."""
 
     __slots__ = ("attempts", "delivery", "reporter", "task", "wait_slot")

@@ -1,6 +1,8 @@
 """Makes the jobs on their last try run: in child processes, or here if no other process can import the app.
 
-A background task of a worker session, on the worker's loop. Recovery calls it when such jobs wait.
+A job is on its last try when the next death of its worker would end it as `WorkerLost`. Retries of a task
+that fails have nothing to do with it. Such jobs wait in the last-attempt queue of their queue. A background
+task of a worker session, on the worker's loop. Recovery calls it when such jobs wait.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncq.execution.executors import Claim
+    from asyncq.execution.executors import JobControl
     from asyncq.execution.slots import Slots
     from asyncq.worker.permits import Permit
 
@@ -29,13 +29,13 @@ class WaitSlot:
     cycle: it is deferred instead of waiting for a permit, and handed back if it gets no slot in `SLOT_WAIT`.
 
     Args:
-        claim: the control object of the job, which worker and runner share.
+        control: the control object of the job, which worker and runner share.
         slots: the worker's slots, from which the job took its own.
         permit: the job's permit, if its task has `concurrency=`.
     """
 
-    def __init__(self, claim: Claim, slots: Slots, permit: Permit | None = None) -> None:
-        self._claim = claim
+    def __init__(self, control: JobControl, slots: Slots, permit: Permit | None = None) -> None:
+        self._control = control
         self._slots = slots
         self._permit = permit
         self._threads: Slots | None = None  # the executor whose thread was released, if the body runs in one
@@ -60,7 +60,7 @@ class WaitSlot:
             self._is_released = True
             if self._permit is not None:
                 self._permit.release()
-            self._threads, self._claim.threads = self._claim.threads, None
+            self._threads, self._control.threads = self._control.threads, None
             if self._threads is not None:
                 self._threads.give()
         self._open += 1
@@ -150,13 +150,13 @@ class WaitSlot:
     def _end_release(self, threads: Slots | None) -> None:
         """Notes that the job has a slot again, and a thread of `threads` if its body runs in one."""
         self._is_released = False
-        self._claim.threads = threads
+        self._control.threads = threads
         self._slots.end_release()
 
     @property
     def _is_torn_down(self) -> bool:
         """Whether the job is being cancelled, so that its waits end without queueing for a slot."""
-        return self._skips_reacquire or not self._claim.wanted
+        return self._skips_reacquire or not self._control.wanted
 
     def _take_slot_at_once(self) -> None:
         """Takes a slot beyond the limit for a job that is being cancelled, and stops queueing for one."""
@@ -184,7 +184,7 @@ class WaitSlot:
         self._has_ended = True
         if self._reacquiring is not None:
             self._reacquiring.cancel()
-        self._claim.release_executor_slot()
+        self._control.release_executor_slot()
         if self._permit is not None:
             self._permit.release()
         if self._is_released:

@@ -4,7 +4,7 @@
 attempts, outcomes, limiter, lease, recovery, delayed jobs. `begin` registers, `run` serves the queues, `end`
 gives up the jobs. Each session has an id of its own, which is also the name of its consumer and is never used
 again. A worker whose session was taken for dead begins another session. A new loop of the worker goes into
-`_make_watchers`.
+`_make_loops`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 
-class _Watchers(NamedTuple):
+class _Background(NamedTuple):
     """The loops of a session, the channels that it subscribes to, and the part that runs last attempts."""
 
     loops: list[Loop]
@@ -130,9 +130,9 @@ class WorkerSession:
         )
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
-        self._watchers: _Watchers = self._make_watchers(signals, executor_queues)
+        self._background: _Background = self._make_loops(signals, executor_queues)
 
-    def _make_watchers(self, signals: RevocationSignals, executor_queues: ExecutorQueueReader) -> _Watchers:
+    def _make_loops(self, signals: RevocationSignals, executor_queues: ExecutorQueueReader) -> _Background:
         """Makes the loops of the session, and the handlers of its channels."""
         worker, lease = self.worker, self.worker.app.settings.lease
         url, is_child = self.broker.address.url, worker.only_last_tries
@@ -157,7 +157,7 @@ class WorkerSession:
             executor_queues.run,
             last_tries.run,
         )
-        return _Watchers(loops, subscriptions, last_tries)
+        return _Background(loops, subscriptions, last_tries)
 
     # -- from the first beat --
 
@@ -176,7 +176,7 @@ class WorkerSession:
         # Before the first read: other workers take a consumer without a beat for dead.
         await self.lease.start()
         await self._announcer.announce(timeout)
-        for channel, on_message in self._watchers.subscriptions:
+        for channel, on_message in self._background.subscriptions:
             await self.broker.listener.subscription.subscribe(channel, on_message)
         self.broker.listener.subscription.renewed.add(self._look_for_levels)
         await self.consumer.look_for_levels(timeout)
@@ -185,7 +185,7 @@ class WorkerSession:
         """Serves the queues until the worker is to stop or the session is taken for dead."""
         self._has_run = True
         async with anyio.create_task_group() as group:
-            for loop in self._watchers.loops:
+            for loop in self._background.loops:
                 group.start_soon(loop)
             self.worker.started.set()
             ends = [asyncio.create_task(event.wait()) for event in (self.held.stop, self.is_lost)]
@@ -217,7 +217,7 @@ class WorkerSession:
         """
         shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
         # Beside the drain: the jobs in processes for last tries have the same grace.
-        stopping = asyncio.create_task(self._watchers.last_tries.stop(grace, at_once))
+        stopping = asyncio.create_task(self._background.last_tries.stop(grace, at_once))
         stops_until = asyncio.get_running_loop().time() + grace + HAND_BACK_TIMEOUT
         try:
             # Otherwise the next command would wait behind a read that blocks at the server. The server may
@@ -257,6 +257,6 @@ class WorkerSession:
             await shutdown.hand_back()
 
     def _unsubscribe(self) -> None:
-        for channel, on_message in self._watchers.subscriptions:
+        for channel, on_message in self._background.subscriptions:
             self.broker.listener.subscription.unsubscribe(channel, on_message)
         self.broker.listener.subscription.renewed.discard(self._look_for_levels)

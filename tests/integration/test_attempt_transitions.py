@@ -23,7 +23,7 @@ from asyncq.execution.executors import (
     RUNNING,
     STARTING,
     AttemptState,
-    Claim,
+    JobControl,
 )
 from asyncq.worker.attempt import Attempts
 
@@ -53,7 +53,7 @@ class Walks:
             walk.append(state)
 
     def of_jobs(self) -> list[Path]:
-        """The states of the worker's jobs. A new `Claim` is `STARTING`, and a running job then becomes
+        """The states of the worker's jobs. A new `JobControl` is `STARTING`, and a running job then becomes
         `FETCHED`.
 
         """
@@ -63,13 +63,13 @@ class Walks:
 @pytest.fixture
 def walks(monkeypatch) -> Iterator[Walks]:
     walks = Walks()
-    slot: Any = Claim.__dict__["state"]
+    slot: Any = JobControl.__dict__["state"]
 
-    def write(claim: Claim, state: AttemptState) -> None:
+    def write(claim: JobControl, state: AttemptState) -> None:
         walks.note(claim, state)
         slot.__set__(claim, state)
 
-    monkeypatch.setattr(Claim, "state", property(slot.__get__, write))
+    monkeypatch.setattr(JobControl, "state", property(slot.__get__, write))
     yield walks
     for walk in walks.of_jobs():
         for before, after in itertools.pairwise(walk):

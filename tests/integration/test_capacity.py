@@ -16,7 +16,7 @@ from helpers.waiting import until
 
 from asyncq import QueueFull, Retry, TaskRevoked, TimeLimitExceeded, Worker
 from asyncq.broker.consumer import Consumer
-from asyncq.execution.executors import Claim, until_thread
+from asyncq.execution.executors import JobControl, until_thread
 from asyncq.execution.slots import Slots
 from asyncq.worker.worker_session import WorkerSession
 
@@ -293,8 +293,10 @@ async def test_a_deadline_passes_while_a_job_waits_for_a_thread():
     threads = Slots(1)
     await threads.take()
     with pytest.raises(TimeLimitExceeded, match="no thread was free"):
-        await until_thread(Claim(), threads, int(time.time() * 1000) + 30)
-    waits = asyncio.create_task(until_thread(claim := Claim(), threads, int(time.time() * 1000) + 10_000))
+        await until_thread(JobControl(), threads, int(time.time() * 1000) + 30)
+    waits = asyncio.create_task(
+        until_thread(claim := JobControl(), threads, int(time.time() * 1000) + 10_000)
+    )
     await asyncio.sleep(0)
     threads.give()
     await waits

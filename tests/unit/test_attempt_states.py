@@ -18,7 +18,7 @@ from asyncq.execution.executors import (
     RUNNING,
     STARTING,
     AttemptState,
-    Claim,
+    JobControl,
 )
 
 
@@ -37,25 +37,25 @@ def test_every_state_leads_to_an_end_and_no_end_leads_on():
 
 @pytest.mark.parametrize("state", AttemptState)
 def test_an_outcome_is_wanted_until_the_attempt_is_cancelled(state):
-    claim = Claim()
-    claim.state = state
-    assert claim.wanted == (state not in {DROPPED, CANCELLING, CANCELLED})
+    control = JobControl()
+    control.state = state
+    assert control.wanted == (state not in {DROPPED, CANCELLING, CANCELLED})
 
 
 @pytest.mark.parametrize("state", AttemptState)
 def test_a_body_begins_only_while_its_attempt_starts(state):
-    claim = Claim()
-    claim.state = state
-    assert claim.begin() == (state is STARTING)
-    assert claim.state is (RUNNING if state is STARTING else state)
+    control = JobControl()
+    control.state = state
+    assert control.begin() == (state is STARTING)
+    assert control.state is (RUNNING if state is STARTING else state)
 
 
 @pytest.mark.parametrize("state", AttemptState)
 def test_a_move_from_another_state_changes_nothing(state):
-    claim = Claim()
-    claim.state = state
-    assert claim.move(CANCELLING, STARTING, RUNNING) is state
-    assert claim.state is (CANCELLING if state in {STARTING, RUNNING} else state)
+    control = JobControl()
+    control.state = state
+    assert control.move(CANCELLING, STARTING, RUNNING) is state
+    assert control.state is (CANCELLING if state in {STARTING, RUNNING} else state)
 
 
 def test_a_body_in_a_thread_either_begins_or_was_cancelled_before():
@@ -64,13 +64,15 @@ def test_a_body_in_a_thread_either_begins_or_was_cancelled_before():
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(2000):
-            claim = Claim()
+            control = JobControl()
             began: list[bool] = []
-            thread = threading.Thread(target=lambda claim=claim, began=began: began.append(claim.begin()))
+            thread = threading.Thread(
+                target=lambda control=control, began=began: began.append(control.begin())
+            )
             thread.start()
-            before = claim.move(CANCELLING, STARTING)
+            before = control.move(CANCELLING, STARTING)
             thread.join()
             assert began == [before is RUNNING]
-            assert claim.state is (RUNNING if before is RUNNING else CANCELLING)
+            assert control.state is (RUNNING if before is RUNNING else CANCELLING)
     finally:
         sys.setswitchinterval(interval)

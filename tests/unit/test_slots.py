@@ -8,7 +8,7 @@ import random
 import pytest
 
 from asyncq import WouldDeadlock
-from asyncq.execution.executors import CANCELLING, RUNNING, Claim
+from asyncq.execution.executors import CANCELLING, RUNNING, JobControl
 from asyncq.execution.slots import Slots
 from asyncq.worker.wait_slots import WaitSlot
 
@@ -70,7 +70,7 @@ async def test_one_job_more_than_may_be_parked_is_refused_and_keeps_its_slot():
 async def test_with_two_waits_open_the_slot_comes_back_with_the_last():
     slots = Slots(1, most_released=10)
     slots.take_now()
-    wait_slot = WaitSlot(Claim(), slots)
+    wait_slot = WaitSlot(JobControl(), slots)
     wait_slot.release_slot(None)
     wait_slot.release_slot(None)
     await wait_slot.reacquire_slot(None)
@@ -82,7 +82,7 @@ async def test_with_two_waits_open_the_slot_comes_back_with_the_last():
 async def test_a_wait_left_open_when_the_job_ends_counts_for_nothing_when_it_ends():
     slots = Slots(1, most_released=10)
     slots.take_now()
-    wait_slot = WaitSlot(Claim(), slots)
+    wait_slot = WaitSlot(JobControl(), slots)
     wait_slot.release_slot(None)
     wait_slot.end()
     assert (slots.busy, slots.released) == (0, 0)
@@ -97,18 +97,18 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
     """
     dice = random.Random(seed)
     slots, rooms = Slots(3, most_released=1000), Slots(2)
-    bodies: set[Claim] = set()
+    bodies: set[JobControl] = set()
     most = 0
 
-    def enter(claim: Claim) -> None:
+    def enter(control: JobControl) -> None:
         nonlocal most
-        bodies.add(claim)
+        bodies.add(control)
         # Jobs that are being cancelled take slots beyond the limit, and take none from other jobs.
         most = max(most, sum(body.wanted for body in bodies))
 
-    async def body(wait_slot: WaitSlot, claim: Claim) -> None:
+    async def body(wait_slot: WaitSlot, control: JobControl) -> None:
         for _ in range(dice.randrange(4)):
-            bodies.remove(claim)
+            bodies.remove(control)
             wait_slot.release_slot(None)
             try:
                 await asyncio.sleep(dice.random() / 500)
@@ -116,26 +116,26 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
                 try:
                     await wait_slot.reacquire_slot(None)
                 finally:
-                    enter(claim)
+                    enter(control)
             await asyncio.sleep(0)
 
     async def job(*, in_room: bool) -> None:
-        claim = Claim()
+        control = JobControl()
         await slots.take()
-        wait_slot = WaitSlot(claim, slots)
+        wait_slot = WaitSlot(control, slots)
         if in_room:
             await rooms.take()
-            claim.threads = rooms
-        enter(claim)
-        work = asyncio.create_task(body(wait_slot, claim))
+            control.threads = rooms
+        enter(control)
+        work = asyncio.create_task(body(wait_slot, control))
         await asyncio.wait([work], timeout=dice.choice([None, 0.001]))
         if not work.done():
-            claim.state = dice.choice([RUNNING, CANCELLING])
+            control.state = dice.choice([RUNNING, CANCELLING])
             work.cancel()
             await asyncio.wait([work])
-        bodies.remove(claim)
-        if claim.threads is not None:
-            claim.threads = None
+        bodies.remove(control)
+        if control.threads is not None:
+            control.threads = None
             rooms.give()
         wait_slot.end()
 

@@ -1,5 +1,5 @@
--- Reads where a job is. Whether it runs, where and since when follows from the pending list; nothing stores it. A job whose request id
--- hides its start is shown as queued until its first report.
+-- Reads where a job is. Whether it runs, where and since when follows from the pending list; nothing stores it. A job of a task with
+-- `track_started=False` (its request id says so) is shown as queued until its first report.
 -- Caller: a client.
 -- Sent twice: only reads.
 -- KEYS: record latest

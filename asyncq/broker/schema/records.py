@@ -2,8 +2,8 @@
 and nowhere else in Python. Pure functions, on any thread.
 
 The record is the truth about a job. Scripts read and write it, see `lua/_record.lua`; Python only reads it.
-A new state or flag goes here, into `_record.lua`, and into the table of letters in `docs/protocol.md`, which
-a test compares with this module.
+A new flag goes here, into `_record.lua`, and into the table of letters in `docs/protocol.md`, which a test
+compares with this module. A new state begins in `states.py`, and has its letter here and in `wire.STATE_OF`.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Child:
         self._busy = False
         self._asked: int | None = None
         self._alarm = _Alarm()
-        self._claim = _Claim(self)
+        self._control = _JobControl(self)
         self._numbers = itertools.count()
         self._answers: dict[int, Future[None]] = {}
         self._setup: dict[str, Any] = {}
@@ -159,15 +159,15 @@ class Child:
             match frame:
                 case ["run", *job]:
                     self._busy = True
-                    self._claim = _Claim(self)
+                    self._control = _JobControl(self)
                     self._jobs.put(job)
                 case ["answer", number, failure]:
                     self._answer(number, failure)
                 case ["revoked"]:
-                    self._claim.revoked = True
+                    self._control.revoked = True
                 case ["stop", number]:
-                    self._claim.revoked = True
-                    self._claim.move(executors.CANCELLING, executors.STARTING, executors.RUNNING)
+                    self._control.revoked = True
+                    self._control.move(executors.CANCELLING, executors.STARTING, executors.RUNNING)
                     self._asked = number
                     threading.Thread(target=self._interrupt, args=[number], daemon=True).start()
         self._end()
@@ -268,7 +268,7 @@ class Child:
         runner = _Runner(tasks, self._setup["worker"], Slots(1), limit, extended=extended)
         runner.child = self
         self._handle_signals()  # an earlier body may have set handlers of its own
-        run = runner.run(delivery, self._claim)
+        run = runner.run(delivery, self._control)
         run_result = contextvars.copy_context().run(sync_bridge.driven, run)
         self._busy = False
         match run_result:
@@ -289,7 +289,7 @@ class Child:
         assert job is not None
         job.children = _Reported(self._send, job.children)
         with self._alarm.set():
-            return executors.unstoppable(callables.run_here(task.function), args, kwargs, self._claim)
+            return executors.unstoppable(callables.run_here(task.function), args, kwargs, self._control)
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -368,7 +368,7 @@ class _Tasks:
         return made
 
 
-class _Claim(executors.Claim):
+class _JobControl(executors.JobControl):
     """What the job in this process can ask of its worker."""
 
     __slots__ = ("_child",)
@@ -434,7 +434,7 @@ class _Runner(Runner):
         job: wire.Job,  # noqa: ARG002  the worker keeps all time limits but the soft one
         args: list[Any],
         kwargs: dict[str, Any],
-        claim: executors.Claim,  # noqa: ARG002  `Child` has the claim
+        control: executors.JobControl,  # noqa: ARG002  `Child` has the control
     ) -> Any:
         return self.child.body(task, args, kwargs)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from asyncq.app import AsyncQ
-    from asyncq.execution.executors import Claim
+    from asyncq.execution.executors import JobControl
     from asyncq.execution.runner import Finish, Replace, Requeue
     from asyncq.execution.task_body import TaskBody
 
@@ -85,7 +85,7 @@ class Pool:
                 place_of(task)
 
     async def run(
-        self, task: TaskBody, delivery: wire.Delivery, claim: Claim, children: list[str]
+        self, task: TaskBody, delivery: wire.Delivery, control: JobControl, children: list[str]
     ) -> Finish | Requeue | Replace:
         """Runs one job in a process. It waits for a process while all are busy. See `runner.Processes`."""
         job = delivery.job
@@ -98,20 +98,20 @@ class Pool:
         )
         run_result = None
         while run_result is None:  # an idle process may have died, and that may show only now
-            async with self._process(claim, job.deadline) as process:
-                run_result = await process.run(fields, claim, time_limit(task.timeout, job), children)
+            async with self._process(control, job.deadline) as process:
+                run_result = await process.run(fields, control, time_limit(task.timeout, job), children)
         return run_result
 
     @asynccontextmanager
-    async def _process(self, claim: Claim, deadline: int | None) -> AsyncIterator[Process]:
+    async def _process(self, control: JobControl, deadline: int | None) -> AsyncIterator[Process]:
         """Yields a process for one job."""
-        if claim.threads is None:  # otherwise the worker has fetched the job for a process that was free
+        if control.threads is None:  # otherwise the worker has fetched the job for a process that was free
             try:
                 async with asyncio.timeout(_left(deadline)):
                     await self.slots.take()
             except TimeoutError:
                 raise TimeLimitExceeded("no process was free for the job before its deadline") from None
-            claim.threads = self.slots  # released while the body waits for another job
+            control.threads = self.slots  # released while the body waits for another job
         try:
             process = self._take() or await self._start()
             try:
@@ -119,7 +119,7 @@ class Pool:
             finally:
                 self._put(process)
         finally:
-            claim.release_executor_slot()
+            control.release_executor_slot()
 
     def _take(self) -> Process | None:
         """Returns the idle process that ran last, because it is the most likely one to be in memory."""

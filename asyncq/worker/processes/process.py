@@ -29,7 +29,7 @@ from asyncq.system import forks
 from asyncq.worker.processes import frames
 
 if TYPE_CHECKING:
-    from asyncq.execution.executors import Claim, TimeLimit
+    from asyncq.execution.executors import JobControl, TimeLimit
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Process:
         return not self._spent and not self._reader.at_eof()
 
     async def run(
-        self, job: tuple[Any, ...], claim: Claim, limit: TimeLimit | None, children: list[str]
+        self, job: tuple[Any, ...], control: JobControl, limit: TimeLimit | None, children: list[str]
     ) -> Finish | Requeue | Replace | None:
         """Runs one job and returns its run result, or None if the process had died before it took up the job.
 
@@ -125,7 +125,7 @@ class Process:
 
         Args:
             job: the fields of the frame, see `child.Child`.
-            claim: the control object of the job. It learns that the body has begun, and how to end it.
+            control: the control object of the job. It learns that the body has begun, and how to end it.
             limit: the time limit; the process is killed when it is over.
             children: gets the id of each job that the body starts.
 
@@ -135,16 +135,16 @@ class Process:
         """
         self._strength = -1
         self._begun = False
-        claim.state = RUNNING
-        claim.interrupt = self._interrupt
+        control.state = RUNNING
+        control.interrupt = self._interrupt
         timer = None
         if limit is not None:
             timer = asyncio.get_running_loop().call_later(max(0.0, limit.seconds), self._stop_in_time)
         try:
             self._writer.write(frames.pack(("run", *job)))
-            run_result = await self._run_result(children, claim)
+            run_result = await self._run_result(children, control)
         except asyncio.CancelledError:
-            await self._end_body(claim)
+            await self._end_body(control)
             raise
         except Exception:
             # For example, a frame that cannot be read. What else is on the connection belongs to this job, so
@@ -159,14 +159,16 @@ class Process:
         if not self._begun and not self._spent:
             self._spent = True
             # No signal has ended the process, or `_spent` would be set. So the job goes to the next process.
-            claim.state, claim.interrupt = STARTING, None
+            control.state, control.interrupt = STARTING, None
             return None
         how = await self._how_it_died()
         if self._out_of_time and limit is not None:
             raise limit.exceeded()
         raise WorkerLost(f"the process that ran the job died: {how}")
 
-    async def _run_result(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:
+    async def _run_result(
+        self, children: list[str], control: JobControl
+    ) -> Finish | Requeue | Replace | None:
         """Reads frames until the run result comes. Returns None if the process died instead."""
         while frame := await self._read():
             match frame:
@@ -175,7 +177,7 @@ class Process:
                 case ["child", id_]:
                     children.append(id_)
                 case ["ask", number, *question]:
-                    answering = asyncio.create_task(self._answer_question(claim, number, question))
+                    answering = asyncio.create_task(self._answer_question(control, number, question))
                     self._answering.add(answering)
                     answering.add_done_callback(self._answering.discard)
                 case ["finish", *fields]:
@@ -186,17 +188,17 @@ class Process:
                     return Replace([(wire.Job(**fields), message) for fields, message in jobs])
         return None
 
-    async def _answer_question(self, claim: Claim, number: int, question: list[Any]) -> None:
+    async def _answer_question(self, control: JobControl, number: int, question: list[Any]) -> None:
         """Does what the job asks of its worker, and sends the answer when that is done."""
         failure = None
         try:
             match question:
                 case ["report", state, meta]:
-                    await claim.report(state, PLAIN_VALUE.loads(meta))
+                    await control.report(state, PLAIN_VALUE.loads(meta))
                 case ["release slot"]:
-                    await claim.release_slot(None)
+                    await control.release_slot(None)
                 case ["reacquire slot"]:
-                    await claim.reacquire_slot(None)
+                    await control.reacquire_slot(None)
         except Exception as error:
             log.log(
                 logging.DEBUG if unexpected(error) is None else logging.ERROR,
@@ -255,12 +257,12 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
 
-    async def _end_body(self, claim: Claim) -> None:
+    async def _end_body(self, control: JobControl) -> None:
         """Ends the body of a job that the worker hands back, because the worker stops."""
         self._interrupt("t")
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
-                await self._run_result([], claim)
+                await self._run_result([], control)
         await self.discard()
 
     async def _how_it_died(self) -> str:
