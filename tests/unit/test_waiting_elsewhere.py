@@ -10,14 +10,14 @@ import threading
 import pytest
 from helpers.inside import reacquire_slot, release_slot
 
-from asyncq.execution.executors import CANCELLING, Claim
+from asyncq.execution.executors import CANCELLING, JobControl
 from asyncq.execution.slots import Slots
 from asyncq.worker.wait_slots import WaitSlot
 
 pytestmark = pytest.mark.anyio
 
 
-class Job(Claim):
+class Job(JobControl):
     """The worker's part of a job, with a loop of its own in a thread."""
 
     def __init__(self) -> None:
