@@ -32,7 +32,7 @@ from asyncq import (
     WorkerLost,
 )
 from asyncq.worker.processes import frames
-from asyncq.worker.processes.child import Child, _Claim
+from asyncq.worker.processes.child import Child, _JobControl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -457,7 +457,7 @@ async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
         end.setblocking(False)  # the data here is too short to block
     with ours, theirs:
         child = Child(theirs)
-        leaving = asyncio.create_task(_Claim(child).release_slot(None))
+        leaving = asyncio.create_task(_JobControl(child).release_slot(None))
         await asyncio.sleep(0)
         asked = []
 
