@@ -240,7 +240,7 @@ class Machine(RuleBasedStateMachine):
         self.books: dict[str, Book] = {}
         self.former: list[Book] = []
         """The forgotten jobs whose ids other calls have now."""
-        self.buried = 0
+        self.dead_letters = 0
         self.latest: dict[str, Any] | None = (
             None  # the contents of all keys after the last step, if they were read already
         )
@@ -431,7 +431,7 @@ class Machine(RuleBasedStateMachine):
         self.twice(lambda: self.broker.forget(id_), *answers)
 
     @rule(channel=st.sampled_from(["", ELSEWHERE]))
-    def look(self, channel: str) -> None:
+    def fetch_status(self, channel: str) -> None:
         expected: list[Any] = []
         ids = [*IDS, *(id_ for id_ in self.books if id_ not in IDS)]
         for id_ in ids:
@@ -446,11 +446,11 @@ class Machine(RuleBasedStateMachine):
             else:
                 expected.append(book.letter)
 
-        async def looked() -> list[Any]:
+        async def fetched() -> list[Any]:
             answers = await self.broker.fetch_status(ids, channel)
             return [answer.letter if isinstance(answer, wire.Ended) else answer for answer in answers]
 
-        self.twice(looked, expected, expected)
+        self.twice(fetched, expected, expected)
 
     # -- workflows -------------------------------------------------------------------------------
 
@@ -708,12 +708,12 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(was_something_received)
     @rule(data=st.data())
-    def bury(self, data: st.DataObject) -> None:
+    def dead_letter(self, data: st.DataObject) -> None:
         hand, delivery, book = self.some_delivery(data)
         first = second = 2 if book.was_ended_as(hand, delivery) else 0
         if book.is_held_as(hand, delivery):
             self.end(book, wire.FAILED, hand.name)
-            self.buried += 1
+            self.dead_letters += 1
             first, second = 1, 2
         self.twice(lambda: hand.consumer.claims.dead_letter(delivery, OUTCOME, "why"), first, second)
 
@@ -800,7 +800,7 @@ class Machine(RuleBasedStateMachine):
             crashes = book.crashes + (not book.crashes or book.begun == book.entry)
             if book.signal != "-" or crashes >= MAX_CRASHES:
                 letter = wire.REVOKED if book.signal != "-" else wire.LOST
-                self.buried += letter == wire.LOST
+                self.dead_letters += letter == wire.LOST
                 self.end(book, letter, me.name)
                 ended += 1
             else:
@@ -812,7 +812,7 @@ class Machine(RuleBasedStateMachine):
         return back, ended
 
     @rule(number=numbers)
-    def leave(self, number: int) -> None:
+    def unregister(self, number: int) -> None:
         hand = self.hand(number)
         goes = not self.held_by(hand)
         if goes:
@@ -880,7 +880,7 @@ class Machine(RuleBasedStateMachine):
         assert {name for name in picture if name.startswith("u:")} == noted
         for name in noted:
             del picture[name]
-        assert picture.pop("dlq", [0])[0] == self.buried
+        assert picture.pop("dlq", [0])[0] == self.dead_letters
         assert not [name for name in picture if not name.startswith("m:")]
 
     def check_record(self, book: Book, record: bytes, expires: int) -> None:
