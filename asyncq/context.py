@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asyncq.wire import Job
 
 
-LINE = 64
+MAX_ANCESTORS = 64
 """How many of the jobs above it a job knows: the nearest ones. Only the server follows deeper nesting."""
 
 

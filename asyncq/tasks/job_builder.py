@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncq import wire
 from asyncq.client.application import Runnable
-from asyncq.context import LINE, current_job
+from asyncq.context import MAX_ANCESTORS, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.serializers import ArgumentCodec
 from asyncq.short_repr import brief
@@ -257,6 +257,6 @@ def _inherit(job: wire.Job, parent: Context, app: App) -> None:
     job.parent_id = parent.id
     job.root_id = parent.root_id or parent.id
     if parent.parent_id is not None and parent.is_of(app):
-        job.ancestors = list(parent.ancestors[: LINE - 1])
+        job.ancestors = list(parent.ancestors[: MAX_ANCESTORS - 1])
     if parent.deadline_ms is not None:
         end_by(job, parent.deadline_ms)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from asyncq.execution.runner import Runner
     from asyncq.limits import Limits
     from asyncq.serializers import ValueCodec
-    from asyncq.worker.capacity import Rooms
+    from asyncq.worker.capacity import Capacity
     from asyncq.worker.heartbeat import Lease
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.job_log import JobLog
@@ -240,7 +240,7 @@ class Attempts:
         held: the jobs of the session, and their slots.
         lease: no body starts while the lease may be over.
         limiter: the limits of tasks.
-        rooms: the threads and processes.
+        capacity: the threads and processes.
         outcomes: stores what becomes of the jobs.
         job_log: logs the starts.
 
@@ -256,7 +256,7 @@ class Attempts:
         held: HeldJobs,
         lease: Lease,
         limiter: Limiter,
-        rooms: Rooms,
+        capacity: Capacity,
         outcomes: Outcomes,
         job_log: JobLog,
     ) -> None:
@@ -269,7 +269,7 @@ class Attempts:
         self.background: BackgroundTasks = BackgroundTasks(log)
         self._lease = lease
         self._limiter = limiter
-        self._rooms = rooms
+        self._capacity = capacity
         self._job_log = job_log
         self._noted: set[tuple[str, str]] = set()  # entry and id of the jobs whose start `_begin` has noted
 
@@ -285,7 +285,7 @@ class Attempts:
         if held.stop.is_set():
             self._hold(entries)
             return
-        jobs, newest, slots, off_loop = held.jobs, held.newest, held.slots, self._rooms.off_loop
+        jobs, newest, slots, off_loop = held.jobs, held.newest, held.slots, self._capacity.off_loop
         crowded: list[wire.Delivery] = []
         for item in entries:
             try:
@@ -297,7 +297,7 @@ class Attempts:
             if key in jobs:
                 continue
             job = RunningJob(delivery, self)
-            if off_loop and not self._has_room(job):
+            if off_loop and not self._has_capacity(job):
                 crowded.append(delivery)
                 continue
             jobs[key] = job
@@ -327,20 +327,20 @@ class Attempts:
                 key = (delivery.entry, delivery.job.id)
                 self.held.jobs.setdefault(key, RunningJob(delivery, self))
 
-    def _has_room(self, job: RunningJob) -> bool:
+    def _has_capacity(self, job: RunningJob) -> bool:
         """Takes a thread or a process for a job that needs one. Returns False if the job has to go into the
         queue of its executor.
         """
         delivery = job.delivery
-        executor = self._rooms.off_loop.get(delivery.job.name)
+        executor = self._capacity.off_loop.get(delivery.job.name)
         if executor is None:
             return True
         served, stream = self.consumer.served, delivery.stream
         is_from_queue = stream in served.streams and stream not in served.executor_queues
         # If a thread has become free while this job was on its way, it is for the jobs in the executor queue.
-        if is_from_queue and executor in self._rooms.with_queue:
+        if is_from_queue and executor in self._capacity.with_queue:
             return False
-        job.threads = self._rooms.take(executor)
+        job.threads = self._capacity.take(executor)
         # A job from an executor queue, or from a last-attempt queue, was read for a thread that another job
         # has taken since. It waits here for the next thread.
         return job.threads is not None or not is_from_queue
@@ -353,7 +353,7 @@ class Attempts:
         """
         queues: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for delivery in crowded:
-            executor = self._rooms.off_loop[delivery.job.name]
+            executor = self._capacity.off_loop[delivery.job.name]
             queues.setdefault((delivery.stream, executor), []).append((delivery.entry, delivery.job.id))
         for (stream, executor), jobs in queues.items():
             # If this fails, they are unknown pending entries of this session, and are started again as such.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from asyncq.execution.slots import Slots
 
 
-class Rooms:
+class Capacity:
     """The threads and processes of a session.
 
     Args:

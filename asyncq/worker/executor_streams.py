@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.worker.attempt import Attempts
-    from asyncq.worker.capacity import Rooms
+    from asyncq.worker.capacity import Capacity
     from asyncq.worker.held_jobs import HeldJobs
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -32,24 +32,24 @@ class ExecutorQueueReader:
         consumer: reads.
         held: says how many slots are free.
         attempts: starts the jobs.
-        rooms: says for how many jobs there are threads and processes.
+        capacity: says for how many jobs there are threads and processes.
 
     Attributes:
-        rooms: as given.
+        capacity: as given.
         reading: a lock that is held from the read of an executor queue until its jobs have started. The
             fetcher holds it while it asks for unknown pending entries. Otherwise the entries of a read that
             is under way would seem to be lost.
         may_have_lost_a_reply: whether a read failed here that may have claimed entries.
     """
 
-    def __init__(self, consumer: Consumer, held: HeldJobs, attempts: Attempts, rooms: Rooms) -> None:
-        self.rooms = rooms
+    def __init__(self, consumer: Consumer, held: HeldJobs, attempts: Attempts, capacity: Capacity) -> None:
+        self.capacity = capacity
         self.reading: asyncio.Lock = asyncio.Lock()
         self.may_have_lost_a_reply: bool = False
         self._consumer = consumer
         self._held = held
         self._attempts = attempts
-        self._room_came = asyncio.Event()
+        self._capacity_freed = asyncio.Event()
         self._left_out: set[str] = set()
 
     def choose(self, count: int) -> dict[str, int]:
@@ -65,7 +65,7 @@ class ExecutorQueueReader:
         """Stores which streams the fetcher leaves out, and which executors have jobs in their queues."""
         queues = self._consumer.served.executor_queues
         self._left_out = streams
-        self.rooms.with_queue = {queues[stream] for stream in streams if stream in queues}
+        self.capacity.with_queue = {queues[stream] for stream in streams if stream in queues}
 
     @property
     def leaves_out(self) -> bool:
@@ -74,17 +74,17 @@ class ExecutorQueueReader:
 
     def _most(self, count: int, streams: Iterable[str]) -> dict[str, int]:
         """Returns how many of `count` jobs may be read from each stream."""
-        queues, of_queue = self._consumer.served.executor_queues, self.rooms.most_of_queue(count)
+        queues, of_queue = self._consumer.served.executor_queues, self.capacity.most_of_queue(count)
         return {
-            stream: min(count, self.rooms.free(queues[stream])) if stream in queues else of_queue
+            stream: min(count, self.capacity.free(queues[stream])) if stream in queues else of_queue
             for stream in streams
         }
 
-    def room_came(self) -> None:
+    def capacity_freed(self) -> None:
         """Wakes the readers, because a thread or a process may be free."""
         self._held.changed.set()
         if self._left_out:
-            self._room_came.set()
+            self._capacity_freed.set()
 
     async def run(self) -> None:
         """Reads executor queues when there is room for their jobs, until it is cancelled."""
@@ -92,8 +92,8 @@ class ExecutorQueueReader:
 
     async def _turn(self) -> None:
         """Waits for room, and reads from the executor queues that the fetcher leaves out."""
-        await self._room_came.wait()
-        self._room_came.clear()
+        await self._capacity_freed.wait()
+        self._capacity_freed.clear()
         served, slots = self._consumer.served, self._held.slots
         queues = [
             stream
@@ -104,7 +104,7 @@ class ExecutorQueueReader:
             if count <= 0:
                 continue
             if await self.read(stream, count):
-                self._room_came.set()  # there may be more jobs, and more room
+                self._capacity_freed.set()  # there may be more jobs, and more room
                 return
             self._leave_out(self._left_out - {stream})  # it is empty: the fetcher's next read has it again
 

@@ -98,11 +98,11 @@ class Fetcher:
             return []
         slots = self._held.slots
         room = min(slots.limit - slots.busy, MOST_AT_ONCE)
-        if self._executor_queues.rooms.off_loop:
-            return await self._read_for_room(room)
+        if self._executor_queues.capacity.off_loop:
+            return await self._read_within_capacity(room)
         return await self._consumer.read(list(self._consumer.served.streams), room, block=True)
 
-    async def _read_for_room(self, count: int) -> list[Entry]:
+    async def _read_within_capacity(self, count: int) -> list[Entry]:
         """Reads no more jobs than there are free threads and processes, as far as that can be known."""
         most = self._executor_queues.choose(count)
         if not most:

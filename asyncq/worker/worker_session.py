@@ -24,7 +24,7 @@ from asyncq.execution.runner import Runner
 from asyncq.execution.slots import Slots
 from asyncq.worker.announcer import Announcer
 from asyncq.worker.attempt import Attempts
-from asyncq.worker.capacity import Rooms
+from asyncq.worker.capacity import Capacity
 from asyncq.worker.delayed_jobs import Promoter
 from asyncq.worker.executor_streams import ExecutorQueueReader
 from asyncq.worker.fetcher import Fetcher
@@ -81,7 +81,7 @@ class WorkerSession:
         self.consumer: Consumer = Consumer(self.broker.commands, worker.name, worker.queues)
         self.held: HeldJobs = HeldJobs(worker.concurrency, settings.max_parked, stop)
         threads = Slots(settings.threads)
-        rooms = Rooms(app.tasks, app.off_loop, {"thread": threads, "process": pool.slots})
+        capacity = Capacity(app.tasks, app.off_loop, {"thread": threads, "process": pool.slots})
         runner = Runner(
             app.tasks,
             worker.name,
@@ -118,13 +118,13 @@ class WorkerSession:
             self.held,
             self.lease,
             limiter,
-            rooms,
+            capacity,
             outcomes,
             self.job_log,
         )
-        executor_queues = ExecutorQueueReader(self.consumer, self.held, self.attempts, rooms)
+        executor_queues = ExecutorQueueReader(self.consumer, self.held, self.attempts, capacity)
         for slots in (threads, pool.slots):
-            slots.on_change = executor_queues.room_came
+            slots.on_change = executor_queues.capacity_freed
         self.fetcher: Fetcher = Fetcher(
             worker, self.consumer, self.held, self.attempts, limiter, executor_queues
         )

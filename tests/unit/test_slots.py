@@ -96,7 +96,7 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
     with a count of the bodies that believe they have one.
     """
     dice = random.Random(seed)
-    slots, rooms = Slots(3, most_released=1000), Slots(2)
+    slots, capacity = Slots(3, most_released=1000), Slots(2)
     bodies: set[JobControl] = set()
     most = 0
 
@@ -124,8 +124,8 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
         await slots.take()
         wait_slot = WaitSlot(control, slots)
         if in_room:
-            await rooms.take()
-            control.threads = rooms
+            await capacity.take()
+            control.threads = capacity
         enter(control)
         work = asyncio.create_task(body(wait_slot, control))
         await asyncio.wait([work], timeout=dice.choice([None, 0.001]))
@@ -136,10 +136,10 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
         bodies.remove(control)
         if control.threads is not None:
             control.threads = None
-            rooms.give()
+            capacity.give()
         wait_slot.end()
 
     async with asyncio.timeout(10):
         await asyncio.gather(*(job(in_room=dice.random() < 0.3) for _ in range(60)))
-    assert (slots.busy, slots.released, rooms.busy) == (0, 0, 0)
+    assert (slots.busy, slots.released, capacity.busy) == (0, 0, 0)
     assert 0 < most <= 3
