@@ -66,7 +66,15 @@ class Stage:
         self.random = random.Random(seed)
         self._durable = durable
         self._proxied = proxied
-        self._settings = {"namespace": NAMESPACE, "lease": lease, "concurrency": concurrency, **settings}
+        # One child for last tries at a time: where a worker dies each second, four children of each of four
+        # workers keep two cores busy with starting Python, and thousands of waits end too late.
+        self._settings = {
+            "namespace": NAMESPACE,
+            "lease": lease,
+            "concurrency": concurrency,
+            "last_tries": 1,
+            **settings,
+        }
         self._stack = AsyncExitStack()
         self._waits: set[asyncio.Task[None]] = set()
         self.bound = lease * 1.33 + 1.0

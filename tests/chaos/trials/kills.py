@@ -157,7 +157,7 @@ async def dead_behind_live(scale: float, seed: int, lease: float = 5.0) -> Repor
 
 async def poison(scale: float, seed: int, lease: float = 5.0) -> Report:
     """5 kinds of poison among 2,000 good jobs, worker concurrency 64."""
-    async with Stage("poison", scale=scale, seed=seed, lease=lease) as stage:
+    async with Stage("poison", scale=scale, seed=seed, lease=lease, last_tries=4) as stage:
         good = stage.count(2000)
         await stage.workers(2)
         bad = {}
