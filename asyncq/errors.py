@@ -36,7 +36,7 @@ class TaskExpired(TaskRevoked):
 
 
 class WorkerLost(AsyncQError):
-    """The job took its worker down each time it was tried, so it is not tried again. Or it ran in a process
+    """The job killed its worker each time it was tried, so it is not tried again. Or it ran in a process
     of its own (`executor="process"`), and that process died.
 
     Look at the worker's log for a crash (out of memory, a segmentation fault in an extension, `os._exit`).
