@@ -40,6 +40,7 @@ FULL = (-1, -2)
 """What the enqueue script answers when the queue is full, and when too many jobs are delayed."""
 _FULL = (answer_tags.QUEUE_FULL, answer_tags.TOO_MANY_DELAYED)
 """What the submit script answers in these cases."""
+_FULL_OF_NUMBER = dict(zip(FULL, _FULL, strict=True))
 
 ExistingJob = Literal[False] | JobStatus
 """What an enqueue may find under its id: False for the job of another call, else the status of the existing
@@ -332,7 +333,7 @@ def _batches(box: list[_Pending]) -> list[list[_Pending]]:
 def _what_is_full(answer: Any) -> bytes | None:
     """Returns which limit refused an enqueue or a submit; None if none did."""
     if type(answer) is int:
-        return dict(zip(FULL, _FULL, strict=True)).get(answer)
+        return _FULL_OF_NUMBER.get(answer)
     return answer[0] if answer[0] in _FULL else None
 
 
