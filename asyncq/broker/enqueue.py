@@ -40,7 +40,7 @@ FULL = (-1, -2)
 """What the enqueue script answers when the queue is full, and when too many jobs are delayed."""
 _FULL = (answer_tags.QUEUE_FULL, answer_tags.TOO_MANY_DELAYED)
 """What the submit script answers in these cases."""
-_FULL_OF_NUMBER = dict(zip(FULL, _FULL, strict=True))
+_FULL_OF_NUMBER: dict[int, bytes] = dict(zip(FULL, _FULL, strict=True))
 
 ExistingJob = Literal[False] | JobStatus
 """What an enqueue may find under its id: False for the job of another call, else the status of the existing
