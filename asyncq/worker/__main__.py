@@ -37,7 +37,7 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
     """
     given = json.loads(setup)
     # Before the app is imported: a module that never comes back must not count as a child that starts.
-    signs = LifeSigns(given["pipe"], on_parent_end=lambda: os._exit(0))
+    signs = LifeSigns(given["pipe"], given["parent"], on_parent_end=lambda: os._exit(0))
     handler = logs.configure_child(*given["logging"])
     app = _load(target, given)
     logs.keep(handler, is_chosen=False)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from helpers.processes import is_stopped
 from helpers.waiting import until
 
 from asyncq.failpoints import VARIABLE as FAILPOINTS
@@ -61,7 +62,7 @@ class WorkerProcess:
     @property
     def stopped(self) -> bool:
         """Whether the process stands still, because of a SIGSTOP."""
-        return self.alive and Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return self.alive and is_stopped(self.pid)
 
     def wait_until_ready(self) -> None:
         """Blocks until the worker reads jobs, or has died."""

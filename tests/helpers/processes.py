@@ -1,8 +1,13 @@
-"""Asks the system whether a process has ended."""
+"""Asks the system whether a process has ended, or is stopped."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+
+def is_stopped(pid: int) -> bool:
+    """Returns whether a process stands still, by SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
 
 
 def is_gone(pid: int) -> bool:

@@ -7,15 +7,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.claiming import ClaimingConsumer
 from helpers.figures import report
+from helpers.processes import is_stopped
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
@@ -24,6 +25,7 @@ from asyncq.worker.processes import liveness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from asyncq import AsyncQ
 
@@ -197,7 +199,7 @@ async def test_the_next_last_try_begins_when_the_one_before_has_ended_though_no_
 
 
 LASTING = """
-import asyncio, os, pathlib, signal
+import asyncio, os, pathlib, signal, time
 import asyncq
 
 app = asyncq.AsyncQ()
@@ -219,6 +221,18 @@ async def freeze(file: str) -> None:
 def freeze_apart(file: str) -> None:
     pathlib.Path(file).write_text(str(os.getpid()))
     os.kill(os.getpid(), signal.SIGSTOP)
+
+@app.task(queue="forks")
+async def fork(begun: str, file: str) -> None:
+    # Has a copy of all that the worker has open, once the other job has begun.
+    while not os.path.exists(begun):
+        await asyncio.sleep(0.01)
+    if pid := os.fork():
+        pathlib.Path(file + ".new").write_text(str(pid))
+        os.rename(file + ".new", file)
+    else:
+        time.sleep(120)
+        os._exit(0)
 
 @app.task
 async def sleep(file: str, seconds: float) -> int:
@@ -307,6 +321,22 @@ async def test_a_process_on_a_last_try_ends_when_its_worker_was_killed(lasting, 
         await until(lambda: not _exists(pid), "the process to end", 30)
 
 
+async def test_a_last_try_is_handed_back_when_its_worker_was_killed_though_a_fork_of_the_worker_lives(
+    lasting, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ASYNCQ_GRACE", "0.1")
+    file, fork = tmp_path / "pid", tmp_path / "fork"
+    async with lasting.app as app:
+        job = await lasting.sleep.delay(str(file), 60)
+        await lasting.fork.delay(str(file), str(fork))
+        pid = await _begun_by_a_worker_that_is_killed(app, file, once=lambda _: fork.exists())
+        try:
+            await until(lambda: not _exists(pid), "the process to end", 30)
+        finally:
+            os.kill(int(fork.read_text()), signal.SIGKILL)
+        assert await job.refresh() == "PENDING"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 @pytest.mark.parametrize("is_last_try", [True, False], ids=["on a last try", "of a process task"])
 async def test_a_stopped_process_ends_when_its_worker_was_killed(lasting, tmp_path, is_last_try):
@@ -314,7 +344,7 @@ async def test_a_stopped_process_ends_when_its_worker_was_killed(lasting, tmp_pa
     async with lasting.app as app:
         task = lasting.freeze if is_last_try else lasting.freeze_apart
         await task.delay(str(file))
-        pid = await _begun_by_a_worker_that_is_killed(app, file, is_last_try=is_last_try, once=_is_stopped)
+        pid = await _begun_by_a_worker_that_is_killed(app, file, is_last_try=is_last_try, once=is_stopped)
         await until(lambda: not _exists(pid), "the process to end", 30)
 
 
@@ -337,10 +367,6 @@ async def _begun_by_a_worker_that_is_killed(
     worker.kill()
     await worker.wait()
     return pids[0]
-
-
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _exists(pid: int) -> bool:

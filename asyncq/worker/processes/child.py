@@ -23,7 +23,6 @@ import itertools
 import operator
 import os
 import queue
-import select
 import signal
 import socket
 import sys
@@ -49,7 +48,7 @@ from asyncq.system.main_module import MAIN_AGAIN
 from asyncq.tasks.task import Task
 from asyncq.worker.processes import frames, pool
 from asyncq.worker.processes.app_source import AppSource
-from asyncq.worker.processes.liveness import resume_when_parent_dies
+from asyncq.worker.processes.liveness import resume_when_parent_dies, until_parent_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,8 +61,6 @@ FAREWELL = 2.0
 """Seconds that the process may take to end by itself when its worker has no more jobs for it."""
 AGAIN = 0.05
 """Seconds until a signal is sent again whose handler has not run yet."""
-LOOK = 0.5
-"""Seconds between two checks whether the worker lives, where the system cannot report its end."""
 
 
 class _Alarm:
@@ -174,7 +171,7 @@ class Child:
 
     def _watch(self, worker: int) -> None:
         """Ends this process when the worker has ended, on a thread of its own."""
-        _until_ended(worker)
+        until_parent_ends(worker)
         self._end()
 
     def _end(self) -> None:
@@ -461,21 +458,6 @@ def _run_again(script: str) -> None:
     module.__file__ = script
     sys.modules["__main__"] = sys.modules[MAIN_AGAIN] = module
     exec(compile(Path(script).read_bytes(), script, "exec"), module.__dict__)  # noqa: S102  it is what ran before
-
-
-def _until_ended(pid: int) -> None:
-    """Returns when the parent process `pid` has ended."""
-    if sys.platform == "linux":
-        with suppress(OSError):  # a kernel older than 5.3, or it has ended already
-            watched = os.pidfd_open(pid)
-            end = select.poll()
-            end.register(watched, select.POLLIN)
-            if os.getppid() == pid:
-                end.poll()
-            os.close(watched)
-            return
-    while os.getppid() == pid:
-        time.sleep(LOOK)
 
 
 def main(descriptor: int, worker: int) -> None:

@@ -1,23 +1,26 @@
-"""How a worker knows that a child for jobs on their last try still runs, and how the child knows that its
-worker does. They share a pipe. The child's end has a thread of its own; the worker's end is on its loop.
+"""How a worker knows that a child for jobs on their last try still runs, and how a child of any kind knows
+that its worker does. The child's side runs on threads of its own; the worker's side is on its loop.
 
-A thread of the child writes a byte each second. If the child was stopped (SIGSTOP), or if code in C never
-releases the GIL, nothing is written. Then no beat is sent either: the other workers take the child's job for
-lost, and the child would take up one of the worker's few places for children for ever. So its worker kills
-it. A server that hangs delays the beats, but not the bytes.
+Child and worker share a pipe. A thread of the child writes a byte each second. If the child was stopped
+(SIGSTOP), or if code in C never releases the GIL, nothing is written. Then no beat is sent either: the other
+workers take the child's job for lost, and the child would take up one of the worker's few places for children
+for ever. So its worker kills it. A server that hangs delays the beats, but not the bytes.
 
-When the worker has died, nobody reads the pipe, and the next write of the child fails. A child that is
-stopped at that time must first go on, see `resume_when_parent_dies`.
+Another thread of the child watches the worker's process. The end of the pipe would not do: whatever the
+worker has forked has a copy of the pipe. A child that is stopped when the worker dies must first go on, see
+`resume_when_parent_dies`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,8 +30,25 @@ _PR_SET_PDEATHSIG = 1
 
 INTERVAL = 1.0
 """Seconds between two bytes."""
+LOOK = 0.5
+"""Seconds between two checks whether the worker lives, where the system cannot report its end."""
 SHORTEST_SILENCE = 5.0
 """Seconds. A machine that is far too busy lets a child wait for a second or two, whatever the lease is."""
+
+
+def until_parent_ends(parent: int) -> None:
+    """Blocks until the parent process, which has this id, has ended."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a kernel older than 5.3, or it has ended already
+            watched = os.pidfd_open(parent)
+            end = select.poll()
+            end.register(watched, select.POLLIN)
+            if os.getppid() == parent:
+                end.poll()
+            os.close(watched)
+            return
+    while os.getppid() == parent:
+        time.sleep(LOOK)
 
 
 def resume_when_parent_dies() -> None:
@@ -49,24 +69,29 @@ class LifeSigns:
 
     Args:
         pipe: the descriptor to write to.
-        on_parent_end: called once, on the thread of this object, when the worker has died. It may be replaced
+        parent: the worker's process id.
+        on_parent_end: called once, on a thread of this object, when the worker has ended. It may be replaced
             at any time.
     """
 
-    def __init__(self, pipe: int, on_parent_end: Callable[[], object]) -> None:
+    def __init__(self, pipe: int, parent: int, on_parent_end: Callable[[], object]) -> None:
         self.on_parent_end: Callable[[], object] = on_parent_end
         self._pipe = pipe
+        self._parent = parent
         os.set_inheritable(pipe, False)  # programs that a job starts must not hold the pipe open
         resume_when_parent_dies()
         threading.Thread(target=self._write, name="asyncq-life-signs", daemon=True).start()
+        threading.Thread(target=self._watch, name="asyncq-watch", daemon=True).start()
 
     def _write(self) -> None:
-        try:
+        with suppress(OSError):  # nobody reads any more
             while True:
                 os.write(self._pipe, b".")
                 time.sleep(INTERVAL)
-        except OSError:
-            self.on_parent_end()
+
+    def _watch(self) -> None:
+        until_parent_ends(self._parent)
+        self.on_parent_end()
 
 
 class LifeWatch:

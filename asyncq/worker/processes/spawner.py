@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -117,6 +118,7 @@ class Spawner:
             "tasks": source.tasks,
             "queues": self._queues,
             "pipe": pipe,
+            "parent": os.getpid(),
         }
         return json.dumps(setup).encode()
 

@@ -122,7 +122,8 @@ def test_a_child_for_last_tries_that_is_stopped_during_the_import_has_not_failed
         pass_fds=(pipe,),
     )
     os.close(pipe)
-    setup = {"settings": {}, "logging": [20, "plain"], "path": ["", *sys.path], "argv": [""], "pipe": pipe}
+    setup = {"settings": {}, "logging": [20, "plain"], "path": ["", *sys.path], "argv": [""]}
+    setup |= {"pipe": pipe, "parent": os.getpid()}
     child.stdin.write(json.dumps({**setup, "modules": [], "tasks": [], "target": "slow:app", "queues": []}))
     child.stdin.close()
     project.wait_for("importing")
