@@ -81,7 +81,7 @@ class Link(Protocol):
     """True once the time limit is over: what the body returns will not count."""
 
     @property
-    def wanted(self) -> bool:
+    def is_wanted(self) -> bool:
         """False once the body is to end now: the job was terminated, or its worker stops or has lost it."""
         ...
 
@@ -279,7 +279,7 @@ class Context:
         now, because its worker was taken for dead, that shows after the next `progress` or `update_state`.
         """
         link = self.link
-        return link is not None and (link.revoked or link.is_late or not link.wanted)
+        return link is not None and (link.revoked or link.is_late or not link.is_wanted)
 
     async def heartbeat(self) -> None:
         """Lets other jobs run, and ends this one if it is to end now. For long loops that never wait.
@@ -305,7 +305,7 @@ class Context:
             asyncio.CancelledError: the job was terminated, its time limit is over, or its worker has lost it.
                 Let it through.
         """
-        if self.link is not None and (self.link.is_late or not self.link.wanted):
+        if self.link is not None and (self.link.is_late or not self.link.is_wanted):
             raise asyncio.CancelledError
 
     @property

@@ -156,8 +156,8 @@ def options() -> str:
     ]
     for name, option in TABLE.items():
         of_task = "-" if option.giver == "call" else f"`{option.default}`"
-        of_call, place = ("-", "-") if option.giver == "task" else ("yes", PLACES[option.place])
-        lines.append(f"| `{name}` | {of_task} | {of_call} | {place} | {_sentence(option.text)} |")
+        of_call, position = ("-", "-") if option.giver == "task" else ("yes", PLACES[option.position])
+        lines.append(f"| `{name}` | {of_task} | {of_call} | {position} | {_sentence(option.text)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -97,7 +97,7 @@ class Broker:
         left = self.settings.operation_timeout - 1.0
         attempt = 0
         while True:
-            begun = loop.time()
+            started = loop.time()
             try:
                 await asyncio.gather(self.commands.connect(), self.listener.subscription.confirm())
                 calls = [call for keys in self.shards for call in rights.of_client(keys)]
@@ -112,7 +112,7 @@ class Broker:
                 attempt += 1
                 # A try takes at most half the operation timeout. One that seems to have taken longer was in a
                 # process that was stopped meanwhile: it counts half, so that another try is left.
-                left -= min(loop.time() - begun, self.settings.operation_timeout / 2)
+                left -= min(loop.time() - started, self.settings.operation_timeout / 2)
                 if passing and left > 0:
                     self.commands.reconnect()
                     wait = pause(attempt)

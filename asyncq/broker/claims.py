@@ -23,7 +23,7 @@ from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.schema import answer_tags
-from asyncq.broker.schema.keys import GROUP, LAST_TRY, leveled, name_to, result_ttl_ms, text_of
+from asyncq.broker.schema.keys import GROUP, LAST_ATTEMPT, leveled, name_to, result_ttl_ms, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -316,7 +316,7 @@ class Claims:
         Returns:
             1 done, 2 the job ended by a revocation signal instead, 0 refused.
         """
-        return await self._put_aside(Way.RETRIED, "retry", delivery, wait, retries, failure, last)
+        return await self._delay(Way.RETRIED, "retry", delivery, wait, retries, failure, last)
 
     async def defer(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
         """Ends the claim to a job that the limits of its task do not let start yet. The job is deferred for
@@ -330,7 +330,7 @@ class Claims:
         Returns:
             1 done, 2 the job ended by a revocation signal instead, 0 refused.
         """
-        return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "g", turn)
+        return await self._delay(Way.DEFERRED, "defer", delivery, wait, "g", turn)
 
     async def put_off(self, delivery: wire.Delivery, wait: int, so_far: bytes) -> int:
         """Ends the claim to a job whose task this worker does not know. The job is deferred for `wait` ms.
@@ -341,9 +341,9 @@ class Claims:
             wait: in ms.
             so_far: how often and how long the job was deferred, for the worker that gets it next.
         """
-        return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "u", so_far)
+        return await self._delay(Way.DEFERRED, "defer", delivery, wait, "u", so_far)
 
-    async def _put_aside(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
+    async def _delay(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
         """Runs a script that ends a claim and delays the job."""
         keys, job = self._served.keys[delivery.stream], delivery.job
         revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
@@ -459,7 +459,7 @@ class Claims:
         """
         keys = self._served.keys[stream]
         crashes = self._commands.settings.max_crashes
-        last_try = keys.stream(self._served.queues[stream] + LAST_TRY)
+        last_attempt_queue = keys.stream(self._served.queues[stream] + LAST_ATTEMPT)
         # Any program may read from the group under any name, also under one that is not UTF-8.
         consumer = name_to(dead)
         lost_outcome = self._outcome_bytes(wire.LOST, stream, dead, crashes)
@@ -470,7 +470,7 @@ class Claims:
             (
                 *(stream, keys.beats, keys.beat_observations, keys.observations, keys.dead),
                 *(named.encode() + consumer for named in (keys.signals, keys.announcements, keys.started)),
-                last_try,
+                last_attempt_queue,
             ),
             (
                 *(keys.key_prefix, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),

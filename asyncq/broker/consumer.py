@@ -89,7 +89,7 @@ class Consumer:
         self.settings: Settings = commands.settings
         self.served: Served = Served(commands.shards, queues)
         self._turn = 0
-        self._aside: asyncio.Future[Any] | None = None  # the reply to the latest `read_aside`
+        self._separate_read: asyncio.Future[Any] | None = None  # the reply to the latest `read_separately`
         self._waits = self._has_more = False
         self._levels_noted: dict[str, int] = {}
         self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
@@ -295,7 +295,7 @@ class Consumer:
             return await self._read(streams, 1, timeout) if block else []
         return await self._read(streams, most.get(streams[0], count), timeout if block else None)
 
-    async def read_aside(self, stream: str, count: int) -> list[Entry]:
+    async def read_separately(self, stream: str, count: int) -> list[Entry]:
         """Claims up to `count` entries of a stream while another read may be waiting, on the connection for
         commands. If the caller is cancelled, entries may still be claimed; `unknown_entries` waits for that
         reply.
@@ -307,7 +307,7 @@ class Consumer:
             PipeBroken: the connection was lost; entries may have been claimed, see `unknown_entries`.
             ServerError: the server refuses.
         """
-        reply = self._aside = asyncio.get_running_loop().create_future()
+        reply = self._separate_read = asyncio.get_running_loop().create_future()
         command = ("XREADGROUP", "GROUP", GROUP, self.name, "COUNT", count, "STREAMS", stream, ">")
         # `post` sends once. Sent again after a lost reply, it would claim other entries.
         self._commands.post(self.served.keys[stream], command, reply.set_result)
@@ -379,10 +379,10 @@ class Consumer:
             stream: a stream that is served.
             held: the entries that it holds.
         """
-        if self._aside is not None:
-            # The read of `read_aside` goes over another connection, and its caller may have been cancelled.
-            # Its entries would count as unknown, so its reply must come first.
-            await asyncio.wait({self._aside})
+        if self._separate_read is not None:
+            # That read uses another connection, and its caller may have been cancelled. Its entries would
+            # count as unknown, so its reply must come first.
+            await asyncio.wait({self._separate_read})
         pipe = self._reads.current or await self._reads.pipe()
         held = list(held)
         # The server lists the oldest entries first, and those are of jobs that wait for others: there may be
@@ -575,12 +575,12 @@ class Consumer:
         taken: dict[bytes, bool] = {}
         for first in range(0, len(names), _NAMES_AT_ONCE):
             some = names[first : first + _NAMES_AT_ONCE]
-            counts, looks = await asyncio.gather(
+            counts, observed = await asyncio.gather(
                 send(keys, "HMGET", keys.beats, *some), send(keys, "ZMSCORE", keys.beat_observations, *some)
             )
             taken |= {
-                name: look is not None and look < 0
-                for name, count, look in zip(some, counts, looks, strict=True)
+                name: observation is not None and observation < 0
+                for name, count, observation in zip(some, counts, observed, strict=True)
                 if count is None
             }
         return [

@@ -154,13 +154,13 @@ class Intake:
             BrokerUnavailable: no answer within the operation timeout; the jobs may have been accepted.
         """
         submission = Submission(jobs, self._shards)
-        home = self._shards[submission.home]
+        shard = self._shards[submission.main_shard]
         batches = submission.batches(self._channel)
         command = self._commands.build(
             "submit",
             (),
             (
-                *(home.key_prefix, self._channel, self._settings.max_length, batches, submission.more()),
+                *(shard.key_prefix, self._channel, self._settings.max_length, batches, submission.more()),
                 *submission.arguments(),
             ),
         )
@@ -169,7 +169,7 @@ class Intake:
         elsewhere = await submission.taken(self._commands, timeout)
         answer: Any = [answer_tags.IDS_TAKEN, *elsewhere]
         if not elsewhere:
-            answer = await self._until_room(home, command, timeout, ", ".join(queues))
+            answer = await self._until_room(shard, command, timeout, ", ".join(queues))
         if answer[0] == answer_tags.IDS_TAKEN:
             taken = ", ".join(repr(id_.decode()) for id_ in answer[1:])
             raise ValueError(
@@ -177,7 +177,7 @@ class Intake:
                 "other ids for task_id"
             )
         if submission.in_batches:
-            await self._commands.forwarded(home)
+            await self._commands.forwarded(shard)
 
     def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         """Returns the call of the script that enqueues jobs into one queue."""
@@ -260,10 +260,10 @@ class Intake:
             self._tasks.start(self._enqueue_slowly(keys, command, batch, left))
             return
         failpoints.hit("enqueue.answered")
-        self._settle(batch, answer)
+        self._resolve(batch, answer)
 
     @staticmethod
-    def _settle(batch: list[_Pending], answer: Any) -> None:
+    def _resolve(batch: list[_Pending], answer: Any) -> None:
         for (_, _, future), one in zip(batch, _each(answer, len(batch)), strict=True):
             if future is not None and not future.done():
                 future.set_result(one)
@@ -279,7 +279,7 @@ class Intake:
                 if future is not None and not future.done():
                     future.set_exception(error)
             return
-        self._settle(batch, answer)
+        self._resolve(batch, answer)
 
     async def _until_room(self, keys: Keys, command: tuple[Any, ...], timeout: float, queue: str) -> Any:
         """Sends an enqueue. Sends it again while the queue is full, for at most `full_wait` seconds.

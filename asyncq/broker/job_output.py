@@ -101,11 +101,11 @@ class JobOutput:
             (self.delivery.entry, self.events, wire.PUSH_LIMIT, DAY_MS, known, number, *items),
         )
 
-    async def reader_position(self, *, wanted: int = 0, ttl: int = DAY_MS) -> tuple[int, int, int] | None:
+    async def reader_position(self, *, notify_at: int = 0, ttl: int = DAY_MS) -> tuple[int, int, int] | None:
         """Asks how far the readers of the job's stream are, and sets how long the stream is kept.
 
         Args:
-            wanted: the first reader that reaches this number says so on the job channel; 0 for none.
+            notify_at: the first reader that reaches this number says so on the job channel; 0 for none.
             ttl: how long to keep the stream from now on, in ms.
 
         Returns:
@@ -117,7 +117,7 @@ class JobOutput:
             keys,
             "reader_position",
             (keys.records + id_, keys.items + id_, keys.reader_positions + id_),
-            (self.delivery.entry, ttl, wanted, ttl),
+            (self.delivery.entry, ttl, notify_at, ttl),
             timeout=FOREVER,
         )
         if answer[0] == answer_tags.REFUSED:

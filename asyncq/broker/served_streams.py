@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncq import wire
-from asyncq.broker.schema.keys import EXECUTORS, LAST_TRY, LEVEL, leveled, queue_of
+from asyncq.broker.schema.keys import EXECUTORS, LAST_ATTEMPT, LEVEL, leveled, queue_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +60,7 @@ class Served:
             (queue, keys.shard): {""} for queue in queues for keys in shards
         }
         for queue, shard in self._levels:
-            self._add(self.last_attempt_queues, shards[shard], queue + LAST_TRY)
+            self._add(self.last_attempt_queues, shards[shard], queue + LAST_ATTEMPT)
         self._arrange()
 
     def _add(self, streams: dict[str, str], keys: Keys, name: str) -> None:

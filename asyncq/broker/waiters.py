@@ -72,7 +72,7 @@ class Waiter:
             the encoded error of the last attempt.
         report: the latest report of the running job, if the state comes from it.
         call: the job's message and the values of its parents, if somebody has asked for them.
-        home: the listener that keeps this waiter.
+        listener: the listener that keeps this waiter.
         kin: the waiters of the same job in the sessions through which a handle has gone, with this one; None
             if there are no others. All of them have the same list.
         futures: of the waits in progress; None if there is none.
@@ -92,9 +92,9 @@ class Waiter:
         "flags",
         "futures",
         "gone",
-        "home",
         "id",
         "kin",
+        "listener",
         "queue",
         "report",
         "retries",
@@ -104,9 +104,9 @@ class Waiter:
         "worker",
     )
 
-    def __init__(self, id: str, home: Listener, *, epoch: int = 0, accepted: bool = True) -> None:
+    def __init__(self, id: str, listener: Listener, *, epoch: int = 0, accepted: bool = True) -> None:
         self.id: str = id
-        self.home: Listener = home
+        self.listener: Listener = listener
         self.kin: list[Waiter] | None = None
         self.state: State | str = State.UNKNOWN
         self.queue: str | None = None
@@ -278,17 +278,17 @@ class Listener:
         """Returns the waiter in this session of a job that has a waiter in another session. It begins with
         what the other one knows. From then on, `latest` of either finds what one of them is notified of.
         """
-        if waiter.home.is_closed and self._waiters.get(waiter.id) is None:
+        if waiter.listener.is_closed and self._waiters.get(waiter.id) is None:
             # No notification reaches a closed session, so the waiter itself moves to this one.
             self._waiters.put(waiter)
-            waiter.home = self
+            waiter.listener = self
             waiter.epoch = 0
             waiter.accepted = True
             return waiter
         mine = self.waiter(waiter.id)
         latest = waiter.latest()
         if latest.ended is not None and mine.ended is None:
-            self._settle(mine, latest.ended)
+            self._resolve(mine, latest.ended)
         elif _knowledge(latest) > _knowledge(mine):
             for name in ("state", "queue", "worker", "started", "retries", "failure", "expires"):
                 setattr(mine, name, getattr(latest, name))
@@ -387,7 +387,7 @@ class Listener:
             return ()
         timers = []
         if timeout is not None:
-            timers.append(self._loop.call_later(timeout, _settle_future, future))
+            timers.append(self._loop.call_later(timeout, _resolve_future, future))
         if waiter.expires is not None:
             timers.append(self._loop.call_later(_until(waiter.expires), self._expire_now, waiter))
         return tuple(timers)
@@ -414,13 +414,13 @@ class Listener:
     def learn(self, waiter: Waiter, answer: wire.Ended | str | None) -> None:
         """Takes in a fetched status: an outcome, the flags of a live job, or None for an unknown job."""
         if isinstance(answer, wire.Ended):
-            self._settle(waiter, answer)
+            self._resolve(waiter, answer)
         elif answer is None:
             known = waiter.latest().ended
             if known is None:
                 self.forgotten(waiter)
             else:  # the result expired at the server, or was forgotten elsewhere: this process keeps it
-                self._settle(waiter, known)
+                self._resolve(waiter, known)
         else:
             text, _, expires = answer.partition(" ")
             flags = Flags(text)
@@ -438,7 +438,7 @@ class Listener:
         """Notes when the job expires, and has timers set for that time."""
         waiter.expires = expires
         for future in waiter.futures or ():
-            _settle_future(future)  # `wait` goes round its loop, and sets a timer for the expiry
+            _resolve_future(future)  # `wait` goes round its loop, and sets a timer for the expiry
         if waiter.callbacks:
             self._loop.call_later(_until(expires), self._expire_now, waiter, context=contextvars.Context())
 
@@ -533,7 +533,7 @@ class Listener:
                     waiter.accepted = True
                     self._ask(waiter)
                 else:
-                    self._settle(waiter, wire.decode_ended(letter, outcome))
+                    self._resolve(waiter, wire.decode_ended(letter, outcome))
         except (DecodeError, UnicodeDecodeError) as error:
             # Any client of the server may publish rubbish here. The waiters poll the records, so no wait
             # depends on this message.
@@ -541,7 +541,7 @@ class Listener:
                 log, "notification", f"a notification on {self.channel} could not be read", error
             )
 
-    def _settle(self, waiter: Waiter, ended: wire.Ended) -> None:
+    def _resolve(self, waiter: Waiter, ended: wire.Ended) -> None:
         """Stores the outcome of a job, if there is none yet, and ends the waits for it."""
         if waiter.ended is None:
             waiter.ended = ended
@@ -678,7 +678,7 @@ def _join_kin(one: Waiter, other: Waiter) -> None:
     """
     known = [*(one.kin or (one,)), *(other.kin or (other,))]
     kin = [each for n, each in enumerate(known) if each not in known[:n]]
-    kin = [each for each in kin if each in {one, other} or not each.home.is_closed]
+    kin = [each for each in kin if each in {one, other} or not each.listener.is_closed]
     for each in kin:
         each.kin = kin
 
@@ -687,6 +687,6 @@ def _until(milliseconds: int) -> float:
     return max(0.0, milliseconds / 1000 - time.time()) + 0.002
 
 
-def _settle_future(future: asyncio.Future[None]) -> None:
+def _resolve_future(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

@@ -256,8 +256,8 @@ async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tu
     server = (await broker.server_version()).capitalize()
     if targets.is_local(app):
         held = app.sessions.current().server
-        place = held.directory if held is not None else "?"
-        server = f"embedded {server} in {place} (this machine only; set ASYNCQ_URL for production)"
+        directory = held.directory if held is not None else "?"
+        server = f"embedded {server} in {directory} (this machine only; set ASYNCQ_URL for production)"
     else:
         server = f"{server} at {mask(app.settings.url)}"
     count = len(app.tasks)

@@ -111,7 +111,7 @@ class ServerDirectories:
             ) from error
 
 
-def own_place(directory: Path) -> ServerDirectories:
+def own_directories(directory: Path) -> ServerDirectories:
     """Returns the directories for a new server of this project, by this process's environment."""
     name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
     base = os.environ.get("XDG_RUNTIME_DIR", "")
@@ -122,24 +122,26 @@ def own_place(directory: Path) -> ServerDirectories:
     return ServerDirectories(directory, Path(f"/tmp/asyncq-{os.geteuid()}", name))  # noqa: S108  checked by create
 
 
-def place_of(directory: Path) -> ServerDirectories:
+def directories_of(directory: Path) -> ServerDirectories:
     """Returns the directories where this project's server runs, or would be started.
 
     A process with another environment (cron, sudo, another login) may have started it in another runtime
     directory.
     """
-    place = own_place(directory)
-    if probe(place.socket).state == "absent":
-        return elsewhere(place) or place
-    return place
+    directories = own_directories(directory)
+    if probe(directories.socket).state == "absent":
+        return elsewhere(directories) or directories
+    return directories
 
 
-def elsewhere(place: ServerDirectories) -> ServerDirectories | None:
+def elsewhere(directories: ServerDirectories) -> ServerDirectories | None:
     """Returns the directories of a server that runs in another runtime directory, or None."""
-    socket = Path(str(place.meta().get("socket", "")))
-    if socket.name != "s" or socket == place.socket or not _is_private(socket.parent):
+    socket = Path(str(directories.meta().get("socket", "")))
+    if socket.name != "s" or socket == directories.socket or not _is_private(socket.parent):
         return None
-    return None if probe(socket).state == "absent" else ServerDirectories(place.directory, socket.parent)
+    return (
+        None if probe(socket).state == "absent" else ServerDirectories(directories.directory, socket.parent)
+    )
 
 
 def _is_private(directory: Path) -> bool:
@@ -179,30 +181,34 @@ _ADVICE = {
 """For a text in the server's log: the advice. The first text that is found decides."""
 
 
-def failure(what: str, place: ServerDirectories, log_from: int) -> BrokerNotConfigured:
+def failure(what: str, directories: ServerDirectories, log_from: int) -> BrokerNotConfigured:
     """Makes the error for a server that did not start: what happened, the end of its log, and what helps.
 
     Args:
         what: what happened.
-        place: the server's directories.
+        directories: the server's directories.
         log_from: the offset in the log at which this start began.
     """
     try:
-        with place.log.open("rb") as log:
+        with directories.log.open("rb") as log:
             log.seek(log_from)
             lines = log.read()[-20_000:].decode(errors="replace").splitlines()
     except OSError as error:
-        lines = [f"({place.log}: {error.strerror})"]
+        lines = [f"({directories.log}: {error.strerror})"]
     evidence = "\n".join([what, *lines])
-    if shutil.disk_usage(place.directory).free < 64 * 1024:
+    if shutil.disk_usage(directories.directory).free < 64 * 1024:
         evidence += "\nNo space left on device"  # on a full disk, the server could not log it
     words = "".join(f"    {line}\n" for line in lines[-8:])
-    return BrokerNotConfigured(f"{what}\n{words}{advise(evidence, place, f'The whole log: {place.log}')}")
+    return BrokerNotConfigured(
+        f"{what}\n{words}{advise(evidence, directories, f'The whole log: {directories.log}')}"
+    )
 
 
-def advise(evidence: str, place: ServerDirectories, otherwise: str) -> str:
+def advise(evidence: str, directories: ServerDirectories, otherwise: str) -> str:
     """Returns the advice for an error of the server or the system, or `otherwise` if there is none."""
     for sign, advice in _ADVICE.items():
         if sign in evidence:
-            return advice.format(wrote=place.meta().get("version", "version unknown"), data=place.data)
+            return advice.format(
+                wrote=directories.meta().get("version", "version unknown"), data=directories.data
+            )
     return otherwise

@@ -120,7 +120,7 @@ def _is_musl() -> bool:
     return any(Path("/lib").glob("ld-musl-*"))
 
 
-def launch(place: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[bytes], Answer]:
+def launch(directories: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[bytes], Answer]:
     """Starts the server of this project. The caller holds `start.lock`, and no server is at the socket.
 
     Raises:
@@ -129,17 +129,17 @@ def launch(place: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[
         BrokerUnavailable: the server is still loading its data, and is left to it.
     """
     binary = find()
-    arguments = command_for(binary, place.socket, place.data, durable=True)
-    guard = guard_data(place, deadline)
+    arguments = command_for(binary, directories.socket, directories.data, durable=True)
+    guard = guard_data(directories, deadline)
     try:
-        log_from = place.log_size()
-        with place.log.open("ab") as log:
+        log_from = directories.log_size()
+        with directories.log.open("ab") as log:
             child = subprocess.Popen(  # noqa: S603  our own argument list, no shell
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=place.data,
+                cwd=directories.data,
                 start_new_session=True,  # Ctrl-C in the terminal must not reach the server
                 pass_fds=() if guard is None else (guard,),
             )
@@ -147,13 +147,13 @@ def launch(place: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[
         if guard is not None:
             os.close(guard)  # the server has its own copy, so it holds the lock for as long as it lives
     try:
-        answer = wait_until_ready(place.socket, deadline, lambda: child.poll() is not None)
-        _check_started(child, answer, place, log_from)
-        place.write_meta(
+        answer = wait_until_ready(directories.socket, deadline, lambda: child.poll() is not None)
+        _check_started(child, answer, directories, log_from)
+        directories.write_meta(
             version=answer.version,
             pid=child.pid,
-            socket=str(place.socket),
-            directory=str(place.directory),
+            socket=str(directories.socket),
+            directory=str(directories.directory),
             host=os.uname().nodename,
             started=time.time(),
             argv=arguments,
@@ -169,22 +169,24 @@ def launch(place: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[
 
 
 def _check_started(
-    child: subprocess.Popen[bytes], answer: Answer, place: ServerDirectories, log_from: int
+    child: subprocess.Popen[bytes], answer: Answer, directories: ServerDirectories, log_from: int
 ) -> None:
     if answer.state == "loading":
         # The append-only file is big. The server goes on loading it, and a later attempt attaches.
         raise BrokerUnavailable(
-            f"The embedded server of {place.directory} is still loading its data. Try again."
+            f"The embedded server of {directories.directory} is still loading its data. Try again."
         )
     if child.poll() is not None:
         raise failure(
             f"The embedded server did not start: it ended with status {child.returncode}. "
             "The last lines of its log:",
-            place,
+            directories,
             log_from,
         )
     if answer.state != "ready":
-        raise failure(f"The embedded server did not answer within {resp.DEADLINE:.0f} s.", place, log_from)
+        raise failure(
+            f"The embedded server did not answer within {resp.DEADLINE:.0f} s.", directories, log_from
+        )
 
 
 def command_for(binary: Path, socket: Path, data: Path, *, durable: bool) -> list[str]:

@@ -58,7 +58,7 @@ def hold_shared(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def starting(place: ServerDirectories) -> Iterator[None]:
+def starting(directories: ServerDirectories) -> Iterator[None]:
     """Holds `start.lock` in the block. It tries again every 2 ms, for `flock` itself has no timeout.
 
     Raises:
@@ -66,11 +66,11 @@ def starting(place: ServerDirectories) -> Iterator[None]:
     """
     timeout = 1.5 * resp.DEADLINE  # the process that holds the lock may itself wait for a server
     deadline = time.monotonic() + timeout
-    while (descriptor := try_exclusive(place.start_lock)) is None:
+    while (descriptor := try_exclusive(directories.start_lock)) is None:
         if time.monotonic() > deadline:
             raise BrokerUnavailable(
-                f"Another process has been starting the embedded server of {place.directory} "
-                f"for {timeout:.0f} s. See {place.log}; `asyncq server stop --force` ends it."
+                f"Another process has been starting the embedded server of {directories.directory} "
+                f"for {timeout:.0f} s. See {directories.log}; `asyncq server stop --force` ends it."
             )
         time.sleep(0.002)
     try:
@@ -83,7 +83,7 @@ class MovedError(Exception):
     """Another process has started the server in another runtime directory. Never leaves this package."""
 
 
-def guard_data(place: ServerDirectories, deadline: float) -> int | None:
+def guard_data(directories: ServerDirectories, deadline: float) -> int | None:
     """Takes `server.lock` for a server that is about to start, and returns the descriptor; None if the file
     system has no locks.
 
@@ -96,22 +96,22 @@ def guard_data(place: ServerDirectories, deadline: float) -> int | None:
     """
     while True:
         try:
-            guard = try_exclusive(place.data / "server.lock")
+            guard = try_exclusive(directories.data / "server.lock")
         except PermissionError:
             raise
         except OSError as error:
             # Some network file systems have no locks. `start.lock` is on a local one and still prevents two
             # servers of this machine.
-            logger.debug("the file system cannot lock %s: %s", place.data, error)
+            logger.debug("the file system cannot lock %s: %s", directories.data, error)
             return None
         if guard is not None:
             return guard
-        if elsewhere(place):
+        if elsewhere(directories):
             raise MovedError
         if time.monotonic() > deadline:
-            meta = place.meta()
+            meta = directories.meta()
             raise BrokerNotConfigured(
-                f"The data in {place.data} is in use by a server that cannot be reached from here "
+                f"The data in {directories.data} is in use by a server that cannot be reached from here "
                 f"(pid {meta.get('pid')} on {meta.get('host')}, socket {meta.get('socket')}).\n"
                 "If another container mounts this directory: give both ASYNCQ_URL=redis://host:6379/0.\n"
                 "If the socket of the server was deleted (logout): `asyncq server stop` ends the server."

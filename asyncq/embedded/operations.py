@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncq.embedded import resp
-from asyncq.embedded.directories import ServerDirectories, place_of
+from asyncq.embedded.directories import ServerDirectories, directories_of
 from asyncq.embedded.locks import starting, try_exclusive
 from asyncq.embedded.resp import probe, shut_down
 from asyncq.embedded.shared import acquire
@@ -69,22 +69,22 @@ def status(directory: Path) -> Status:
         >>> status(Path("/srv/shop")).running  # doctest: +SKIP
         False
     """
-    place = place_of(directory.resolve())
-    answer = probe(place.socket)
+    directories = directories_of(directory.resolve())
+    answer = probe(directories.socket)
     info = answer.info
     running = answer.state != "absent"
     uptime = info.get("uptime_in_seconds")
     return Status(
         running=running,
         pid=int(info["process_id"]) if "process_id" in info else None,
-        version=answer.version if info else place.meta().get("version"),
-        socket=place.socket,
-        directory=place.directory,
+        version=answer.version if info else directories.meta().get("version"),
+        socket=directories.socket,
+        directory=directories.directory,
         started=time.time() - int(uptime) if uptime else None,
-        in_use=_in_use(place) if running else False,
+        in_use=_in_use(directories) if running else False,
         memory=int(info["used_memory"]) if "used_memory" in info else None,
         keys=_count_keys(info) if info else None,
-        aof_size=sum(file.stat().st_size for file in (place.data / "appendonlydir").glob("*")),
+        aof_size=sum(file.stat().st_size for file in (directories.data / "appendonlydir").glob("*")),
     )
 
 
@@ -94,15 +94,15 @@ def _count_keys(info: Mapping[str, str]) -> int:
     return sum(int(text.split(",")[0].removeprefix("keys=")) for text in databases)
 
 
-def _in_use(place: ServerDirectories) -> bool | None:
+def _in_use(directories: ServerDirectories) -> bool | None:
     # Only under `start.lock`: while we hold the exclusive lock, a process that leaves would else find it
     # taken, believe that users are left, and leave the server running.
     try:
-        with starting(place):
-            alone = try_exclusive(place.users_lock)
+        with starting(directories):
+            alone = try_exclusive(directories.users_lock)
     except OSError as error:
         logger.debug(
-            "the users of the embedded server of %s could not be checked: %s", place.directory, error
+            "the users of the embedded server of %s could not be checked: %s", directories.directory, error
         )
         return None
     if alone is None:
@@ -128,30 +128,30 @@ def stop(directory: Path, *, force: bool = False) -> bool:
         >>> stop(Path("/srv/shop"))  # doctest: +SKIP
         True
     """
-    place = place_of(directory.resolve())
-    if probe(place.socket).state == "absent":
-        return _kill(place, signal.SIGTERM)  # a server whose socket was deleted may still run
+    directories = directories_of(directory.resolve())
+    if probe(directories.socket).state == "absent":
+        return _kill(directories, signal.SIGTERM)  # a server whose socket was deleted may still run
     # With force, without the lock: a process may hang while it holds `start.lock`.
-    with contextlib.nullcontext() if force else starting(place):
-        alone = try_exclusive(place.users_lock)
+    with contextlib.nullcontext() if force else starting(directories):
+        alone = try_exclusive(directories.users_lock)
         if alone is not None:
             os.close(alone)
         elif not force:
             return False
         complaint = shut_down(
-            place.socket, time.monotonic() + (2 * resp.ANSWER_TIMEOUT if force else resp.DEADLINE)
+            directories.socket, time.monotonic() + (2 * resp.ANSWER_TIMEOUT if force else resp.DEADLINE)
         )
         if complaint is None:
             return True
-        logger.warning("the embedded server of %s does not stop: %s", place.directory, complaint)
-        return force and _kill(place, signal.SIGKILL)
+        logger.warning("the embedded server of %s does not stop: %s", directories.directory, complaint)
+        return force and _kill(directories, signal.SIGKILL)
 
 
-def _kill(place: ServerDirectories, number: signal.Signals) -> bool:
+def _kill(directories: ServerDirectories, number: signal.Signals) -> bool:
     """Sends a signal to the process that the last start wrote down, if it is still the server, and waits for
     its end. Returns whether it has ended.
     """
-    meta = place.meta()
+    meta = directories.meta()
     pid = int(meta.get("pid", 0))
     if meta.get("host") != os.uname().nodename or not pid or str(meta.get("socket")) not in command_line(pid):
         return False

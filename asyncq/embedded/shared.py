@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncq.embedded import resp
-from asyncq.embedded.directories import ServerDirectories, failure, place_of
+from asyncq.embedded.directories import ServerDirectories, directories_of, failure
 from asyncq.embedded.launch import disown, launch
 from asyncq.embedded.locks import MovedError, hold_shared, starting, try_exclusive
 from asyncq.embedded.resp import Answer, shut_down, wait_until_ready
@@ -63,53 +63,53 @@ class _Shared(Held):
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self.directory = directory
-        self.place: ServerDirectories | None = None
+        self.directories: ServerDirectories | None = None
         self.users: int | None = None
         self.child: subprocess.Popen[bytes] | None = None
 
     def acquire(self) -> EmbeddedServer:
         deadline = time.monotonic() + resp.DEADLINE
         while True:
-            place = place_of(self.directory)
-            place.create()
+            directories = directories_of(self.directory)
+            directories.create()
             try:
-                with starting(place):
-                    return self._acquire_at(place, deadline)
+                with starting(directories):
+                    return self._acquire_at(directories, deadline)
             except MovedError:
                 continue
             except OSError as error:
                 if isinstance(error, BrokerUnavailable):
                     raise
                 raise failure(
-                    f"The embedded server cannot be started: {error}", place, place.log_size()
+                    f"The embedded server cannot be started: {error}", directories, directories.log_size()
                 ) from error
 
-    def _acquire_at(self, place: ServerDirectories, deadline: float) -> EmbeddedServer:
-        users = hold_shared(place.users_lock)
+    def _acquire_at(self, directories: ServerDirectories, deadline: float) -> EmbeddedServer:
+        users = hold_shared(directories.users_lock)
         try:
-            child, answer = self._attach_or_launch(place, deadline)
+            child, answer = self._attach_or_launch(directories, deadline)
         except BaseException:
             os.close(users)
             raise
         self._drop_users()  # the lock that belongs to a server that has died
-        self.place, self.users = place, users
+        self.directories, self.users = directories, users
         if child is not None:
             disown(self.child)
             self.child = child
         HeldServers.held[self.directory] = self
-        return self.handle(self.directory, place.socket, answer.version, child is not None)
+        return self.handle(self.directory, directories.socket, answer.version, child is not None)
 
     @staticmethod
     def _attach_or_launch(
-        place: ServerDirectories, deadline: float
+        directories: ServerDirectories, deadline: float
     ) -> tuple[subprocess.Popen[bytes] | None, Answer]:
-        answer = wait_until_ready(place.socket, deadline, gone=lambda: True)
+        answer = wait_until_ready(directories.socket, deadline, gone=lambda: True)
         if answer.state == "absent":
-            return launch(place, deadline)
+            return launch(directories, deadline)
         if answer.state != "ready":
             what = "is still loading its data" if answer.state == "loading" else "does not answer"
             raise BrokerUnavailable(
-                f"The embedded server at {place.socket} {what}. "
+                f"The embedded server at {directories.socket} {what}. "
                 "Try again, or end it with `asyncq server stop --force`."
             )
         return None, answer
@@ -117,12 +117,12 @@ class _Shared(Held):
     def close(self) -> None:
         self.handles.clear()
         HeldServers.held.pop(self.directory, None)
-        if self.users is None or self.place is None:
+        if self.users is None or self.directories is None:
             return
         try:
-            with starting(self.place):
+            with starting(self.directories):
                 self._drop_users()
-                self._close_if_last(self.place)
+                self._close_if_last(self.directories)
         except OSError as error:  # also BrokerUnavailable: this runs at exit, where nobody could handle it
             logger.warning("the embedded server of %s is left running: %s", self.directory, error)
         finally:
@@ -134,15 +134,15 @@ class _Shared(Held):
             os.close(self.users)
             self.users = None
 
-    def _close_if_last(self, place: ServerDirectories) -> None:
+    def _close_if_last(self, directories: ServerDirectories) -> None:
         # Tries the lock with a new descriptor, and never converts our own: a lock belongs to the open file
         # description, and a forked child that has not yet opened its own (or never will: a fork in C) shares
         # ours. Converting succeeded while such a child lived, and the parent shut down a server in use.
-        alone = try_exclusive(place.users_lock)
+        alone = try_exclusive(directories.users_lock)
         if alone is None:
             return
         try:
-            complaint = shut_down(place.socket, time.monotonic() + resp.DEADLINE)
+            complaint = shut_down(directories.socket, time.monotonic() + resp.DEADLINE)
             if complaint:
                 logger.warning("the embedded server of %s does not stop: %s", self.directory, complaint)
             elif self.child is not None:
@@ -154,13 +154,13 @@ class _Shared(Held):
     def forked(self) -> None:
         disown(self.child)  # the parent's child, not ours
         self.child = None
-        if self.users is None or self.place is None:
+        if self.users is None or self.directories is None:
             return
         try:
-            own = hold_shared(self.place.users_lock)
+            own = hold_shared(self.directories.users_lock)
         except OSError as error:
             # The inherited descriptor still holds the lock, as long as neither process converts it.
-            logger.debug("the child keeps its parent's lock on %s: %s", self.place.users_lock, error)
+            logger.debug("the child keeps its parent's lock on %s: %s", self.directories.users_lock, error)
             return
         os.close(self.users)
         self.users = own

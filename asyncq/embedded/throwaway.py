@@ -90,9 +90,9 @@ class _Throwaway(Held):
             self.directory = Path(tempfile.mkdtemp(prefix="asyncq-", dir="/tmp"))
 
     def start(self) -> None:
-        place = ServerDirectories(self.directory, self.directory)
+        directories = ServerDirectories(self.directory, self.directory)
         binary = launch.find()
-        arguments = command_for(binary, place.socket, self.directory, durable=False)
+        arguments = command_for(binary, directories.socket, self.directory, durable=False)
         self.watcher = subprocess.Popen(  # noqa: S603  our own argument list
             ["/bin/sh", "-c", self._WATCH, "sh", str(self.directory), *arguments],
             stdin=subprocess.PIPE,
@@ -102,7 +102,7 @@ class _Throwaway(Held):
         )
         assert self.watcher.stdout is not None
         os.set_blocking(self.watcher.stdout.fileno(), False)
-        answer = wait_until_ready(place.socket, time.monotonic() + resp.DEADLINE, self._died)
+        answer = wait_until_ready(directories.socket, time.monotonic() + resp.DEADLINE, self._died)
         if answer.state != "ready":
             raise BrokerNotConfigured(f"The private server ({binary}) did not start:{self._words()}")
         self.version = answer.version

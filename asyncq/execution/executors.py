@@ -138,7 +138,7 @@ class JobControl:
         """
 
     @property
-    def wanted(self) -> bool:
+    def is_wanted(self) -> bool:
         """False once the attempt is to end now: it was terminated, or its worker stops or has lost it."""
         return self.state not in _UNWANTED
 
@@ -320,14 +320,14 @@ async def within(
     try:
         value = await running
     except BaseException as raised:
-        if not limits.stopped or not control.wanted:
+        if not limits.stopped or not control.is_wanted:
             raise
         error = raised
     finally:
         for timer in (*timers, limits.timer):
             if timer is not None:
                 timer.cancel()
-    if limits.stopped and control.wanted:
+    if limits.stopped and control.is_wanted:
         task.uncancel()
         assert limit is not None
         if isinstance(error, asyncio.CancelledError):

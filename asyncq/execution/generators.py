@@ -85,7 +85,7 @@ def in_thread(
     def drive(*args: Any, **kwargs: Any) -> None:
         with closing(function(*args, **kwargs)) as generator:
             for item in generator:
-                if control.is_late or not control.wanted:
+                if control.is_late or not control.is_wanted:
                     return
                 if sink.add(item):
                     asyncio.run_coroutine_threadsafe(sink.until_capacity(), loop).result()

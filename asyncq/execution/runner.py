@@ -191,7 +191,7 @@ class Runner:
             body = self._body(task, job, args, kwargs, control)
             value = await (self._within_hooks(body) if self.hooks else body)
         except asyncio.CancelledError as error:
-            if not control.wanted:
+            if not control.is_wanted:
                 raise
             return self._finish_failed(delivery, error, started)
         except BaseException as raised:  # noqa: BLE001 - the task's own, see the module's docstring
@@ -290,7 +290,7 @@ class Runner:
                 await body
         finally:
             try:
-                if control.wanted:
+                if control.is_wanted:
                     await sink.close()
             finally:
                 sink.drop()
@@ -446,7 +446,7 @@ def _now() -> int:
 
 
 def _is_late(job: wire.Job, now: float) -> bool:
-    return any(moment is not None and now >= moment for moment in (job.expires, job.deadline))
+    return any(timestamp is not None and now >= timestamp for timestamp in (job.expires, job.deadline))
 
 
 def _unknown(name: str, tasks: Mapping[str, Any]) -> str:

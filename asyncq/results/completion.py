@@ -15,7 +15,7 @@ from asyncq import config
 from asyncq.client.deadlock import Wait
 from asyncq.context import current_job
 from asyncq.errors import DecodeError, ResultNotFound, ResultTimeout
-from asyncq.results.server_job import LOOK_TIMEOUT, ServerJob
+from asyncq.results.server_job import STATUS_TIMEOUT, ServerJob
 from asyncq.results.view import View, job_of
 from asyncq.states import State
 from asyncq.sync_bridge import running_loop
@@ -148,9 +148,9 @@ class Completions(Generic[H]):
         self._started = True
         self._loop = running_loop()  # none where all are eager and the caller blocks
         if self._limit == 0:
-            await fetch_states(self.handles, self._app, LOOK_TIMEOUT)
+            await fetch_states(self.handles, self._app, STATUS_TIMEOUT)
         for index, handle in enumerate(self.handles):
-            if job_of(handle).is_settled():
+            if job_of(handle).is_resolved():
                 self._complete(handle)
             elif self._limit != 0:
                 self._attend(index)
@@ -184,7 +184,7 @@ class Completions(Generic[H]):
         if error is not None:
             self._error = error
             self._changed.set()
-        elif job_of(self.handles[index]).is_settled():
+        elif job_of(self.handles[index]).is_resolved():
             self._complete(self.handles[index])
         else:
             self._attend(index)  # the job goes on: this was news of it, such as when it expires

@@ -1,7 +1,7 @@
 """The events of one job: its states as they come, and what the task reports of itself.
 
 A follower runs on the loop of the session that serves its first step. The server pushes most events; what it
-does not push, a look finds. A push and a look travel on two connections, so either may overtake the other:
+does not push, a query finds. A push and a query travel on two connections, so either may overtake the other:
 each event has a rank, and a follower never goes back to a lower one.
 """
 
@@ -72,7 +72,7 @@ class Event:
         return self.state in READY_STATES
 
 
-class Feed(Protocol):
+class EventSource(Protocol):
     """Gives events to one iteration."""
 
     session: Session | None
@@ -90,8 +90,8 @@ class Feed(Protocol):
 class EventFollower:
     """Gives the events of a job at the server to one iteration.
 
-    A push may be lost, and a push may overtake a look on the other connection. So each event has a rank, and
-    one with a lower rank than the last is dropped. The exception is a look during which nothing was pushed:
+    A push may be lost, and a push may overtake a query on the other connection. So each event has a rank, and
+    one with a lower rank than the last is dropped. The exception is a query during which nothing was pushed:
     it is the truth, whatever it says.
 
     Args:
@@ -110,22 +110,22 @@ class EventFollower:
         self._last: tuple[Rank, State | str] | None = None
         self._job_channel: JobChannel | None = None
         self._pause = FIRST_PAUSE
-        self._over = False
+        self._ended = False
         self.session: Session | None = None
 
     def close(self) -> None:
-        """See `Feed`."""
+        """See `EventSource`."""
         if self._job_channel is not None:
             self._job_channel.close()
 
     async def next(self) -> Event | None:
-        """See `Feed`."""
+        """See `EventSource`."""
         job = self._job
         waiter = job.waiter()
-        if self._last is not None and not self._over and waiter.ended is None:
+        if self._last is not None and not self._ended and waiter.ended is None:
             await self._check_time()  # also where an event is always ready
         while not self._ready:
-            if self._over:
+            if self._ended:
                 return None
             if self._job_channel is None:
                 channel = job.app.sessions.shards.of(job.id).events + job.id
@@ -136,7 +136,7 @@ class EventFollower:
             if waiter.ended is not None:
                 self._finish()
             elif self._job_channel.stale:
-                await self._look(self._job_channel)
+                await self._query(self._job_channel)
             elif not await self._job_channel.wait_for_message(self._poll_timeout()):
                 self._job_channel.stale = True
                 await self._check_time()
@@ -154,14 +154,14 @@ class EventFollower:
         if self._end is None or time.monotonic() < self._end:
             return
         if self._job_channel is not None:
-            await self._look(self._job_channel)  # so that the error names the present state
+            await self._query(self._job_channel)  # so that the error names the present state
         if self._job.waiter().ended is None:
             state = self._job.state
             raise ResultTimeout(
                 f"job {self._job.id} did not end within {shown(self._limit)} (it goes on; state: {state})"
             )
 
-    async def _look(self, job_channel: JobChannel) -> None:
+    async def _query(self, job_channel: JobChannel) -> None:
         job_channel.stale = False
         received, last = job_channel.received, self._last
         waiter = self._job.waiter()
@@ -189,7 +189,7 @@ class EventFollower:
     def _take_status(
         self, snapshot: wire.JobSnapshot, before: tuple[Rank, Any] | None, *, quiet: bool
     ) -> None:
-        # `before` is the rank when the look began. A push that came meanwhile may be of a later attempt than
+        # `before` is the rank when the query began. A push that came meanwhile may be of a later attempt than
         # the answer, and with its rank the answer would be taken for the failure of that attempt.
         rank, event = _described(snapshot, before)
         if quiet and self._last is not None and rank <= self._last[0] and event.state != self._last[1]:
@@ -200,7 +200,7 @@ class EventFollower:
         try:
             rank, event = self._read(message)
         except (DecodeError, ValueError) as error:
-            # Anybody who may publish can send rubbish. A look finds the truth.
+            # Anybody who may publish can send rubbish. A query finds the truth.
             damaged_data.warn(log, "event", f"an event of job {self._job.id!r} could not be read", error)
             rank = event = None
         if rank is None or event is None:
@@ -239,7 +239,7 @@ class EventFollower:
         outcome = self._job.known()
         assert outcome is not None
         self._ready.append(last_event(outcome))
-        self._over = True
+        self._ended = True
 
 
 def last_event(outcome: Outcome[Any]) -> Event:
@@ -249,7 +249,7 @@ def last_event(outcome: Outcome[Any]) -> Event:
 
 
 def _described(snapshot: wire.JobSnapshot, last: tuple[Rank, Any] | None) -> tuple[Rank, Event]:
-    """Returns what a look found, as an event, and its rank."""
+    """Returns what a query found, as an event, and its rank."""
     if snapshot.report is not None:
         return _of_report(snapshot.report)
     if snapshot.worker is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
     from datetime import timedelta
 
-    from asyncq.results.events import Event, Feed
+    from asyncq.results.events import Event, EventSource
     from asyncq.results.known_job import KnownJob
     from asyncq.results.streams import Readable
     from asyncq.sync_bridge import LoopOwner
@@ -38,14 +38,14 @@ class Following:
 
     async def events(self, timeout: float | timedelta | None) -> AsyncGenerator[Event, None]:
         """Gives the events of the job, see `AsyncResult.events`. The time begins with the first step."""
-        with closing(self._feed(timeout)) as feed:
-            while (event := await self._step(feed, feed.next)) is not None:
+        with closing(self._source(timeout)) as source:
+            while (event := await self._step(source, source.next)) is not None:
                 yield event
 
     def events_sync(self, timeout: float | timedelta | None) -> Iterator[Event]:
         """Gives the events of the job to code that is not async."""
-        with closing(self._feed(timeout)) as feed:
-            while (event := sync_bridge.wait(self._loop_owner, self._step(feed, feed.next))) is not None:
+        with closing(self._source(timeout)) as source:
+            while (event := sync_bridge.wait(self._loop_owner, self._step(source, source.next))) is not None:
                 yield event
 
     async def call_with_events(
@@ -71,7 +71,7 @@ class Following:
         # Asked for each item: a task may be registered, or its name be learnt, while the stream is read.
         return self._job.item_codec().loads(data)
 
-    def _feed(self, timeout: float | timedelta | None) -> Feed:
+    def _source(self, timeout: float | timedelta | None) -> EventSource:
         return self._job.follower(None if timeout is None else config.seconds(timeout))
 
     # -- one step --
@@ -81,8 +81,8 @@ class Following:
         return self._job.loop_owner
 
     @on_app_loop
-    async def _step(self, feed: Feed | Readable, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        session = feed.session
+    async def _step(self, source: EventSource | Readable, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        session = source.session
         if session is None or session.is_on_app_loop():
             return await self._with_slot_released(step)
         return await session.run_on_app_loop(self._with_slot_released(step))

@@ -551,7 +551,7 @@ class AsyncResult(View[R_co]):
             ```
         """
         await self._job.revoke(
-            list(map(job_of, line(self))),
+            list(map(job_of, workflow_handles(self))),
             terminate=terminate,
             signal=signal,
             wait=wait,
@@ -573,7 +573,7 @@ class AsyncResult(View[R_co]):
         From then on `exists()` is False, and once the job has ended, a new wait raises `ResultNotFound`. A
         second call changes nothing. Raises what `refresh` raises.
         """
-        await sync_bridge.each(job_of(handle).forget() for handle in line(self))
+        await sync_bridge.each(job_of(handle).forget() for handle in workflow_handles(self))
 
     @blocking(forget)
     def forget_sync(self) -> None:
@@ -624,7 +624,7 @@ class AsyncResult(View[R_co]):
 
     def as_list(self) -> list[str]:
         """Returns the id, then those of the jobs that it waits for."""
-        return [handle.id for handle in line(self)]
+        return [handle.id for handle in workflow_handles(self)]
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # A handle is its ids. The process that unpickles it finds its own app.
@@ -633,7 +633,7 @@ class AsyncResult(View[R_co]):
         return handle_serialization.from_rows, (handle_serialization.of_handle(self),)
 
 
-def line(handle: Any) -> Iterator[AsyncResult[Any]]:
+def workflow_handles(handle: Any) -> Iterator[AsyncResult[Any]]:
     """Gives the handles of a workflow's jobs, each once: those of `handle`, then what they came after."""
     seen: set[str] = set()
     todo = [handle]

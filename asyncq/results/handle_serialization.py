@@ -91,7 +91,7 @@ Parts = tuple[str, Any, Any, str]
 def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
     rows: list[Row] = []
     row_numbers: dict[int, int] = {}  # by identity, so that what many came after is described once
-    begun: set[int] = set()
+    visited: set[int] = set()
     todo = [root]
     while todo:
         one = todo[-1]
@@ -99,8 +99,8 @@ def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
         named = (*(members or ()), *(() if parent is None else (parent,)))
         missing = [other for other in named if id(other) not in row_numbers]
         if missing:
-            begun.add(id(one))
-            if any(id(other) in begun for other in missing):
+            visited.add(id(one))
+            if any(id(other) in visited for other in missing):
                 raise ValueError(f"{id_!r} comes after itself")
             todo += missing
             continue

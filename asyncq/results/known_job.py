@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncq.broker.waiters import Waiter
     from asyncq.client.application import App, Runnable
     from asyncq.outcome import Outcome
-    from asyncq.results.events import Feed
+    from asyncq.results.events import EventSource
     from asyncq.results.streams import Readable
     from asyncq.serializers import ValueCodec
     from asyncq.states import State
@@ -92,7 +92,7 @@ class KnownJob(ABC, Generic[R_co]):
         """Returns the outcome, if a wait for it would return it at once, also while the app is closed."""
 
     @abstractmethod
-    def is_settled(self) -> bool:
+    def is_resolved(self) -> bool:
         """Whether a wait would end at once: the job has ended, is unknown, or its result is ignored."""
 
     @property
@@ -153,7 +153,7 @@ class KnownJob(ABC, Generic[R_co]):
         """
 
     @abstractmethod
-    def follower(self, limit: float | None) -> Feed:
+    def follower(self, limit: float | None) -> EventSource:
         """Returns what gives the events of one iteration, for so many seconds."""
 
     @abstractmethod
@@ -179,7 +179,7 @@ class KnownJob(ABC, Generic[R_co]):
     @abstractmethod
     def revoke(
         self,
-        line: Sequence[KnownJob[Any]],
+        jobs: Sequence[KnownJob[Any]],
         *,
         terminate: bool,
         signal: Signal,
@@ -191,7 +191,7 @@ class KnownJob(ABC, Generic[R_co]):
         """Ends the job and those before it. Raises as `AsyncResult.revoke`.
 
         Args:
-            line: this job, then those that it came after.
+            jobs: this job, then those that it came after.
             terminate: see `AsyncResult.revoke`.
             signal: the same.
             wait: the same.

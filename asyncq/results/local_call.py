@@ -69,7 +69,7 @@ class LocalCall(KnownJob[R_co]):
         """See `KnownJob.at_hand`."""
         return None if self.is_ignored else self._outcome
 
-    def is_settled(self) -> bool:
+    def is_resolved(self) -> bool:
         """Whether it has ended: it has."""
         return True
 
@@ -119,7 +119,7 @@ class LocalCall(KnownJob[R_co]):
         """Whether it has not been forgotten."""
         return self._outcome is not None
 
-    async def revoke(self, line: Sequence[KnownJob[Any]], **_: object) -> None:
+    async def revoke(self, jobs: Sequence[KnownJob[Any]], **_: object) -> None:
         """Changes nothing, for it has ended."""
 
     async def forget(self) -> None:
@@ -134,14 +134,14 @@ class _OneEvent:
 
     def __init__(self, outcome: Callable[[], Outcome[Any]]) -> None:
         self._outcome = outcome
-        self._is_over = False
+        self._is_closed = False
 
     async def next(self) -> Event | None:
         """Returns the event, and then None."""
         event = last_event(self._outcome())
-        if self._is_over:
+        if self._is_closed:
             return None
-        self._is_over = True
+        self._is_closed = True
         return event
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq import sync_bridge
 from asyncq.client.scoped_jobs import ScopedJobs
-from asyncq.results.handle import AsyncResult, line
+from asyncq.results.handle import AsyncResult, workflow_handles
 from asyncq.results.resultset import ResultSet
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Scope:
         Returns:
             The given handle or group.
         """
-        for handle in line(result):
+        for handle in workflow_handles(result):
             self._jobs.keep(handle.id)
         return result
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from asyncq.sync_bridge import LoopOwner
     from asyncq.wire import Signal
 
-LOOK_TIMEOUT = 0.2
+STATUS_TIMEOUT = 0.2
 """Seconds that `get(timeout=0)` gives the server to answer: it is no wait, also where the server hangs."""
 
 LAST_FETCH_TIMEOUT = 0.1
@@ -106,7 +106,7 @@ class ServerJob(KnownJob[R_co]):
         waiter = self._waiter
         if waiter is None:
             waiter = self._waiter = listener.waiter(self.id)
-        elif waiter.home is not listener:
+        elif waiter.listener is not listener:
             waiter = self._waiter = listener.follow(waiter)
         return waiter
 
@@ -140,8 +140,8 @@ class ServerJob(KnownJob[R_co]):
         task = self.task or self.app.find_task(ended.name)
         return task.returns if task is not None else PLAIN_VALUE
 
-    def is_settled(self) -> bool:
-        """See `KnownJob.is_settled`."""
+    def is_resolved(self) -> bool:
+        """See `KnownJob.is_resolved`."""
         waiter = self._waiter
         return self.is_ignored or (waiter is not None and (waiter.ended is not None or waiter.gone))
 
@@ -192,7 +192,7 @@ class ServerJob(KnownJob[R_co]):
         waiter = self.waiter(listener)
         context = current_job.get()
         if limit == 0:
-            await self._fetch_status(waiter, LOOK_TIMEOUT)
+            await self._fetch_status(waiter, STATUS_TIMEOUT)
         elif context is None:
             await listener.wait(waiter, limit)
         elif waiter.ended is None:
@@ -297,7 +297,7 @@ class ServerJob(KnownJob[R_co]):
     @on_app_loop
     async def revoke(
         self,
-        line: Sequence[KnownJob[Any]],
+        jobs: Sequence[KnownJob[Any]],
         *,
         terminate: bool,
         signal: Signal,
@@ -324,7 +324,7 @@ class ServerJob(KnownJob[R_co]):
                     reason=reason or "",
                     parents=parents,
                 )
-                for job in line
+                for job in jobs
             )
         )
         if wait and answer == "unknown":

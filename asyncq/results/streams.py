@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 log: logging.Logger = logging.getLogger(__name__)
 
-LOOK = 3.0
+POLL_INTERVAL = 3.0
 """After so many seconds of silence a reader reads the items itself, for a push may have been lost. A reader
 that takes items slowly says as often that it is there."""
 KEPT = 2000
@@ -82,7 +82,7 @@ class Reader:
         # Often enough that the generator never waits for a reader that keeps up.
         self._stride = max(1, settings.stream_window // 4)
         self.report_at: int = after + self._stride
-        self._pause = min(LOOK, settings.stream_idle / 3) if settings.stream_idle else LOOK
+        self._pause = min(POLL_INTERVAL, settings.stream_idle / 3) if settings.stream_idle else POLL_INTERVAL
         self._job = job
         self._fetched = after
         self._reported = -1
@@ -135,7 +135,7 @@ class Reader:
         self._tick()
 
     def _tick(self) -> None:
-        """Reports the place of a reader that takes items slowly, so that the worker knows of it."""
+        """Reports the position of a reader that takes items slowly, so that the worker knows of it."""
         if self._complete or self._closed:
             return
         if self.offset != self._reported:
@@ -190,7 +190,7 @@ class Reader:
                 return
             first, items = wire.split_items(message)
         except (DecodeError, ValueError) as error:
-            # Anybody who may publish can send rubbish. A look finds the truth.
+            # Anybody who may publish can send rubbish. The query finds the truth.
             damaged_data.warn(log, "item", f"items of job {self._job.id!r} could not be read", error)
             self._job_channel.stale = True
             return
@@ -280,8 +280,8 @@ class _Items(Generic[T]):
             item: T = self._source.decode(data)
         except DecodeError as error:
             # Names the item as the error does where an item cannot be written: `item 3.at: ...`.
-            place, found, reason = str(error).partition("item")
-            error.args = (f"item {number}{reason}" if found and not place else f"item {number}: {error}",)
+            before, found, reason = str(error).partition("item")
+            error.args = (f"item {number}{reason}" if found and not before else f"item {number}: {error}",)
             raise
         return item
 

@@ -640,9 +640,9 @@ class _Search:
 
     def __init__(self, hint: Any) -> None:
         self._seen: set[str] = set()
-        self.found: bool = self._look(hint, 0)
+        self.found: bool = self._search(hint, 0)
 
-    def _look(self, hint: Any, depth: int) -> bool:
+    def _search(self, hint: Any, depth: int) -> bool:
         key = str(hint)
         if key in self._seen or len(self._seen) > self._MOST or depth > MAX_DEPTH:
             return False
@@ -658,7 +658,7 @@ class _Search:
             return True
         elif not (is_union(hint) or cls is tuple or cls in _ITEM_KINDS or cls in _MAPPINGS):
             return False
-        return any(self._look(unpacked(arg) or arg, depth + 1) for arg in args if arg is not Ellipsis)
+        return any(self._search(unpacked(arg) or arg, depth + 1) for arg in args if arg is not Ellipsis)
 
 
 def _needs_codec(cls: Any) -> bool:

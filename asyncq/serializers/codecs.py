@@ -14,7 +14,7 @@ from msgpack import Packer
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.annotations import Compiler, UnclearAnnotation, has_union_of_classes, unpacked
-from asyncq.serializers.hints import hints_of, shown_place
+from asyncq.serializers.hints import hints_of, shown_parameter
 from asyncq.serializers.packing import dumps, is_native, pack, to_tree
 from asyncq.serializers.policy import DEFAULT
 from asyncq.serializers.trees import are_strings
@@ -105,7 +105,9 @@ def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters 
                 continue
             codec = compiler.lenient(hint)
         except UnclearAnnotation as error:
-            raise UnclearAnnotation(f"the annotation of {shown_place(function, name)}: {error}") from error
+            raise UnclearAnnotation(
+                f"the annotation of {shown_parameter(function, name)}: {error}"
+            ) from error
         if parameter.kind is not parameter.KEYWORD_ONLY:
             positional.append(codec)
         if parameter.kind is not parameter.POSITIONAL_ONLY:
@@ -135,7 +137,7 @@ def check_unions(function: Callable[..., Any], hints: Mapping[str, Any], policy:
                 Compiler(policy).lenient(hint)
             except UnclearAnnotation as error:
                 raise UnclearAnnotation(
-                    f"the annotation of {shown_place(function, name)}: {error}"
+                    f"the annotation of {shown_parameter(function, name)}: {error}"
                 ) from error
 
 
@@ -453,7 +455,7 @@ class ValueCodec:
             self._codec = Compiler(self._policy).lenient(annotation)
         except UnclearAnnotation as error:
             raise UnclearAnnotation(
-                f"the annotation of {shown_place(function, 'return')}: {error}"
+                f"the annotation of {shown_parameter(function, 'return')}: {error}"
             ) from error
         self._function = None  # last, as in `ArgumentCodec`
 

@@ -46,9 +46,9 @@ log: logging.Logger = logging.getLogger("asyncq.serializers.records")
 
 _KNOWN: Final = 64
 """Most combinations of types that a codec remembers."""
-_told: set[tuple[str, bytes, bytes]] = set()
+_warned: set[tuple[str, bytes, bytes]] = set()
 """Tag and both fingerprints of each difference between classes that was logged."""
-_MOST_TOLD: Final = 100  # a writer can make up fingerprints without end
+_MAX_WARNED: Final = 100  # a writer can make up fingerprints without end
 
 
 class EnumCodec(ClassValueCodec):
@@ -197,9 +197,9 @@ class RecordCodec(ClassCodec):
     def _tell(self, tree: Instance) -> None:
         """Logs that the writer's class differs from the reader's, once for each pair of fingerprints."""
         pair = (self.tag, tree[2], self.print)
-        if pair in _told or len(_told) >= _MOST_TOLD:
+        if pair in _warned or len(_warned) >= _MAX_WARNED:
             return
-        _told.add(pair)
+        _warned.add(pair)
         log.warning(
             "%s was written with other fields than %s has here (%s, %s): it is validated",
             arrived(tree),

@@ -90,7 +90,7 @@ def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> di
     return hints
 
 
-def shown_place(function: Any, parameter: str) -> str:
+def shown_parameter(function: Any, parameter: str) -> str:
     """Returns a parameter of a function, or its result (`return`), as an error prints it."""
     where = "the result" if parameter == "return" else f"the parameter {parameter!r}"
     owner = inspect.unwrap(_annotated(function))
@@ -248,7 +248,7 @@ class _Scope:
 
     def refusal(self, parameter: str, name: str, declared: _Import | None) -> TypeError:
         """Makes the error for a name that is not there."""
-        head = f"the annotation of {shown_place(self._owner, parameter)} uses {name}, which "
+        head = f"the annotation of {shown_parameter(self._owner, parameter)} uses {name}, which "
         if declared is None:
             return TypeError(
                 f"{head}is not defined in {self._file or 'its module'}; values are encoded by their "

@@ -39,7 +39,7 @@ async def in_daemon_thread(function: Callable[..., R], *args: Any) -> R:
 
 
 def _tell(
-    loop: asyncio.AbstractEventLoop, settle: Callable[[Any], None], answer: asyncio.Future[Any], value: Any
+    loop: asyncio.AbstractEventLoop, resolve: Callable[[Any], None], answer: asyncio.Future[Any], value: Any
 ) -> None:
     with suppress(RuntimeError):  # the loop was closed meanwhile, so nobody waits any more
-        loop.call_soon_threadsafe(lambda: None if answer.done() else settle(value))
+        loop.call_soon_threadsafe(lambda: None if answer.done() else resolve(value))

@@ -163,8 +163,8 @@ def chain(*steps: Any) -> Any:  # type: ignore[misc]  # mypy asks for the tuple 
     given = members(steps, "a chain")
     if not given:
         raise ValueError("a chain needs at least one step")
-    line = tuple(part for step in given[:-1] for part in step._steps())
+    steps = tuple(part for step in given[:-1] for part in step._steps())
     last = given[-1]
     return (
-        last._following(Chain(line)) if line else Chain(last._steps()) if isinstance(last, Single) else last
+        last._following(Chain(steps)) if steps else Chain(last._steps()) if isinstance(last, Single) else last
     )

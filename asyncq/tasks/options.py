@@ -212,7 +212,7 @@ class Option:
         put: puts the value into a job; None if the job builder fills that field by itself.
         is_known_to_worker: whether a worker takes the value from the task itself. Then only the value of a
             call is sent.
-        place: to which of the calls of a chain it goes; "alone" is for calls outside of workflows.
+        position: to which of the calls of a chain it goes; "alone" is for calls outside of workflows.
         flag: the text of `asyncq call --help`; empty if there is no such flag.
     """
 
@@ -223,7 +223,7 @@ class Option:
     job: str = ""
     put: Put | None = None
     is_known_to_worker: bool = False
-    place: Literal["each", "first", "last", "alone"] = "each"
+    position: Literal["each", "first", "last", "alone"] = "each"
     flag: str = ""
 
 
@@ -268,7 +268,7 @@ class Options:
         _task_id,
         giver="call",
         job="id",
-        place="last",
+        position="last",
     )
     key: str | None = _option(
         "any text of 1 to 512 characters. All calls of this task with the same key and equal arguments are "
@@ -278,7 +278,7 @@ class Options:
         _key,
         giver="call",
         job="id",
-        place="alone",
+        position="alone",
     )
     headers: Mapping[str, Any] | None = _option(
         "plain data that travels with the job; the task reads it from `asyncq.current().headers`.",
@@ -292,7 +292,7 @@ class Options:
         _flag,
         default=False,
         job="ignore_result",
-        place="last",
+        position="last",
     )
     result_ttl: float | timedelta | None = _option(
         "how long the outcome is kept after the end, in seconds or as a timedelta; at least a minute "
@@ -317,7 +317,10 @@ class Options:
         put=_put_expires,
     )
     wait: float | timedelta | None = _option(
-        "how long `call` waits, in seconds (default: for ever).", config.duration, giver="call", place="last"
+        "how long `call` waits, in seconds (default: for ever).",
+        config.duration,
+        giver="call",
+        position="last",
     )
     countdown: float | timedelta | None = _option(
         "seconds until the job may start.",
@@ -325,7 +328,7 @@ class Options:
         giver="call",
         job="wait",
         put=_put_countdown,
-        place="first",
+        position="first",
     )
     eta: float | timedelta | datetime | None = _option(
         "when the job may start: an aware datetime, or seconds from now. Not together with `countdown`.",
@@ -333,7 +336,7 @@ class Options:
         giver="call",
         job="wait",
         put=_put_eta,
-        place="first",
+        position="first",
     )
     deadline: float | timedelta | datetime | None = _option(
         "when the job, and every job that it starts, must have ended: an aware datetime, or seconds from "
@@ -369,14 +372,14 @@ class Options:
         "their first argument.",
         _callbacks,
         giver="call",
-        place="last",
+        position="last",
     )
     link_error: Callback | Sequence[Callback] | None = _option(
         "what runs after the job has failed, one signature or a list of signatures: they get the job's id, "
         "the exception and the traceback (a text) before their own arguments.",
         _callbacks,
         giver="call",
-        place="last",
+        position="last",
     )
     executor: Literal["thread", "process"] | None = _option(
         "where a plain function runs: `thread` (the default) or `process`.",
@@ -443,8 +446,8 @@ TABLE: Final[Mapping[str, Option]] = {
 }
 """Every option by its name, in the order of the docs."""
 
-FIRST: Final = frozenset(name for name, option in TABLE.items() if option.place == "first")
-LAST: Final = frozenset(name for name, option in TABLE.items() if option.place == "last")
+FIRST: Final = frozenset(name for name, option in TABLE.items() if option.position == "first")
+LAST: Final = frozenset(name for name, option in TABLE.items() if option.position == "last")
 """Options that go to the first or to the last of several calls only. All other options go to each call."""
 
 _EITHER = (

@@ -291,7 +291,7 @@ class Attempts:
             try:
                 delivery = self.consumer.delivery(item)
             except Exception as error:  # noqa: BLE001  anybody may have written these bytes; raised, it would be read for ever
-                await self.outcomes.set_aside(item, error)
+                await self.outcomes.quarantine(item, error)
                 continue
             key = (delivery.entry, delivery.job.id)
             if key in jobs:
@@ -446,10 +446,10 @@ class Attempts:
         If this worker dies, too, the death counts for this job, and not for other such jobs that only wait
         here. Returns False if the job is another worker's by now.
         """
-        over = {key for key in self._noted if key not in self.held.jobs}
-        self._noted -= over
+        ended = {key for key in self._noted if key not in self.held.jobs}
+        self._noted -= ended
         self._noted.add((delivery.entry, delivery.job.id))
-        if await self.consumer.begin(delivery, [" ".join(key) for key in over]):
+        if await self.consumer.begin(delivery, [" ".join(key) for key in ended]):
             return True
         self.held.drop(delivery)
         return False

@@ -115,7 +115,7 @@ class ExecutorQueueReader:
         """
         async with self.reading:
             try:
-                entries = await self._consumer.read_aside(stream, count)
+                entries = await self._consumer.read_separately(stream, count)
                 await self._attempts.start(entries)
             except BaseException:
                 self.may_have_lost_a_reply = True

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
-LOOK_FOR_LINES = 500
+SHORT_BLOCK_MS = 500
 """Milliseconds that a read waits at the server if it leaves out executor queues, because their executors are
 busy. A thread may become free while those queues are empty; then nothing else ends this read."""
-LOOK_FOR_MORE = 1.0
+LAST_ATTEMPT_INTERVAL = 1.0
 """Seconds between two reads of a process for last attempts, while jobs that it runs wait for others."""
 
 
@@ -71,13 +71,13 @@ class Fetcher:
         errors = ErrorLog(log, "no jobs could be read; trying again")
         interval = 2 * self._consumer.settings.lease
         failures = 0
-        last_look = loop.time()
+        last_check = loop.time()
         while True:
             try:
                 lost_one = self._may_have_lost_a_reply or self._executor_queues.may_have_lost_a_reply
-                if lost_one or loop.time() - last_look > interval:
+                if lost_one or loop.time() - last_check > interval:
                     await self._start_unknown_entries()
-                    last_look = loop.time()
+                    last_check = loop.time()
                 await self._held.until_room()
                 await self._attempts.start(await self._read())
                 failures = 0
@@ -108,7 +108,7 @@ class Fetcher:
         if not most:
             await self._held.next_change()
             return []
-        timeout = LOOK_FOR_LINES if self._executor_queues.leaves_out else BLOCK_MS
+        timeout = SHORT_BLOCK_MS if self._executor_queues.leaves_out else BLOCK_MS
         return await self._consumer.read(list(most), count, block=True, most=most, timeout=timeout)
 
     async def _recover(self, error: Exception, failures: int) -> None:
@@ -166,7 +166,7 @@ class Fetcher:
             await self._until_quiet()
         if self._held.slots.released:
             # The jobs that they wait for may come into the last-attempt queue, too, and nobody else reads it.
-            await asyncio.sleep(LOOK_FOR_MORE)
+            await asyncio.sleep(LAST_ATTEMPT_INTERVAL)
             return
         self._worker.stop()
         await asyncio.Event().wait()  # until the session ends

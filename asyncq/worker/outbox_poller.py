@@ -32,8 +32,8 @@ class OutboxPoller:
 
     async def run(self) -> None:
         """Polls until it is cancelled."""
-        await forever(self._look, ErrorLog(log, "the outboxes could not be read; trying again"))
+        await forever(self._poll, ErrorLog(log, "the outboxes could not be read; trying again"))
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         self._commands.forward(*self._commands.shards)
         await asyncio.sleep(self._lease / 3)

@@ -152,7 +152,7 @@ class Outcomes:
         outcome = self._runner.revoked(delivery, running.started, reason)
         self.claims.finish(delivery, wire.REVOKED, outcome)
 
-    async def set_aside(self, item: Entry, error: Exception) -> None:
+    async def quarantine(self, item: Entry, error: Exception) -> None:
         """Sets an entry without a readable message aside, and fails the job that the entry may belong to."""
         stream, entry, _ = item
         self.counts.malformed += 1

@@ -60,7 +60,7 @@ class Permit:
         deadline is over; the caller lets it go on, and the runner ends it without running the body.
         """
         job = self._delivery.job
-        ends = [moment for moment in (job.expires, job.deadline) if moment is not None]
+        ends = [timestamp for timestamp in (job.expires, job.deadline) if timestamp is not None]
         left = min(ends) - int(time.time() * 1000) if ends else None
         if left is not None and left <= 0:
             if self._limits.concurrency and self._delivery.limiter_state:

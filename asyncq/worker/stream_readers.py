@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncq.worker.attempt import RunningJob
     from asyncq.worker.item_buffer import ItemBuffer
 
-SLOW_LOOK = 1.0
+SLOW_POLL = 1.0
 """Seconds between two requests for the reader position while a generator waits for its readers. The message
 may be lost, and the readers may have gone away."""
 TOUCH = 3600.0
@@ -43,7 +43,7 @@ class StreamReaders:
         self._buffer = buffer
         self._settings = running.attempts.consumer.settings
         self._position = (-1, 0.0)  # the number of the furthest reader, and until when that number counts
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self._timer = self._wake_up_later()
 
     def note(self, number: int, age: int) -> None:
@@ -65,7 +65,7 @@ class StreamReaders:
     async def catch_up(self) -> None:
         """Waits until the furthest reader has caught up by half a window, or until no reader is left."""
         channel = self._output.events
-        wanted = self._buffer.number - self._settings.stream_window // 2
+        target = self._buffer.number - self._settings.stream_window // 2
         subscription = self._running.attempts.session.broker.listener.subscription
         notified = asyncio.Event()
 
@@ -77,23 +77,23 @@ class StreamReaders:
             # Subscribed before the first request, so that no message after its answer is missed.
             with suppress(BrokerUnavailable, PipeBroken):  # the next connection will subscribe
                 await subscription.subscribe(channel, on_message)
-            while not self._buffer.is_closed and await self._must_wait(wanted):
+            while not self._buffer.is_closed and await self._must_wait(target):
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(SLOW_LOOK):
+                    async with asyncio.timeout(SLOW_POLL):
                         await notified.wait()
                 notified.clear()
         finally:
             subscription.unsubscribe(channel, on_message)
 
-    async def _must_wait(self, wanted: int) -> bool:
+    async def _must_wait(self, target: int) -> bool:
         """Asks the server for the reader position. Returns whether the generator has to wait."""
-        position = await self._output.reader_position(wanted=wanted)
+        position = await self._output.reader_position(notify_at=target)
         if position is None:
             self.refuse()
             return False
         number, age, _ = position
         self.note(number, age)
-        return number < wanted and age < READER_AWAY_MS
+        return number < target and age < READER_AWAY_MS
 
     def refuse(self) -> None:
         """Ends the stream of this attempt, because the job has ended or another worker has it."""
@@ -123,7 +123,7 @@ class StreamReaders:
             self.refuse()
             return
         idle = self._settings.stream_idle
-        alone = time.monotonic() - self._begun
+        alone = time.monotonic() - self._started
         if position[2] >= 0:
             alone = min(alone, position[2] / 1000)
         if idle and alone > idle:

@@ -156,7 +156,7 @@ class WaitSlot:
     @property
     def _is_torn_down(self) -> bool:
         """Whether the job is being cancelled, so that its waits end without queueing for a slot."""
-        return self._skips_reacquire or not self._control.wanted
+        return self._skips_reacquire or not self._control.is_wanted
 
     def _take_slot_at_once(self) -> None:
         """Takes a slot beyond the limit for a job that is being cancelled, and stops queueing for one."""

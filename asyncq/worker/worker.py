@@ -93,8 +93,8 @@ class Worker:
     ) -> None:
         self.app = app
         try:
-            wanted = app.settings.concurrency if concurrency is None else concurrency
-            self.concurrency: int = config.count(wanted)
+            slots = app.settings.concurrency if concurrency is None else concurrency
+            self.concurrency: int = config.count(slots)
         except ValueError as error:
             raise ValueError(f"concurrency={error}") from None
         if isinstance(queues, str):

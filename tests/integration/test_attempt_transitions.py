@@ -161,7 +161,7 @@ async def test_a_job_that_is_revoked_before_its_first_step(app, nap, walks, monk
     assert walks.of_jobs() == [(FETCHED, DROPPED, CANCELLED)]
 
 
-async def test_a_job_that_is_put_aside_by_a_limit(app, walks):
+async def test_a_job_that_is_deferred_by_a_limit(app, walks):
     runs = []
 
     @app.task(concurrency=1)

@@ -124,14 +124,14 @@ async def test_a_job_that_comes_when_a_thread_has_just_become_free_starts_after_
     make_app, gate, raw, namespace, monkeypatch
 ):
     may_read, reads = asyncio.Event(), []
-    read_aside = Consumer.read_aside
+    read_separately = Consumer.read_separately
 
     async def late(*given: Any) -> Any:
         reads.append(given)
         await may_read.wait()
-        return await read_aside(*given)
+        return await read_separately(*given)
 
-    monkeypatch.setattr(Consumer, "read_aside", late)
+    monkeypatch.setattr(Consumer, "read_separately", late)
     async with make_app(threads=1) as app:
         block, quick = gate.register(app, "one"), _quick(app)
         urgent = block.options(priority=5)
@@ -200,9 +200,9 @@ async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entri
         assert await reader.unknown_entries(stream, []) == [], "its connection is there"
         # Commands behind this one on the same connection wait at the server.
         commands.post(reader.served.keys[stream], ("BLPOP", "nothing", "0.3"), None)
-        aside = asyncio.create_task(reader.read_aside(stream, 1))
+        separate_read = asyncio.create_task(reader.read_separately(stream, 1))
         await asyncio.sleep(0)
-        aside.cancel()
+        separate_read.cancel()
         assert len(await reader.unknown_entries(stream, [])) == 1, "its worker was told to stop meanwhile"
         reader.close()
 

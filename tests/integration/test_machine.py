@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 from asyncq import wire
-from asyncq.broker.schema.keys import GROUP, LAST_TRY
+from asyncq.broker.schema.keys import GROUP, LAST_ATTEMPT
 from asyncq.broker.schema.records import Record
 from asyncq.states import TRANSITIONS, State
 
@@ -246,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         )
         self.broker = self.table.broker
         self.keys = self.broker.shards[0]
-        self.streams = {"": self.keys.stream(QUEUE), LAST_TRY: self.keys.stream(QUEUE) + LAST_TRY}
+        self.streams = {"": self.keys.stream(QUEUE), LAST_ATTEMPT: self.keys.stream(QUEUE) + LAST_ATTEMPT}
 
     async def new_hand(self, number: int) -> Hand:
         return Hand(ClaimingConsumer(self.broker.commands, f"w{number}", [QUEUE]))
@@ -275,7 +275,7 @@ class Machine(RuleBasedStateMachine):
         self.begin_workflow(ended)
         # A job that crashed, failed and was claimed again, with both counts.
         self.claim(number=1, count=1, choice=-1, lost=False)
-        self.put_aside(self.hands[1], self.hands[1].received[-1], wait=0)
+        self.delay_job(self.hands[1], self.hands[1].received[-1], wait=0)
         self.promote(number=0)
         self.claim(number=1, count=1, choice=-1, lost=False)
 
@@ -690,9 +690,9 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), wait=st.sampled_from([0, 0, FAR]))
     def retry(self, data: st.DataObject, wait: int) -> None:
         hand, delivery, _ = self.some_delivery(data)
-        self.put_aside(hand, delivery, wait)
+        self.delay_job(hand, delivery, wait)
 
-    def put_aside(self, hand: Hand, delivery: wire.Delivery, wait: int) -> None:
+    def delay_job(self, hand: Hand, delivery: wire.Delivery, wait: int) -> None:
         book = self.book_of(delivery)
         first = 0
         if book.is_held_as(hand, delivery) and book.signal != "-":
@@ -805,7 +805,7 @@ class Machine(RuleBasedStateMachine):
                 ended += 1
             else:
                 book.crashes = crashes
-                book.suffix = LAST_TRY if crashes >= MAX_CRASHES - 1 else book.suffix
+                book.suffix = LAST_ATTEMPT if crashes >= MAX_CRASHES - 1 else book.suffix
                 book.move(wire.LIVE)
                 back += 1
         dead.signals.clear()

@@ -167,8 +167,8 @@ class Stage:
     async def enter(self) -> LimiterAnswer:
         return await self.permits.ask(LIMITS, self.held(), None)
 
-    async def release_permit(self, aside: str = "") -> str:
-        return await self.permits.release(LIMITS, self.held().claim, aside)
+    async def release_permit(self, deferred: str = "") -> str:
+        return await self.permits.release(LIMITS, self.held().claim, deferred)
 
     async def promote(self) -> float | None:
         return await self.other.promote(self.keys)
@@ -334,7 +334,7 @@ async def _waiting(stage: Stage) -> None:
     await stage.wait_for("parent")
 
 
-async def _put_aside(stage: Stage) -> None:
+async def _deferred(stage: Stage) -> None:
     await _running(stage)
     assert await stage.defer() == 1
 
@@ -377,7 +377,7 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
     "taken over": (_taken_over, State.PENDING),
     "scheduled": (_scheduled, State.SCHEDULED),
     "waiting": (_waiting, State.PENDING),
-    "put aside": (_put_aside, State.PENDING),
+    "deferred": (_deferred, State.PENDING),
     "its turn": (_its_turn, State.PENDING),
     "due": (_due, State.SCHEDULED),
     "retrying": (_retrying, State.RETRY),
@@ -439,7 +439,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "block, another's": lambda s: s.broker.waits.block("job", "0-1", "token", ["another"], 5),
     "append_items": lambda s: s.append_items(),
     "append_items, another's": lambda s: s.append_items(by=s.other),
-    "reader_position": lambda s: s.mine.output(s.held()).reader_position(wanted=3),
+    "reader_position": lambda s: s.mine.output(s.held()).reader_position(notify_at=3),
     "read": lambda s: s.broker.read_items("job", 0, 0),
     "progress": lambda s: s.report(),
     "progress, another's": lambda s: s.report(by=s.other),
@@ -645,7 +645,7 @@ async def test_an_entry_that_is_pending_for_another_is_no_claim(stage, verb):
     assert await stage.finish() == 1
 
 
-async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_and_to_its_stream(stage):
+async def test_a_job_that_is_deferred_comes_back_with_all_that_its_entry_had_and_to_its_stream(stage):
     await _running(stage)
     assert await stage.retry(wait=0) == 1
     await stage.promote()
@@ -670,7 +670,7 @@ async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_an
     assert await stage.finish() == 1
 
 
-async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
+async def test_a_job_that_is_deferred_is_called_only_while_it_is(stage):
     assert await stage.permits.wake("job") is False
     await _queued(stage)
     assert await stage.permits.wake("job") is True  # it is in its queue already
@@ -685,7 +685,7 @@ async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
     assert await stage.state() == State.RETRY
 
 
-async def test_a_signalled_job_is_not_put_aside_but_ends(stage):
+async def test_a_signalled_job_is_not_deferred_but_ends(stage):
     await _signalled(stage)
     assert await stage.defer() == 2
     assert await stage.state() == State.REVOKED
@@ -964,12 +964,12 @@ async def test_items_come_once_and_none_before_a_gap(stage):
 async def test_the_place_is_that_of_the_furthest_reader_and_who_is_waited_for_says_so(stage):
     await _running(stage)
     await stage.append_items()
-    assert (await stage.mine.output(stage.held()).reader_position(wanted=2))[0] == -1
+    assert (await stage.mine.output(stage.held()).reader_position(notify_at=2))[0] == -1
     pushed = []
     await stage.broker.listener.subscription.subscribe(stage.keys.events + "job", pushed.append)
     for taken in (1, 0):
         await stage.broker.read_items("job", taken, taken)
-        number, age, alone = await stage.mine.output(stage.held()).reader_position(wanted=2)
+        number, age, alone = await stage.mine.output(stage.held()).reader_position(notify_at=2)
         assert number == 1
         assert max(age, alone) < 5000
     assert pushed == []

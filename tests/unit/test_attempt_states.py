@@ -39,7 +39,7 @@ def test_every_state_leads_to_an_end_and_no_end_leads_on():
 def test_an_outcome_is_wanted_until_the_attempt_is_cancelled(state):
     control = JobControl()
     control.state = state
-    assert control.wanted == (state not in {DROPPED, CANCELLING, CANCELLED})
+    assert control.is_wanted == (state not in {DROPPED, CANCELLING, CANCELLED})
 
 
 @pytest.mark.parametrize("state", AttemptState)

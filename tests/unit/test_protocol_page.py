@@ -66,7 +66,7 @@ def test_every_key_and_channel_is_in_the_tables():
         for field in fields(keys.Keys)
         if field.name not in {"namespace", "shard", "tag", "key_prefix"}
     }
-    built.update(names.stream(sign).replace(names.tag, "T") for sign in (keys.LAST_TRY, keys.LEVEL))
+    built.update(names.stream(sign).replace(names.tag, "T") for sign in (keys.LAST_ATTEMPT, keys.LEVEL))
     shown = {re.sub(r"<[\w ]+>|`", "", name) for name in column(section("Keys"), 0)} - {"Key", "Channel"}
     assert shown == built
     assert names.tag.replace(NAMESPACE, "<namespace>").replace(":0}", ":<shard>}") in section("Keys")

@@ -35,7 +35,7 @@ def test_every_right_is_asked_for_and_every_kind_of_key():
     assert {call.right for call in WORKER} == rights.WORKER
     assert {call.right for call in rights.of_client(KEYS)} == rights.CLIENT
     kinds = {KEYS.records, KEYS.delayed, KEYS.messages, KEYS.beats, KEYS.signals, KEYS.dead, *STREAMS}
-    assert {call.place[1:] for call in WORKER if call.right == "mget"} >= kinds
+    assert {call.pattern[1:] for call in WORKER if call.right == "mget"} >= kinds
 
 
 def _complaint(refused):
@@ -52,11 +52,11 @@ def test_one_right_is_named_and_given(right):
     ]
 
 
-@pytest.mark.parametrize("place", sorted({call.place for call in WORKER} - {""}))
-def test_a_key_or_channel_out_of_reach_is_named_and_the_namespace_opened(place):
-    assert _complaint(lambda call: call.place == place) == [
-        f"NOPERM user 'me' lacks {place}",
-        f"ACL SETUSER me {place[0]}{{shop:*",
+@pytest.mark.parametrize("pattern", sorted({call.pattern for call in WORKER} - {""}))
+def test_a_key_or_channel_out_of_reach_is_named_and_the_namespace_opened(pattern):
+    assert _complaint(lambda call: call.pattern == pattern) == [
+        f"NOPERM user 'me' lacks {pattern}",
+        f"ACL SETUSER me {pattern[0]}{{shop:*",
     ]
 
 
@@ -68,5 +68,5 @@ def test_of_many_the_first_are_named_and_all_are_given():
 
 def test_keys_that_may_only_be_read_are_opened_too():
     reading = {"hget", "hgetall", "hmget", "mget", "smembers", "xlen", "xpending", "xrange", "zrange"}
-    _, mend = _complaint(lambda call: call.place.startswith("~") and call.right not in reading)
+    _, mend = _complaint(lambda call: call.pattern.startswith("~") and call.right not in reading)
     assert mend.startswith("ACL SETUSER me ~{shop:* +append +del ")

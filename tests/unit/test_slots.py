@@ -104,7 +104,7 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
         nonlocal most
         bodies.add(control)
         # Jobs that are being cancelled take slots beyond the limit, and take none from other jobs.
-        most = max(most, sum(body.wanted for body in bodies))
+        most = max(most, sum(body.is_wanted for body in bodies))
 
     async def body(wait_slot: WaitSlot, control: JobControl) -> None:
         for _ in range(dice.randrange(4)):

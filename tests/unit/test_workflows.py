@@ -27,7 +27,7 @@ from asyncq import (
     result_from_tuple,
     wire,
 )
-from asyncq.results.handle import line as _line
+from asyncq.results.handle import workflow_handles
 from asyncq.tasks.planning import Plan
 
 app = AsyncQ("redis://127.0.0.1:1/0", namespace="w")  # no server listens there, and none is needed
@@ -534,13 +534,13 @@ def test_the_handle_of_a_long_line_knows_all_of_it_also_when_it_was_pickled(line
     before = GroupResult("g", [handle], handle, app)
     for one in (handle, before):
         same = pickle.loads(pickle.dumps(one))
-        assert (type(same), same == one, [x.id for x in _line(same)]) == (
+        assert (type(same), same == one, [x.id for x in workflow_handles(same)]) == (
             type(one),
             True,
-            [x.id for x in _line(one)],
+            [x.id for x in workflow_handles(one)],
         )
         rebuilt = result_from_tuple(one.as_tuple(), app)
-        assert [x.id for x in _line(rebuilt)] == [x.id for x in _line(one)]
+        assert [x.id for x in workflow_handles(rebuilt)] == [x.id for x in _line(one)]
     assert handle.as_list() == [planned.job.id for planned in reversed(plan.jobs)]
     assert len(pickle.dumps(before)) < len(pickle.dumps(handle)) + 100, "what many came after is said once"
 

@@ -44,12 +44,12 @@ class Submission:
     Args:
         jobs: with their messages.
         shards: of the namespace.
-        home: the number of the shard that accepts the workflow; None for the shard that has most of the jobs.
+        main_shard: the number of the shard that accepts the workflow; None for the one with most of the jobs.
         apart: a job that is neither accepted at once nor in a batch: the script gets its arguments in a form
             of their own.
 
     Attributes:
-        home: the number of the shard that accepts the workflow.
+        main_shard: the number of the shard that accepts the workflow.
         in_batches: the ids of the jobs that are in batches, by shard.
         repeated: the ids that more than one of the jobs has.
     """
@@ -58,12 +58,14 @@ class Submission:
         self,
         jobs: Sequence[tuple[wire.Job, bytes]],
         shards: Shards,
-        home: int | None = None,
+        main_shard: int | None = None,
         apart: wire.Job | None = None,
     ) -> None:
         self._jobs = jobs
         self._where = {job.id: shards.number(job.id) for job, _ in jobs}
-        self.home: int = Counter(self._where.values()).most_common(1)[0][0] if home is None else home
+        self.main_shard: int = (
+            Counter(self._where.values()).most_common(1)[0][0] if main_shard is None else main_shard
+        )
         self.repeated: list[str] = []
         if len(self._where) < len(jobs):
             counts = Counter(job.id for job, _ in jobs)
@@ -84,16 +86,16 @@ class Submission:
         """Returns the jobs that are accepted at once, and all others. The first are as many of the accepting
         shard as fit into one step. The others are ordered by how far they are from the end of the workflow.
         """
-        at_home = [item for item in jobs if self._where[item[0].id] == self.home]
-        fits = sum(map(_size, at_home)) <= BATCH
-        if fits and len(at_home) == len(jobs):
+        in_main_shard = [item for item in jobs if self._where[item[0].id] == self.main_shard]
+        fits = sum(map(_size, in_main_shard)) <= BATCH
+        if fits and len(in_main_shard) == len(jobs):
             return jobs, []
         heights = self._heights()
         ordered = sorted(jobs, key=lambda item: (heights[item[0].id], self._where[item[0].id]))
-        first = {item[0].id for item in at_home}
+        first = {item[0].id for item in in_main_shard}
         if not fits:
             first = _first_batch(item for item in ordered if item[0].id in first)
-        at_once = [item for item in at_home if item[0].id in first]
+        at_once = [item for item in in_main_shard if item[0].id in first]
         return at_once, [item for item in ordered if item[0].id not in first]
 
     async def taken(self, commands: Commands, timeout: float) -> list[bytes]:
@@ -132,7 +134,7 @@ class Submission:
         """
         counts: Counter[str] = Counter()
         for job, _ in self._later:
-            if self._where[job.id] == self.home and (job.wait is not None or not job.parents):
+            if self._where[job.id] == self.main_shard and (job.wait is not None or not job.parents):
                 counts["" if job.wait is not None else leveled(job.queue, job.priority)] += 1
         return _packed([word for pair in counts.items() for word in pair]) if counts else b""
 

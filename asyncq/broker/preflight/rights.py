@@ -49,19 +49,19 @@ class RequiredCommand:
 
     Attributes:
         right: the right that it needs, as ACL SETUSER names it.
-        place: the key or channel, with the `~` or `&` of ACL SETUSER before it; empty if it has none.
+        pattern: the key or channel, with the `~` or `&` of ACL SETUSER before it; empty if it has none.
     """
 
     right: str
-    place: str
+    pattern: str
 
     @property
     def words(self) -> str:
         """The command and as many of its arguments as the server needs to find the key."""
         name = self.right.upper().replace("|", " ")
         if self.right == "xreadgroup":
-            return f"{name} GROUP g c STREAMS {self.place[1:]} >"
-        return f"{name} {self.place[1:] or '0'}"
+            return f"{name} GROUP g c STREAMS {self.pattern[1:]} >"
+        return f"{name} {self.pattern[1:] or '0'}"
 
 
 def of_client(keys: Keys) -> list[RequiredCommand]:
@@ -128,10 +128,10 @@ def complaint(user: str, namespace: str, calls: Collection[RequiredCommand], ref
     # A key is closed if no command is allowed on it, or if a command is refused on it that is allowed on
     # another key (a key pattern for reading only). For a closed key the user lacks the pattern and not the
     # command.
-    closed = {call.place for call in calls} - {call.place for call in granted} - {""}
-    closed |= {call.place for call in denied if call.right in held}
-    lacking = [f"+{right}" for right in sorted({call.right for call in denied if call.place not in closed})]
-    signs = {place[0] for place in closed}
+    closed = {call.pattern for call in calls} - {call.pattern for call in granted} - {""}
+    closed |= {call.pattern for call in denied if call.right in held}
+    lacking = [f"+{right}" for right in sorted({call.right for call in denied if call.pattern not in closed})]
+    signs = {pattern[0] for pattern in closed}
     if len(lacking) > 1:
         signs.add("~")  # several commands, all that write, say: the key pattern may be for reading only
     patterns = [f"{sign}{{{namespace}:*" for sign in sorted(signs)]

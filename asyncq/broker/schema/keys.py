@@ -13,7 +13,7 @@ GROUP = "g"
 """The consumer group of every queue. It is made at entry `0`: a group made at `$` would never see the jobs
 that were enqueued before it."""
 
-LAST_TRY = "!"
+LAST_ATTEMPT = "!"
 """Suffix in the name of a last-attempt queue. It holds jobs whose earlier attempts have killed workers; each
 of them runs alone.
 """
@@ -73,7 +73,7 @@ def queue_of(name: str) -> str:
     >>> queue_of("mail^5"), queue_of("mail!"), queue_of("mail")
     ('mail', 'mail', 'mail')
     """
-    return name.removesuffix(LAST_TRY).partition(LEVEL)[0]
+    return name.removesuffix(LAST_ATTEMPT).partition(LEVEL)[0]
 
 
 @dataclass(frozen=True, slots=True)

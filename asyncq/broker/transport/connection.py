@@ -267,7 +267,7 @@ async def _reach(connection: Any) -> None:
 def _addresses(name: str, port: int) -> list[str]:
     """Returns the IP addresses of a host, in the order of the system's preference. Blocks."""
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[0]) for *_, place in found))
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _is_address(host: str) -> bool:

@@ -158,7 +158,7 @@ class Pipe(asyncio.Protocol):
         """
         reply: asyncio.Future[Any] = self._loop.create_future()
 
-        def settle(value: Any) -> None:
+        def resolve(value: Any) -> None:
             if reply.done():
                 return
             if isinstance(value, Exception):
@@ -166,7 +166,7 @@ class Pipe(asyncio.Protocol):
             else:
                 reply.set_result(value)
 
-        self.send(command, settle, now=now)
+        self.send(command, resolve, now=now)
         return await reply
 
     def _flush(self) -> None:

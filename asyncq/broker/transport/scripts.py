@@ -131,7 +131,7 @@ def _filled(definition: _Definition, shared: list[_Definition], outside: list[_D
     before = shared[: shared.index(definition)]
     inside = [each.text for each in _needed(definition.words, before) if each not in outside]
     lines = definition.text.split("\n")
-    head = next(place for place, line in enumerate(lines, 1) if line.startswith("local function"))
+    head = next(number for number, line in enumerate(lines, 1) if line.startswith("local function"))
     return "\n".join([*lines[:head], *inside, *lines[head:]])
 
 

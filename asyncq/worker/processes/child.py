@@ -254,7 +254,7 @@ class Child:
         policy: list[Any] | None,
     ) -> None:
         """Runs one job on the main thread, and sends its run result."""
-        self._send("begun")
+        self._send("started")
         self._alarm.limit = soft_timeout
         job = wire.decode_job(id, queue, message)
         delivery = wire.Delivery(entry, stream, crashes, retries, job, values)

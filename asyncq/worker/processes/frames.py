@@ -7,7 +7,7 @@
                         ["answer", n, failure | nil]
     process -> worker   ["ready"]               the app is imported
                         ["broken", text]        the app could not be imported, and why
-                        ["begun"]               the process has taken up the job
+                        ["started"]             the process has taken up the job
                         ["child", id]           the body starts another job
                         ["ask", n, verb, ...]   what a job may ask of its worker, see `context.Link`
                         ["finish", ...]         the fields of the runner's `Finish`, or of its `Requeue`:

@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 
 INTERVAL = 1.0
 """Seconds between two bytes."""
-LOOK = 0.5
+CHECK_INTERVAL = 0.5
 """Seconds between two checks whether the worker lives, where the system cannot report its end."""
 SHORTEST_SILENCE = 5.0
 """Seconds. A machine that is far too busy lets a child wait for a second or two, whatever the lease is."""
@@ -48,7 +48,7 @@ def until_parent_ends(parent: int) -> None:
             os.close(watched)
             return
     while os.getppid() == parent:
-        time.sleep(LOOK)
+        time.sleep(CHECK_INTERVAL)
 
 
 def resume_when_parent_dies() -> None:

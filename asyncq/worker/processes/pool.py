@@ -82,7 +82,7 @@ class Pool:
             )
         for task in self._app.tasks.values():
             if task.executor == "process" and self._target is None:
-                place_of(task)
+                import_path_of(task)
 
     async def run(
         self, task: TaskBody, delivery: wire.Delivery, control: JobControl, children: list[str]
@@ -90,11 +90,11 @@ class Pool:
         """Runs one job in a process. It waits for a process while all are busy. See `runner.Processes`."""
         job = delivery.job
         base = self._app.tasks.get(task.name.removesuffix("*"), task)  # the batch task `name*` calls this one
-        place = ("", "") if self._target is not None else place_of(base)
+        import_path = ("", "") if self._target is not None else import_path_of(base)
         policy = None if task.retry is None else task.retry.to_wire()
         fields = (
             *(delivery.entry, delivery.stream, delivery.crashes, delivery.retries, delivery.values),
-            *(job.id, job.queue, wire.encode_job(job), *place, task.soft_timeout, policy),
+            *(job.id, job.queue, wire.encode_job(job), *import_path, task.soft_timeout, policy),
         )
         run_result = None
         while run_result is None:  # an idle process may have died, and that may show only now
@@ -187,7 +187,7 @@ def size(app: AsyncQ) -> int:
     return app.settings.processes or cores.usable()
 
 
-def place_of(task: TaskBody) -> tuple[str, str]:
+def import_path_of(task: TaskBody) -> tuple[str, str]:
     """Returns the module and the qualified name under which another process finds the function of a task.
 
     Raises:

@@ -55,7 +55,7 @@ class Process:
         self._strength = -1  # of the strongest revocation signal that the job has got
         self._spent = False
         self._out_of_time = False
-        self._begun = False
+        self._started = False
         self._answering: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._until_ended())
 
@@ -134,7 +134,7 @@ class Process:
             WorkerLost: the process died.
         """
         self._strength = -1
-        self._begun = False
+        self._started = False
         control.state = RUNNING
         control.interrupt = self._interrupt
         timer = None
@@ -156,7 +156,7 @@ class Process:
                 timer.cancel()
         if run_result is not None:
             return run_result
-        if not self._begun and not self._spent:
+        if not self._started and not self._spent:
             self._spent = True
             # No signal has ended the process, or `_spent` would be set. So the job goes to the next process.
             control.state, control.interrupt = STARTING, None
@@ -172,8 +172,8 @@ class Process:
         """Reads frames until the run result comes. Returns None if the process died instead."""
         while frame := await self._read():
             match frame:
-                case ["begun"]:
-                    self._begun = True
+                case ["started"]:
+                    self._started = True
                 case ["child", id_]:
                     children.append(id_)
                 case ["ask", number, *question]:

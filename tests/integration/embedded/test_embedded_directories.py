@@ -13,9 +13,9 @@ def test_the_socket_path_stays_within_the_limit_of_the_system(tmp_path, monkeypa
     deep = tmp_path / ("x" * 200)
     deep.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    place = embedded.directories.own_place(deep / "shop")
-    assert len(os.fsencode(place.socket)) <= 103
-    assert place.runtime.parent == Path(f"/tmp/asyncq-{os.geteuid()}")
+    directories = embedded.directories.own_directories(deep / "shop")
+    assert len(os.fsencode(directories.socket)) <= 103
+    assert directories.runtime.parent == Path(f"/tmp/asyncq-{os.geteuid()}")
 
 
 def test_a_project_with_a_very_long_path_works(tmp_path, ask):
@@ -25,14 +25,14 @@ def test_a_project_with_a_very_long_path_works(tmp_path, ask):
 
 def test_a_runtime_directory_that_others_may_enter_is_not_taken(runtime):
     runtime.chmod(0o755)
-    assert not embedded.directories.own_place(Path("/srv/shop")).runtime.is_relative_to(runtime)
+    assert not embedded.directories.own_directories(Path("/srv/shop")).runtime.is_relative_to(runtime)
 
 
 def test_a_runtime_directory_of_somebody_else_is_not_taken(runtime):
     if os.geteuid() != 0:
         pytest.skip("only root can give a directory away")
     os.chown(runtime, 65534, 65534)
-    assert not embedded.directories.own_place(Path("/srv/shop")).runtime.is_relative_to(runtime)
+    assert not embedded.directories.own_directories(Path("/srv/shop")).runtime.is_relative_to(runtime)
 
 
 @pytest.mark.parametrize("trap", ["open to others", "a link"])

@@ -151,8 +151,8 @@ def test_only_the_words_of_this_attempt_are_shown(project, program):
 def test_a_failure_leaves_no_lock_behind(project, program, monkeypatch):
     program("exit 1")
     failure(project)
-    place = embedded.directories.own_place(project)
-    for lock in (place.start_lock, place.users_lock, place.data / "server.lock"):
+    directories = embedded.directories.own_directories(project)
+    for lock in (directories.start_lock, directories.users_lock, directories.data / "server.lock"):
         descriptor = embedded.locks.try_exclusive(lock)
         assert descriptor is not None, lock
         os.close(descriptor)

@@ -258,7 +258,7 @@ def test_different_environments_that_start_at_once_start_one_server(script, proj
         each.send_line()
         each.end()
     assert not running(project)
-    name = embedded.directories.own_place(project).runtime.name
+    name = embedded.directories.own_directories(project).runtime.name
     shutil.rmtree(f"/tmp/asyncq-{os.geteuid()}/{name}", ignore_errors=True)
 
 

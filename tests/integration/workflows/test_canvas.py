@@ -22,7 +22,7 @@ from asyncq import (
     chord,
     group,
 )
-from asyncq.results.handle import line
+from asyncq.results.handle import workflow_handles
 
 pytestmark = pytest.mark.anyio
 
@@ -328,7 +328,7 @@ async def test_revoking_a_workflow_revokes_every_member(app, tasks, which):
     first, second, last = tasks.add.s(1, 1), group(tasks.add.s(1), tasks.add.s(2)), tasks.total.s()
     whole = {"chain": first | tasks.add.s(1), "chord": first | second | last, "group": first | second}[which]
     result = await whole.delay()
-    handles = list(asyncq.results.handle.line(result))
+    handles = list(asyncq.results.handle.workflow_handles(result))
     assert len(handles) == {"chain": 2, "chord": 4, "group": 3}[which]
     await result.revoke(reason="enough")
     for handle in handles:
@@ -354,7 +354,7 @@ async def test_a_revoked_member_ends_what_depends_on_it_as_revoked(tasks, app):
 async def test_forgetting_a_workflow_forgets_every_member(tasks, worker):
     result = await (tasks.add.s(1, 1) | group(tasks.add.s(1), tasks.add.s(2)) | tasks.total.s()).delay()
     await result.get(timeout=30)
-    handles = list(asyncq.results.handle.line(result))
+    handles = list(asyncq.results.handle.workflow_handles(result))
     await result.forget()
     assert [await handle.exists() for handle in handles] == [False] * 4
     side = await (tasks.add.s(1, 1) | group(tasks.add.s(1))).delay()
@@ -433,6 +433,6 @@ async def test_a_line_of_two_thousand_steps_runs_and_is_walked(app, tasks):
     async with Worker(app):
         last = await chain(tasks.add.s(0, 0), *(tasks.add.s(1) for _ in range(1999))).delay()
         assert await last.get(timeout=30) == 1999
-        first = [*line(last)][-1]
+        first = [*workflow_handles(last)][-1]
         assert len(await first.build_graph()) == len(last.as_list()) == 2000
         assert first.graph.to_mermaid().count("-->") == first.graph.to_dot().count("->") == 1999

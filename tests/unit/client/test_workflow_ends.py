@@ -10,7 +10,7 @@ import pytest
 from helpers.waiting import until
 
 from asyncq import TaskExpired, Worker, chain, chord, group
-from asyncq.results.handle import line
+from asyncq.results.handle import workflow_handles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +138,7 @@ NESTED: dict[str, Callable[[Callable[[str], Any]], Workflow[Any]]] = {
 async def test_a_revocation_and_a_forgetting_reach_what_stands_before_groups_inside(app, tasks, hand, name):
     whole = NESTED[name](tasks.give.si)
     result = await whole.delay()
-    handles = list(line(result))
+    handles = list(workflow_handles(result))
     assert len(handles) == len({*name} & {*"abcde"})
     states = await result.revoke()
     assert len(states if isinstance(states, list) else [states]) <= len(handles)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from asyncq import GroupResult, TaskRevoked, Worker, chain, chord, group
-from asyncq.results.handle import line
+from asyncq.results.handle import workflow_handles
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +39,7 @@ async def test_a_workflow_is_sent_in_one_round_trip(add, server):
 
 async def test_only_the_first_step_of_a_chain_is_queued(add, hand):
     result = await (add.s(1, 2) | add.s(3) | add.s(4)).delay()
-    first, second, third = line(result)
+    first, second, third = workflow_handles(result)
     assert [job.id for job in await hand.take_all()] == [third.id]
     assert [handle.state for handle in (first, second, third)] == ["PENDING"] * 3
 
@@ -117,7 +117,7 @@ async def test_a_failed_member_of_a_header_fails_the_body_while_others_run(add, 
 async def test_revoking_the_end_revokes_every_member(add, hand):
     result = await (add.s(1, 2) | group(add.s(3), add.s(4)) | add.si(1, 1)).delay()
     await result.revoke()
-    assert {handle.state for handle in line(result)} == {"REVOKED"}
+    assert {handle.state for handle in workflow_handles(result)} == {"REVOKED"}
     assert await hand.take_all() == []
 
 
