@@ -150,14 +150,13 @@ class Completions(Generic[H]):
         if self._limit == 0:
             await fetch_states(self.handles, self._app, STATUS_TIMEOUT)
         for index, handle in enumerate(self.handles):
-            if job_of(handle).is_resolved():
-                self._complete(handle)
+            job = job_of(handle)
+            if job.is_resolved():
+                self._complete(handle, job)
             elif self._limit != 0:
-                self._attend(index)
+                self._attend(index, handle, job)
 
-    def _attend(self, index: int) -> None:
-        handle = self.handles[index]
-        job = job_of(handle)
+    def _attend(self, index: int, handle: H, job: KnownJob[Any]) -> None:
         on_change = partial(self._on_change, index)
         app = self._app
         if app is None or job.app is not app or not isinstance(job, ServerJob):
@@ -171,7 +170,7 @@ class Completions(Generic[H]):
         self._listener = listener
         waiter = job.waiter(listener)
         if waiter.ended is not None or waiter.gone:
-            self._complete(handle)
+            self._complete(handle, job)
         else:
             self._leave[index] = listener.attend(waiter, on_change)
 
@@ -184,13 +183,15 @@ class Completions(Generic[H]):
         if error is not None:
             self._error = error
             self._changed.set()
-        elif job_of(self.handles[index]).is_resolved():
-            self._complete(self.handles[index])
-        else:
-            self._attend(index)  # the job goes on: this was news of it, such as when it expires
-
-    def _complete(self, handle: H) -> None:
+            return
+        handle = self.handles[index]
         job = job_of(handle)
+        if job.is_resolved():
+            self._complete(handle, job)
+        else:
+            self._attend(index, handle, job)  # the job goes on: this was news of it, such as when it expires
+
+    def _complete(self, handle: H, job: KnownJob[Any]) -> None:
         self.ended.append(handle)
         self.failed = self.failed or job.is_ignored or job.state is not State.SUCCESS
         self._changed.set()
