@@ -1,5 +1,5 @@
 """Counts the instructions and Redis commands of one job, for client and worker together:
-`python benchmarks/instructions.py`.
+`python benchmarks/instructions.py`, with `lone` or `batched` behind it for one way alone.
 
 Valgrind counts the instructions; other load of the machine does not change their number. A process enqueues
 jobs, runs them with a worker of its own, and awaits the results. The count begins after the first hundred
@@ -123,7 +123,7 @@ def main() -> None:
         checkouts["baseline"] = Path(os.environ["BASELINE"])
     rounds = int(os.environ.get("ROUNDS", "5"))
     with server.running() as url:
-        for way in JOBS:
+        for way in sys.argv[1:] or JOBS:
             taken: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
             for _ in range(rounds):
                 for name, path in checkouts.items():
