@@ -71,9 +71,9 @@ def _locals(array: str, text: str) -> tuple[list[str], tuple[str, ...], tuple[st
     return lines, fixed, repeated
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Definition:
-    """A local of a shared file, with the comment in front of it."""
+    """A local of a shared file, with the comment in front of it. It equals itself alone."""
 
     name: str
     text: str
