@@ -49,7 +49,9 @@ async def test_another_call_under_the_id_of_a_job_is_refused(broker, make_job, h
     assert len(await hand.take_all()) == 1
 
 
-async def test_a_call_with_a_key_finds_the_job_of_an_equal_call_as_it_stands(broker, make_job, hand):
+async def test_a_call_with_a_key_finds_the_existing_job_of_an_equal_call_and_its_status(
+    broker, make_job, hand
+):
     first, second = make_job("a", request_id="abc.1"), make_job("a", request_id="abc.2")
     assert await broker.intake.enqueue(*first) is True
     assert await broker.intake.enqueue(*second) == "L---"
@@ -59,7 +61,7 @@ async def test_a_call_with_a_key_finds_the_job_of_an_equal_call_as_it_stands(bro
     assert (ended.state, PLAIN_VALUE.loads(ended.payload)) == (State.SUCCESS, 5)
 
 
-async def test_a_forgotten_result_makes_room_for_an_equal_call_with_its_key(broker, make_job, hand):
+async def test_an_equal_call_with_the_key_of_a_forgotten_result_makes_a_new_job(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a", request_id="abc.1"))
     await (await hand.take()).succeed(5)
     assert await broker.forget("a") == "forgotten"
@@ -67,7 +69,7 @@ async def test_a_forgotten_result_makes_room_for_an_equal_call_with_its_key(brok
     assert (await hand.take()).id == "a"
 
 
-async def test_a_batch_says_of_each_job_that_was_not_accepted_what_was_found(broker, make_job):
+async def test_a_batch_reports_for_each_refused_job_which_job_was_found(broker, make_job):
     await broker.intake.enqueue(*make_job("taken"))
     await broker.intake.enqueue(*make_job("equal", request_id="abc.1"))
     jobs = [make_job("new"), make_job("taken", request_id="other"), make_job("equal", request_id="abc.2")]
@@ -75,14 +77,14 @@ async def test_a_batch_says_of_each_job_that_was_not_accepted_what_was_found(bro
     assert [(job.id, answer) for job, answer in answers] == [("taken", False), ("equal", "L---")]
 
 
-async def test_jobs_of_one_turn_keep_their_order_also_in_several_queues(broker, make_job, app):
+async def test_jobs_enqueued_in_one_loop_turn_keep_their_order_in_several_queues(broker, make_job, app):
     jobs = [make_job(f"{queue}{n}", queue=queue) for n in range(3) for queue in ("one", "two")]
     assert await asyncio.gather(*(broker.intake.enqueue(*job) for job in jobs)) == [True] * 6
     async with hand_worker(app, "one", "two") as worker:
         assert [job.id for job in await worker.take_all()] == ["one0", "one1", "one2", "two0", "two1", "two2"]
 
 
-async def test_a_higher_priority_has_a_stream_of_its_own(broker, make_job, hand):
+async def test_each_higher_priority_has_its_own_stream(broker, make_job, hand):
     for id_, priority in (("low", -3), ("plain", 0), ("high", 5)):
         await broker.intake.enqueue(*make_job(id_, priority=priority))
     assert (await broker.state("high")).queue == "default"
@@ -90,7 +92,7 @@ async def test_a_higher_priority_has_a_stream_of_its_own(broker, make_job, hand)
     assert [job.id for job in await hand.take_all()] == ["high", "plain", "low"]
 
 
-async def test_a_job_for_later_is_scheduled_until_its_time_has_come(broker, make_job, hand):
+async def test_a_delayed_job_is_scheduled_until_its_time_comes(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("later", 8, wait=60_000))
     assert await flags_of(broker, "later") == "D---"
     assert (await broker.state("later")).state == State.SCHEDULED
@@ -101,7 +103,7 @@ async def test_a_job_for_later_is_scheduled_until_its_time_has_come(broker, make
     assert [job.args for job in await hand.take_all()] == [[7]]
 
 
-async def test_a_full_queue_takes_a_batch_whole_or_not_at_all(make_app, namespace):
+async def test_a_full_queue_accepts_all_jobs_of_a_batch_or_none(make_app, namespace):
     async with make_app(max_length=2, full_wait=0) as app:
         task = app.task(name="task")(_nothing)
         await task.delay()
@@ -121,7 +123,9 @@ async def _nothing() -> None:
 # -- workflows --
 
 
-async def test_a_workflow_is_accepted_whole_and_its_last_job_starts_with_the_values(broker, make_job, hand):
+async def test_all_jobs_of_a_workflow_are_accepted_and_the_last_one_starts_with_the_values(
+    broker, make_job, hand
+):
     jobs = [
         make_job("a", dependents=("c",)),
         make_job("b", dependents=("c",)),
@@ -142,7 +146,7 @@ async def test_a_workflow_is_accepted_whole_and_its_last_job_starts_with_the_val
     assert framed == [("a", 1), ("b", 2)]
 
 
-async def test_a_workflow_with_a_taken_id_is_refused_whole(broker, make_job, hand):
+async def test_a_workflow_with_an_id_that_is_in_use_enqueues_nothing(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("b"))
     jobs = [
         make_job("a", dependents=("b",)),
@@ -161,7 +165,7 @@ async def test_a_workflow_that_is_sent_again_changes_nothing(broker, make_job, h
     assert [job.id for job in await hand.take_all()] == ["a"]
 
 
-async def test_who_waits_for_a_job_that_fails_ends_as_it_did(broker, make_job, hand):
+async def test_a_dependent_of_a_failed_job_fails_with_the_same_error(broker, make_job, hand):
     await broker.intake.submit(
         [make_job("a", dependents=("b",)), make_job("b", parents=("a",), value_template=0)]
     )
@@ -171,7 +175,7 @@ async def test_who_waits_for_a_job_that_fails_ends_as_it_did(broker, make_job, h
     assert str(failures.decode(ended.payload).rebuild()) == "no"
 
 
-async def test_who_waits_for_a_failure_runs_after_one_and_is_dropped_without(broker, make_job, hand):
+async def test_an_error_callback_runs_after_a_failure_and_is_dropped_after_a_success(broker, make_job, hand):
     for parent, mender in (("a", "b"), ("c", "d")):
         mend = make_job(mender, parents=(parent,), on_error=True, value_template="e")
         await broker.intake.submit([make_job(parent, dependents=(mender,)), mend])
@@ -182,7 +186,7 @@ async def test_who_waits_for_a_failure_runs_after_one_and_is_dropped_without(bro
     assert await broker.fetch_status(["d"]) == [None]
 
 
-async def test_a_workflow_through_several_shards_runs_as_in_one(make_app):
+async def test_a_workflow_over_several_shards_runs_as_in_one_shard(make_app):
     async with make_app(shards=4) as app, hand_worker(app) as hand:
         task = app.task(name="task")(_nothing)
         first = task.si().set(task_id="a" * 24 + ".0")
@@ -198,7 +202,7 @@ async def test_a_workflow_through_several_shards_runs_as_in_one(make_app):
 # -- looks --
 
 
-async def test_a_look_at_many_says_of_each_how_it_stands(broker, make_job, hand):
+async def test_a_query_for_many_jobs_returns_the_status_of_each(broker, make_job, hand):
     for id_ in ("ended", "queued"):
         await broker.intake.enqueue(*make_job(id_))
     await (await hand.take()).succeed([1, {"x": b"\x00"}])
@@ -208,7 +212,7 @@ async def test_a_look_at_many_says_of_each_how_it_stands(broker, make_job, hand)
     assert (queued, unknown) == ("L---", None)
 
 
-async def test_a_running_job_shows_its_worker_and_since_when_it_runs(broker, make_job, hand):
+async def test_the_status_of_a_running_job_names_its_worker_and_its_start_time(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     before = int(time.time() * 1000)
     await hand.take()
@@ -217,13 +221,13 @@ async def test_a_running_job_shows_its_worker_and_since_when_it_runs(broker, mak
     assert before - 1000 <= state.started <= int(time.time() * 1000) + 1000
 
 
-async def test_a_job_whose_start_is_not_tracked_does_not_show_that_it_runs(broker, make_job, hand):
+async def test_a_running_job_whose_start_is_not_tracked_is_not_shown_as_started(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a", request_id=f"n{wire.UNTRACKED}"))
     await hand.take()
     assert (await broker.state("a")).state == State.PENDING
 
 
-async def test_a_job_that_waits_for_its_next_try_shows_its_last_failure(broker, make_job, hand):
+async def test_a_job_that_waits_for_its_next_attempt_shows_its_last_failure(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a", 3))
     await (await hand.take()).retry(ValueError("once"))
     state = await broker.state("a")
@@ -235,7 +239,7 @@ async def test_a_job_that_waits_for_its_next_try_shows_its_last_failure(broker, 
     assert (again.delivery.attempt, again.args) == (2, [3])
 
 
-async def test_what_a_job_says_of_itself_shows_until_the_attempt_is_over(broker, make_job, hand):
+async def test_the_last_report_of_a_job_is_shown_until_its_attempt_ends(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     job = await hand.take()
     await job.report("RENDERING", {"page": 3})
@@ -246,7 +250,7 @@ async def test_what_a_job_says_of_itself_shows_until_the_attempt_is_over(broker,
     assert (await broker.state("a")).state == State.STARTED
 
 
-async def test_nothing_is_known_of_an_unknown_id(broker):
+async def test_the_server_knows_nothing_about_an_unknown_id(broker):
     assert await broker.state("a") is None
     assert await broker.message("a") is None
     assert await broker.revoke("a", signal="t", outcome=REVOKED) == "unknown"
@@ -263,7 +267,9 @@ async def test_an_ended_job_has_no_message(broker, make_job, hand):
 # -- push --
 
 
-async def test_an_outcome_is_pushed_to_who_enqueued_and_to_who_has_looked(app, make_app, hand):
+async def test_an_outcome_is_pushed_to_the_client_that_enqueued_the_job_and_to_one_that_queried_it(
+    app, make_app, hand
+):
     task = app.task(name="task")(_nothing)
     result = await task.delay()
     async with make_app() as elsewhere:
@@ -275,7 +281,7 @@ async def test_an_outcome_is_pushed_to_who_enqueued_and_to_who_has_looked(app, m
         await until(lambda: result.state == "SUCCESS", "the push to the one who enqueued")
 
 
-async def test_an_outcome_too_large_for_a_push_is_fetched(app, hand):
+async def test_an_outcome_that_is_too_large_for_a_push_is_fetched(app, hand):
     task = app.task(name="task")(_nothing)
     result = await task.delay()
     waiting = asyncio.create_task(result.get(timeout=30))
@@ -301,7 +307,7 @@ async def test_a_queued_job_is_revoked_at_once_and_waiters_are_notified(app, bro
     assert await broker.revoke(result.id, signal="t", outcome=outcome) == "ended"
 
 
-async def test_a_job_that_waits_for_its_time_is_revoked_at_once(broker, make_job, hand):
+async def test_a_delayed_job_is_revoked_at_once(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a", wait=1))
     assert await broker.revoke("a", signal="c", outcome=REVOKED) == "revoked"
     await asyncio.sleep(0.005)
@@ -310,7 +316,7 @@ async def test_a_job_that_waits_for_its_time_is_revoked_at_once(broker, make_job
     assert (await broker.state("a")).state == State.REVOKED
 
 
-async def test_a_running_job_is_marked_and_its_next_try_does_not_come(broker, make_job, hand):
+async def test_a_running_job_gets_the_revocation_signal_and_no_further_attempt(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     job = await hand.take()
     assert await broker.revoke("a", signal="t", outcome=REVOKED) == "signalled"
@@ -319,7 +325,7 @@ async def test_a_running_job_is_marked_and_its_next_try_does_not_come(broker, ma
     assert (await broker.state("a")).state == State.REVOKED
 
 
-async def test_a_weaker_mark_does_not_replace_a_stronger_one(broker, make_job, hand):
+async def test_a_weaker_revocation_signal_does_not_replace_a_stronger_one(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     await hand.take()
     for mark, shown in (("t", "t"), ("c", "t"), ("k", "k")):
@@ -327,7 +333,7 @@ async def test_a_weaker_mark_does_not_replace_a_stronger_one(broker, make_job, h
         assert await flags_of(broker, "a") == f"L{shown}--"
 
 
-async def test_a_revoked_parent_takes_those_with_it_that_wait_for_it(broker, make_job):
+async def test_the_revocation_of_a_parent_revokes_its_dependents(broker, make_job):
     await broker.intake.submit(
         [make_job("a", dependents=("b",)), make_job("b", parents=("a",), value_template=0)]
     )
@@ -335,7 +341,7 @@ async def test_a_revoked_parent_takes_those_with_it_that_wait_for_it(broker, mak
     assert (await broker.state("b")).state == State.REVOKED
 
 
-async def test_a_job_that_nobody_has_started_in_time_expires(broker, make_job, hand):
+async def test_a_job_that_no_worker_starts_in_time_expires(broker, make_job, hand):
     soon = int(time.time() * 1000) + 60_000
     await broker.intake.enqueue(*make_job("a", request_id=f"n~{soon}", expires=soon))
     await broker.intake.enqueue(*make_job("b", request_id=f"m~{soon}", expires=soon))
@@ -374,7 +380,7 @@ async def test_the_result_of_a_live_job_is_forgotten_when_it_ends(app, broker, h
     assert await broker.fetch_status([result.id]) == [None]
 
 
-async def test_an_ignored_result_leaves_nothing_to_ask_for(broker, make_job, hand, app):
+async def test_a_job_with_an_ignored_result_leaves_no_outcome(broker, make_job, hand, app):
     await broker.intake.enqueue(*make_job("a", ignore_result=True))
     assert await flags_of(broker, "a") == "L-i-"
     with pytest.raises(ResultNotFound):
@@ -383,7 +389,7 @@ async def test_an_ignored_result_leaves_nothing_to_ask_for(broker, make_job, han
     assert await broker.fetch_status(["a"]) == [None]
 
 
-async def test_results_live_for_their_time(broker, make_job, hand):
+async def test_a_result_is_kept_for_its_configured_time(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a", result_ttl=30))
     await (await hand.take()).succeed(1)
 
@@ -410,7 +416,7 @@ async def test_the_description_of_a_group_is_kept_until_it_is_deleted(broker):
 # -- waits --
 
 
-async def test_a_wait_that_closes_a_circle_is_answered_with_the_way(broker, make_job, hand):
+async def test_a_wait_that_completes_a_wait_cycle_gets_the_path_of_the_cycle(broker, make_job, hand):
     for id_ in "abc":
         await broker.intake.enqueue(*make_job(id_))
     entries = {job.id: job.delivery.entry for job in await hand.take_all()}
@@ -426,7 +432,7 @@ async def test_a_wait_that_closes_a_circle_is_answered_with_the_way(broker, make
     await until(goes, "the wait to be taken back")
 
 
-async def test_a_job_does_not_wait_for_itself(broker, make_job, hand):
+async def test_a_job_may_not_wait_for_itself(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     job = await hand.take()
     assert await broker.waits.block("a", job.delivery.entry, "m", ["a"], 5) == ["a"]
@@ -435,7 +441,7 @@ async def test_a_job_does_not_wait_for_itself(broker, make_job, hand):
 # -- following --
 
 
-async def test_a_follower_receives_the_reports_the_retry_and_the_end_of_a_job(app, hand):
+async def test_a_reader_of_events_receives_the_reports_the_retry_and_the_end_of_a_job(app, hand):
     task = app.task(name="task")(_nothing)
     result = await task.delay()
     seen: list[tuple[str, object]] = []
@@ -458,7 +464,7 @@ async def test_a_follower_receives_the_reports_the_retry_and_the_end_of_a_job(ap
     assert seen[-1] == ("SUCCESS", 5)
 
 
-async def test_a_reader_gets_items_as_they_come_and_those_from_before(app, hand):
+async def test_a_reader_receives_earlier_items_and_new_items_as_they_arrive(app, hand):
     result = await app.task(name="task")(_nothing).delay()
     job = await hand.take()
     await job.give("one", "two")
@@ -476,7 +482,7 @@ async def test_a_reader_gets_items_as_they_come_and_those_from_before(app, hand)
     assert [item async for item in result.stream(after=1)][:2] == ["two", "three"]
 
 
-async def test_a_queue_is_served_while_a_worker_beats(broker, hand):
+async def test_a_queue_is_served_while_a_worker_sends_heartbeats(broker, hand):
     assert not await broker.listened_to("default")
     await hand.beat()
     await hand.consumer.read(list(hand.consumer.served.streams), 1, block=False)
@@ -484,7 +490,7 @@ async def test_a_queue_is_served_while_a_worker_beats(broker, hand):
     assert not await broker.listened_to("other")
 
 
-async def test_a_handle_that_looks_shows_each_state(app, make_app, hand):
+async def test_a_handle_shows_each_state_after_a_refresh(app, make_app, hand):
     result = await app.task(name="task")(_nothing).options(countdown=0.01).delay()
     handle = app.AsyncResult(result.id)
     assert await handle.refresh() == "SCHEDULED"

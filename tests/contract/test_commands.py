@@ -140,7 +140,7 @@ def _named(value, key):
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-async def test_commands_are_answered_as_the_table_says(broker, open_pipe, leaves_keys, kind):
+async def test_each_command_gets_the_answer_in_the_table(broker, open_pipe, leaves_keys, kind):
     shard = broker.shards[0]
     pipe = await open_pipe()  # there no error is mended by sending again
     for command, expected in ANSWERS[kind]:
@@ -177,7 +177,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("body", SCRIPTS)
-async def test_scripts_see_and_answer_what_the_table_says(broker, body):
+async def test_each_script_reads_and_returns_the_values_in_the_table(broker, body):
     shard, send = broker.shards[0], broker.commands.send
     key = f"{shard.key_prefix}x:a"
     sha = await send(shard, "SCRIPT", "LOAD", f"#!lua\n{body}")
@@ -192,7 +192,7 @@ async def test_scripts_see_and_answer_what_the_table_says(broker, body):
     await send(shard, "DEL", key)
 
 
-async def test_a_read_that_waits_is_answered_when_there_is_an_entry_or_its_time_is_over(broker, open_pipe):
+async def test_a_blocking_read_returns_when_an_entry_arrives_or_its_time_is_over(broker, open_pipe):
     shard = broker.shards[0]
     stream = f"{shard.key_prefix}x:s"
     await broker.commands.send(shard, "XGROUP", "CREATE", stream, "g", "0", "MKSTREAM")
@@ -208,7 +208,7 @@ async def test_a_read_that_waits_is_answered_when_there_is_an_entry_or_its_time_
     await broker.commands.send(shard, "DEL", stream)
 
 
-async def test_a_message_reaches_those_who_subscribe_to_its_channel(broker, open_pipe):
+async def test_a_message_reaches_the_subscribers_of_its_channel(broker, open_pipe):
     shard = broker.shards[0]
     channel = f"{shard.key_prefix}x:channel"
     pushes: list[list[object]] = []
