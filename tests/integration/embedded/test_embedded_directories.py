@@ -23,12 +23,12 @@ def test_a_project_with_a_very_long_path_works(tmp_path, ask):
         assert ask(server, "PING") == "+PONG"
 
 
-def test_a_runtime_directory_that_others_may_enter_is_not_taken(runtime):
+def test_a_runtime_directory_that_other_users_may_enter_is_not_used(runtime):
     runtime.chmod(0o755)
     assert not embedded.directories.own_directories(Path("/srv/shop")).runtime.is_relative_to(runtime)
 
 
-def test_a_runtime_directory_of_somebody_else_is_not_taken(runtime):
+def test_a_runtime_directory_of_another_user_is_not_used(runtime):
     if os.geteuid() != 0:
         pytest.skip("only root can give a directory away")
     os.chown(runtime, 65534, 65534)
@@ -36,7 +36,7 @@ def test_a_runtime_directory_of_somebody_else_is_not_taken(runtime):
 
 
 @pytest.mark.parametrize("trap", ["open to others", "a link"])
-def test_a_directory_prepared_by_somebody_else_is_refused(runtime, tmp_path, project, trap):
+def test_a_directory_that_another_user_prepared_is_refused(runtime, tmp_path, project, trap):
     if trap == "a link":
         (runtime / "asyncq").symlink_to(tmp_path)
     else:

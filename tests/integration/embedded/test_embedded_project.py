@@ -7,7 +7,7 @@ from asyncq.errors import BrokerNotConfigured
 
 
 @pytest.mark.parametrize("marker", ["pyproject.toml", ".git"])
-def test_the_project_is_found_from_the_file_that_made_the_app(tmp_path, marker):
+def test_the_project_root_is_found_from_the_file_that_made_the_app(tmp_path, marker):
     (tmp_path / marker).touch()
     module = tmp_path / "src" / "shop" / "tasks.py"
     module.parent.mkdir(parents=True)
@@ -15,18 +15,18 @@ def test_the_project_is_found_from_the_file_that_made_the_app(tmp_path, marker):
     assert embedded.resolve("embedded://", project_file=str(module)) == tmp_path.resolve()
 
 
-def test_without_a_project_it_is_the_directory_of_the_file(tmp_path):
+def test_without_a_project_the_root_is_the_directory_of_the_file(tmp_path):
     (tmp_path / "script.py").touch()
     assert embedded.resolve("embedded://", project_file=str(tmp_path / "script.py")) == tmp_path.resolve()
 
 
 @pytest.mark.parametrize("project_file", [None, "<stdin>", "<ipython-input-1-abc>"])
-def test_without_a_file_it_is_the_working_directory(tmp_path, monkeypatch, project_file):
+def test_without_a_file_the_root_is_the_working_directory(tmp_path, monkeypatch, project_file):
     monkeypatch.chdir(tmp_path)
     assert embedded.resolve("embedded://", project_file=project_file) == tmp_path.resolve()
 
 
-def test_worker_and_web_process_started_in_different_directories_meet(script, project, tmp_path):
+def test_a_worker_and_a_web_process_in_different_directories_share_one_server(script, project, tmp_path):
     (project / "app.py").touch()
     body = f"""
 os.chdir({{directory!r}})
