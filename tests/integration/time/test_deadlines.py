@@ -39,7 +39,7 @@ async def test_a_running_coroutine_is_cancelled_at_its_deadline(app, nap, diary)
     assert diary.texts == ["start", "end"]
 
 
-async def test_a_job_past_its_deadline_is_not_started_and_its_waiter_wakes_then(app, nap, diary):
+async def test_a_job_past_its_deadline_is_not_started_and_its_waiter_wakes_at_the_deadline(app, nap, diary):
     begun = Stopwatch()
     with pytest.raises(TaskExpired):
         await nap.options(deadline=0.2).call(0)
@@ -49,7 +49,7 @@ async def test_a_job_past_its_deadline_is_not_started_and_its_waiter_wakes_then(
     assert diary.texts == ["start", "end"]
 
 
-async def test_a_deadline_is_no_hurry_for_a_job_that_ends_in_time(app, nap):
+async def test_a_deadline_does_not_change_a_job_that_ends_in_time(app, nap):
     moment = datetime.now(UTC) + timedelta(seconds=5)
     async with Worker(app):
         assert await nap.options(deadline=moment).call(0.1) == "slept"
@@ -76,7 +76,7 @@ async def test_children_and_their_children_inherit_the_deadline(app, nap):
     assert all(deadline and abs(deadline - moment) < timedelta(milliseconds=2) for deadline in seen)
 
 
-async def test_a_childs_own_earlier_deadline_counts_and_a_later_one_does_not(app, nap):
+async def test_a_childs_own_deadline_counts_only_if_it_is_earlier(app, nap):
     @app.task
     async def parent(own: float) -> str:
         return (await nap.options(deadline=own).delay(30)).id
@@ -90,7 +90,7 @@ async def test_a_childs_own_earlier_deadline_counts_and_a_later_one_does_not(app
             assert first - 0.01 <= begun.took < first + 0.25
 
 
-async def test_a_deadline_of_one_job_is_none_of_the_next(app, nap):
+async def test_the_deadline_of_one_job_does_not_apply_to_the_next(app, nap):
     @app.task
     async def deadline() -> bool:
         return asyncq.current().deadline is None
@@ -100,7 +100,7 @@ async def test_a_deadline_of_one_job_is_none_of_the_next(app, nap):
         assert await deadline.call()
 
 
-async def test_no_try_is_planned_for_after_the_deadline(app, diary):
+async def test_no_attempt_is_planned_for_a_time_after_the_deadline(app, diary):
     @app.task(retry=Retry(max_retries=5, backoff=10, jitter=False))
     async def fails() -> None:
         diary.note("try")
@@ -123,7 +123,7 @@ async def test_a_delayed_job_whose_deadline_comes_first_never_runs(app, nap, dia
     assert diary.notes == []
 
 
-async def test_a_thread_past_its_deadline_goes_on_unheard(app, diary):
+async def test_a_thread_past_its_deadline_goes_on_and_its_value_is_dropped(app, diary):
     @app.task
     def block() -> str:
         time.sleep(0.6)

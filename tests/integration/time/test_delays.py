@@ -32,7 +32,7 @@ def tick(app, diary):
     return tick
 
 
-async def test_a_delayed_job_is_never_early_and_on_an_idle_system_at_most_100_ms_late(app, tick, diary):
+async def test_a_delayed_job_never_starts_early_and_on_an_idle_system_at_most_100_ms_late(app, tick, diary):
     due: dict[int, tuple[float, float]] = {}
     begun = Stopwatch()
     async with Worker(app):
@@ -69,14 +69,14 @@ async def test_a_time_may_be_given_in_seconds_as_a_timedelta_or_as_a_datetime(ap
     assert -ROUNDING <= diary.times[0] - moment < 0.25
 
 
-async def test_a_moment_that_has_passed_is_now(app, tick):
+async def test_a_job_with_a_past_eta_runs_at_once(app, tick):
     async with Worker(app):
         past = datetime.now(UTC) - timedelta(days=1)
         assert await tick.options(eta=past, wait=30).call(3) == 3
         assert await tick.options(countdown=0, wait=30).call(4) == 4
 
 
-async def test_a_time_that_makes_no_sense_is_refused_at_the_call(tick):
+async def test_an_invalid_time_is_refused_at_the_call(tick):
     with pytest.raises(ValueError, match="time zone"):
         tick.options(eta=datetime(2030, 1, 1))  # noqa: DTZ001  the mistake under test
     with pytest.raises(ValueError, match="both say when"):
@@ -86,7 +86,7 @@ async def test_a_time_that_makes_no_sense_is_refused_at_the_call(tick):
             tick.options(countdown=countdown)
 
 
-async def test_a_sooner_job_does_not_wait_behind_a_later_one(app, tick):
+async def test_an_earlier_job_does_not_wait_behind_a_later_one(app, tick):
     async with Worker(app):
         await tick.options(countdown=3600).delay(1)
         await asyncio.sleep(0.1)  # the worker now sleeps until then, for an hour
@@ -95,7 +95,7 @@ async def test_a_sooner_job_does_not_wait_behind_a_later_one(app, tick):
         assert begun.took < 0.4
 
 
-async def test_a_job_that_fell_due_while_no_worker_was_there_runs_when_one_comes(app, tick):
+async def test_a_job_that_became_due_while_no_worker_ran_runs_when_one_starts(app, tick):
     result = await tick.options(countdown=0.05).delay(1)
     await asyncio.sleep(0.1)  # due now
     assert await result.refresh() == "SCHEDULED"
@@ -103,7 +103,9 @@ async def test_a_job_that_fell_due_while_no_worker_was_there_runs_when_one_comes
         assert await result.get(timeout=30) == 1
 
 
-async def test_many_jobs_due_at_one_moment_each_run_once_whoever_moves_them(app, make_app, tick, diary):
+async def test_many_jobs_that_are_due_at_the_same_time_each_run_once_whichever_worker_moves_them(
+    app, make_app, tick, diary
+):
     async with make_app() as second:
         second.task(name="tick")(tick.function)
         async with Worker(app, name="one"), Worker(second, name="two"):
@@ -113,7 +115,7 @@ async def test_many_jobs_due_at_one_moment_each_run_once_whoever_moves_them(app,
     assert sorted(diary.texts) == list(range(450))
 
 
-async def test_a_waiter_elsewhere_waits_for_a_delayed_job(app, make_app, tick):
+async def test_another_client_can_wait_for_a_delayed_job(app, make_app, tick):
     result = await tick.options(countdown=0.3).delay(7)
     async with make_app() as elsewhere:
         handle = elsewhere.AsyncResult(result.id)
@@ -133,7 +135,7 @@ async def test_a_revoked_delayed_job_never_runs_and_leaves_nothing(app, raw, tic
     assert diary.notes == []
 
 
-async def test_an_id_of_ones_own_belongs_to_one_delayed_job(app, tick):
+async def test_a_given_job_id_belongs_to_one_delayed_job(app, tick):
     first = await tick.options(countdown=0.2, task_id="mine").delay(1)
     with pytest.raises(ValueError, match="mine"):
         await tick.options(task_id="mine").delay(2)

@@ -37,7 +37,7 @@ async def _expired_after(result, begun: Stopwatch) -> Took:
 
 
 @pytest.mark.parametrize("delayed", [False, True])
-async def test_a_waiter_of_a_queued_job_learns_of_its_expiry_without_any_worker(app, raw, tick, delayed):
+async def test_a_waiter_of_a_queued_job_learns_of_its_expiry_though_no_worker_runs(app, raw, tick, delayed):
     later = {"countdown": 30} if delayed else {}
     begun = Stopwatch()
     result = await tick.options(expires=0.3, **later).delay()
@@ -50,7 +50,7 @@ async def test_a_waiter_of_a_queued_job_learns_of_its_expiry_without_any_worker(
 
 
 @pytest.mark.parametrize("delayed", [False, True])
-async def test_a_waiter_elsewhere_by_the_id_learns_of_it_too(app, make_app, tick, delayed):
+async def test_a_waiter_in_another_client_learns_of_the_expiry(app, make_app, tick, delayed):
     later = {"countdown": 30} if delayed else {}
     begun = Stopwatch()
     result = await tick.options(expires=0.4, **later).delay()
@@ -68,7 +68,7 @@ async def test_every_waiter_and_callback_of_a_job_learns_of_its_expiry(app, tick
     await until(lambda: notified == ["REVOKED"], "the callback")
 
 
-async def test_a_job_past_its_time_is_not_started_though_nobody_waited(app, tick, diary):
+async def test_an_expired_job_is_not_started_though_nobody_waited_for_it(app, tick, diary):
     result = await tick.options(expires=0.05).delay()
     await asyncio.sleep(0.1)
     assert await result.refresh() == "PENDING"
@@ -78,12 +78,12 @@ async def test_a_job_past_its_time_is_not_started_though_nobody_waited(app, tick
     assert diary.notes == []
 
 
-async def test_a_job_that_runs_is_not_ended_by_its_expiry(app, tick):
+async def test_a_running_job_is_not_ended_by_its_expiry(app, tick):
     async with Worker(app):
         assert await tick.options(expires=1, wait=30).call(1.5) == "ran"
 
 
-async def test_a_moment_that_has_passed_expires_at_once(app, tick, diary):
+async def test_a_job_with_a_past_expiry_expires_at_once(app, tick, diary):
     result = await tick.options(expires=datetime.now(UTC) - timedelta(seconds=5)).delay()
     assert await _expired_after(result, Stopwatch()) < AT_ONCE
     async with Worker(app):
@@ -91,7 +91,7 @@ async def test_a_moment_that_has_passed_expires_at_once(app, tick, diary):
     assert len(diary.notes) == 1
 
 
-async def test_a_waiter_while_the_server_hangs_learns_of_the_expiry_when_it_is_back(make_app, tmp_path):
+async def test_a_waiter_learns_of_an_expiry_after_the_server_has_stopped_hanging(make_app, tmp_path):
     with own_server(tmp_path) as server:
         async with make_app(server.url, operation_timeout=1) as app:
 

@@ -26,7 +26,7 @@ async def _took(call, error: type[Exception]) -> float:
     return time.monotonic() - begun
 
 
-async def test_waits_end_in_time_and_calls_give_up_while_the_server_hangs(make_app, tmp_path):
+async def test_while_the_server_hangs_waits_end_in_time_and_calls_give_up(make_app, tmp_path):
     with own_server(tmp_path) as server:
         async with make_app(server.url, operation_timeout=1.5, lease=5) as app:
 
@@ -64,7 +64,7 @@ async def test_waits_end_in_time_and_calls_give_up_while_the_server_hangs(make_a
                 assert await nap.options(wait=30).call(0) == "slept"
 
 
-async def test_a_look_does_not_wait_for_a_server_that_hangs(make_app, tmp_path):
+async def test_a_query_does_not_wait_for_a_server_that_hangs(make_app, tmp_path):
     with own_server(tmp_path) as server:
         async with make_app(server.url) as app:
 
@@ -78,7 +78,9 @@ async def test_a_look_does_not_wait_for_a_server_that_hangs(make_app, tmp_path):
                     assert took <= SLACK
 
 
-async def test_what_a_worker_could_not_say_before_its_app_closed_is_given_up(make_app, tmp_path, caplog):
+async def test_outcomes_that_a_worker_could_not_send_before_its_app_closed_are_given_up(
+    make_app, tmp_path, caplog
+):
     with own_server(tmp_path) as server:
         async with make_app(server.url, operation_timeout=0.5) as app:
 

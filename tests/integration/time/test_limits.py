@@ -81,7 +81,7 @@ def permits(app, raw):
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_no_more_bodies_run_at_once_than_the_limit_in_all_workers_together(app, bodies, permits, limit):
+async def test_no_more_bodies_run_at_once_than_the_limit_over_all_workers(app, bodies, permits, limit):
     @app.task(name="limited", concurrency=limit)
     async def limited() -> None:
         with bodies:
@@ -101,7 +101,9 @@ async def is_empty(permits, task: str = "alone") -> bool:
     return await permits(task) == (0, [])
 
 
-async def test_who_waits_holds_no_slot_is_pending_and_comes_in_order(app, alone, bodies, permits):
+async def test_jobs_that_wait_for_a_permit_hold_no_slot_are_pending_and_start_in_order(
+    app, alone, bodies, permits
+):
     @app.task
     async def other() -> str:
         return "done"
@@ -133,7 +135,7 @@ async def until_waiting(permits, number: int, task: str = "alone") -> None:
 
 
 @pytest.mark.parametrize("end", ["revoke", "fail", "stop", "timeout"])
-async def test_a_body_that_ends_in_any_way_gives_its_permit_to_the_next(app, bodies, permits, end):
+async def test_a_body_that_ends_in_any_way_releases_its_permit_to_the_next_job(app, bodies, permits, end):
     @app.task(name="alone", concurrency=1, timeout=0.5 if end == "timeout" else None)
     async def alone(number: int) -> int:
         bodies.order.append(number)
@@ -163,7 +165,7 @@ async def test_a_body_that_ends_in_any_way_gives_its_permit_to_the_next(app, bod
             await until(lambda: is_empty(permits), "all permits to be given back")
 
 
-async def test_a_revoked_job_is_passed_over(app, alone, bodies, permits):
+async def test_a_revoked_waiting_job_is_skipped(app, alone, bodies, permits):
     async with Worker(app):
         results = [await alone.delay(number) for number in range(4)]
         await until_waiting(permits, 3)
@@ -177,7 +179,7 @@ async def test_a_revoked_job_is_passed_over(app, alone, bodies, permits):
     assert bodies.order == [0, 3]
 
 
-async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, permits):
+async def test_a_job_can_expire_while_it_waits_for_a_permit(app, alone, bodies, permits):
     async with Worker(app):
         await alone.delay()
         await until(lambda: bodies.now == 1, "the permit to be taken")
@@ -190,7 +192,7 @@ async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, permi
     assert bodies.order == [0]
 
 
-async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_asks(
+async def test_a_reader_of_events_learns_once_that_a_job_waits_however_often_it_asks(
     app, alone, bodies, permits
 ):
     async with Worker(app) as worker:
@@ -220,7 +222,7 @@ async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_ask
     assert (states[0], states[-1]) == ("PENDING", "SUCCESS")
 
 
-async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection(app, permits):
+async def test_jobs_of_a_limited_task_are_freed_without_garbage_collection(app, permits):
     @app.task(name="limited", concurrency=5, rate_limit=100_000)
     async def limited() -> None:
         pass
@@ -239,7 +241,7 @@ async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection
         gc.enable()
 
 
-async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_permit(
+async def test_a_job_that_has_expired_when_it_is_called_leaves_its_permit_to_the_next_job(
     app, raw, alone, bodies, permits
 ):
     async with Worker(app, grace=0):
@@ -259,7 +261,7 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_permit(
             await soon(late.get(timeout=30))
 
 
-async def test_a_worker_that_stops_has_sent_all_first_also_what_follows_from_an_answer(app, alone):
+async def test_a_stopping_worker_first_sends_all_calls_even_those_that_follow_from_an_answer(app, alone):
     """Such a call follows, for example, from the answer to a job that was deferred."""
     output = []
     async with Worker(app) as worker:
@@ -277,7 +279,9 @@ async def test_a_worker_that_stops_has_sent_all_first_also_what_follows_from_an_
     assert output == ["more"]
 
 
-async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, permits):
+async def test_a_job_that_expired_while_it_waited_is_removed_from_the_waiting_jobs(
+    app, alone, bodies, permits
+):
     async with Worker(app, grace=0):
         await alone.delay()
         await until(lambda: bodies.now == 1, "the permit to be taken")
@@ -289,7 +293,7 @@ async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, perm
 
 
 @pytest.mark.parametrize("answer", ["comes", "is lost"])
-async def test_who_is_called_before_it_could_be_put_aside_is_called_again(
+async def test_a_job_that_was_called_before_it_was_deferred_is_called_again(
     app, alone, bodies, permits, answer
 ):
     """The holder ends after the answer that there is no permit, and before the step that defers the job."""
@@ -311,7 +315,7 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(
         assert await soon(alone.options(wait=30).call(1)) == 1
 
 
-async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_permit_and_goes_on_before_who_is_new(
+async def test_a_job_that_waits_for_a_job_of_its_task_releases_its_permit_and_resumes_before_new_jobs(
     app, bodies, permits
 ):
     @app.task(name="nested", concurrency=1)
@@ -341,7 +345,7 @@ async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_permit_and_g
     assert bodies.order[:5] == [0, 1, 2, 3, 4]
 
 
-async def test_who_comes_back_from_a_wait_finds_the_permit_taken_and_is_next(
+async def test_a_job_that_resumes_after_a_wait_while_its_permit_is_taken_gets_the_next_permit(
     app, bodies, permits, monkeypatch
 ):
     monkeypatch.setattr("asyncq.worker.permits.POLL", 60.0)  # it must get a message
@@ -418,7 +422,7 @@ def KINDS(app):
     }
 
 
-async def test_the_permit_of_a_killed_worker_comes_back(make_app, server_url, namespace, tmp_path, permits):
+async def test_the_permit_of_a_killed_worker_is_released(make_app, server_url, namespace, tmp_path, permits):
     app = make_app()
     jobs = register(app)
     log, gate = tmp_path / "log", tmp_path / "gate"
@@ -439,7 +443,7 @@ async def test_the_permit_of_a_killed_worker_comes_back(make_app, server_url, na
     assert words == ["start", "start", "end", "start", "end"]  # the killed attempt did not end
 
 
-async def test_a_permit_that_no_job_knows_of_is_given_back(app, alone, bodies, permits):
+async def test_a_permit_that_no_job_knows_of_is_released(app, alone, bodies, permits):
     """A repeated request for a permit arrived after the permit was released."""
     async with Worker(app) as worker:
         session = session_of(worker)
@@ -471,7 +475,7 @@ async def gate(app, raw) -> AsyncIterator[Permits]:
     await raw.hdel(beats, "me")
 
 
-async def test_a_permit_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
+async def test_a_permit_that_a_job_cannot_use_because_of_the_rate_goes_to_the_next_job(gate):
     permits, both = Limits("t", 0.0, 2), Limits("t", 60e6, 2)
     assert (await gate.ask(both, job(0), None)).starts
     assert (await gate.ask(permits, job(1), None)).starts
@@ -484,7 +488,7 @@ async def test_a_permit_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
     assert (turn.starts, turn.waits_for_permit, turn.next_job) == (False, False, "j3")
 
 
-async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given_no_permit(app, raw, gate):
+async def test_a_job_that_waits_in_a_dead_worker_or_was_cancelled_there_gets_no_permit(app, raw, gate):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
     dead = Permits(app.sessions.current().broker.commands, "dead")
     await raw.hset(keys.beats, "dead", 1)
@@ -498,7 +502,9 @@ async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given
     assert not await raw.exists(keys.permits_held + "t", keys.permits_waiting + "t")
 
 
-async def test_who_comes_back_goes_before_all_that_have_not_started(app, raw, gate):
+async def test_a_job_that_resumes_after_a_wait_gets_a_permit_before_jobs_that_have_not_started(
+    app, raw, gate
+):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
     assert (await gate.ask(limits, job(0), None)).starts
     for number in range(1, 5):
@@ -509,7 +515,7 @@ async def test_who_comes_back_goes_before_all_that_have_not_started(app, raw, ga
     assert await gate.reacquire(limits, job(9)) == (True, "")
 
 
-async def test_the_more_wait_the_longer_until_they_come_by_themselves(gate):
+async def test_the_more_jobs_wait_for_a_permit_the_longer_is_the_pause_before_they_ask_again(gate):
     limits = Limits("t", 0.0, 1)
     assert (await gate.ask(limits, job(0), None)).starts
     assert [(await gate.ask(limits, job(i), None)).wait for i in range(1, 4)] == [5000, 5020, 5040]
@@ -519,7 +525,7 @@ async def test_the_more_wait_the_longer_until_they_come_by_themselves(gate):
 # -- rates ---------------------------------------------------------------------------------------
 
 
-async def test_jobs_start_evenly_over_all_workers_and_hold_no_slot_until_then(app, diary):
+async def test_a_rate_limit_spaces_starts_evenly_over_all_workers_and_waiting_jobs_hold_no_slot(app, diary):
     @app.task(rate_limit="50/s")
     async def paced() -> None:
         diary.note("start")
@@ -544,7 +550,7 @@ async def test_jobs_start_evenly_over_all_workers_and_hold_no_slot_until_then(ap
     assert took < 1.0
 
 
-async def test_a_rate_and_permits_hold_together(app, bodies, diary, permits):
+async def test_a_rate_limit_and_a_concurrency_limit_hold_together(app, bodies, diary, permits):
     @app.task(name="both", rate_limit=100, concurrency=2)
     async def both() -> None:
         diary.note("start")
@@ -560,7 +566,7 @@ async def test_a_rate_and_permits_hold_together(app, bodies, diary, permits):
     assert took < 2.0  # free permits were called for: no job came by itself
 
 
-async def test_each_attempt_asks_anew(app, diary):
+async def test_each_attempt_asks_the_limiter_again(app, diary):
     @app.task(rate_limit=20, retry=Retry(max_retries=3, backoff=0))
     async def flaky() -> int:
         diary.note(asyncq.current().attempt)
@@ -574,7 +580,7 @@ async def test_each_attempt_asks_anew(app, diary):
     assert diary.times[-1] - diary.times[0] >= 0.15 - 0.1
 
 
-async def test_who_would_expire_before_its_moment_takes_none(gate):
+async def test_a_job_that_would_expire_before_its_start_time_takes_no_start_time(gate):
     limits = Limits("t", 60e6)
     assert (await gate.ask(limits, job(), None)).starts
     expires = await gate.ask(limits, job(), 1000)
@@ -582,7 +588,7 @@ async def test_who_would_expire_before_its_moment_takes_none(gate):
     assert 59_000 < (await gate.ask(limits, job(), None)).wait <= 60_000
 
 
-async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
+async def test_a_revoked_job_that_waits_for_its_start_time_never_starts(app, diary):
     @app.task(rate_limit="1/d")
     async def daily(number: int) -> None:
         diary.note(number)
@@ -616,7 +622,7 @@ def cases() -> Iterator[tuple[float, float, float, bool]]:
     )
 
 
-async def test_the_script_does_what_the_rule_says(app, raw, gate, cases):
+async def test_the_limiter_script_gives_the_answers_of_the_rule_in_python(app, raw, gate, cases):
     keys, delivery = app.sessions.shards.of("t"), job()
     for interval, opens, free, granted in cases:
         late = 1.0
@@ -643,7 +649,7 @@ async def _clock(raw) -> float:
     return seconds + micro / 1e6
 
 
-async def test_a_changed_rate_does_not_wait_for_moments_that_were_given_out_before(gate):
+async def test_a_changed_rate_does_not_wait_for_start_times_that_were_assigned_before(gate):
     slow, fast = Limits("t", 60e6), Limits("t", 1e6)
     waits = [(await gate.ask(slow, job(), None)).wait for _ in range(3)]
     assert waits == pytest.approx([0, 60_000, 120_000], abs=500)
@@ -651,7 +657,7 @@ async def test_a_changed_rate_does_not_wait_for_moments_that_were_given_out_befo
     assert 60_000 < (await gate.ask(fast, job(), None)).wait <= 61_000
 
 
-async def test_after_the_servers_clock_was_set_back_jobs_start_as_if_it_had_not_been(app, raw):
+async def test_jobs_start_on_time_after_the_servers_clock_was_set_back(app, raw):
     starts: list[float] = []
 
     @app.task(name="paced", rate_limit=20)

@@ -33,7 +33,7 @@ def flaky(app, diary):
     return flaky
 
 
-async def test_a_job_is_tried_again_until_it_succeeds_and_knows_the_number_of_its_attempt(app, flaky, diary):
+async def test_a_job_is_retried_until_it_succeeds_and_knows_the_number_of_its_attempt(app, flaky, diary):
     async with Worker(app):
         result = await flaky.delay()
         assert await result.get(timeout=30) == [3, 2]
@@ -42,7 +42,9 @@ async def test_a_job_is_tried_again_until_it_succeeds_and_knows_the_number_of_it
         assert (await result.outcome()).attempts == 3
 
 
-async def test_each_wait_is_twice_as_long_and_never_shorter_than_configured(app, diary, flaky):
+async def test_each_pause_before_a_retry_is_twice_as_long_and_never_shorter_than_configured(
+    app, diary, flaky
+):
     policy = Retry(max_retries=2, backoff=0.2, jitter=False)
     async with Worker(app):
         await flaky.options(retry=policy).call()
@@ -52,7 +54,7 @@ async def test_each_wait_is_twice_as_long_and_never_shorter_than_configured(app,
     assert 0.4 <= waits[1] < 0.55
 
 
-async def test_between_two_tries_the_handle_shows_retry_with_the_last_error_and_where_it_was(app, flaky):
+async def test_between_two_attempts_the_handle_shows_retry_and_the_last_error_with_its_traceback(app, flaky):
     policy = Retry(max_retries=1, backoff=60, jitter=False)
     async with Worker(app):
         result = await flaky.options(retry=policy).delay()
@@ -66,7 +68,7 @@ async def test_between_two_tries_the_handle_shows_retry_with_the_last_error_and_
         assert await result.exists()
 
 
-async def test_a_handle_made_from_the_id_waits_through_a_retry(app, make_app, flaky):
+async def test_a_handle_made_from_an_id_waits_through_a_retry(app, make_app, flaky):
     policy = Retry(max_retries=2, backoff=0.3, jitter=False)
     async with make_app() as elsewhere, Worker(app):
         result = await flaky.options(retry=policy).delay()
@@ -85,21 +87,21 @@ async def test_a_job_that_waits_for_its_retry_holds_no_slot(app, flaky, diary):
         assert await other.options(wait=30).call() == "ran"
 
 
-async def test_the_retries_used_up_the_job_fails_with_the_last_error(app, flaky, diary):
+async def test_a_job_without_retries_left_fails_with_the_last_error(app, flaky, diary):
     async with Worker(app):
         with pytest.raises(OSError, match="number 3"):
             await flaky.call(100)
     assert diary.texts == [1, 2, 3]
 
 
-async def test_an_error_that_the_policy_does_not_name_is_the_end(app, flaky, diary):
+async def test_a_job_is_not_retried_after_an_error_that_its_policy_does_not_name(app, flaky, diary):
     async with Worker(app):
         with pytest.raises(OSError, match="number 1"):
             await flaky.options(retry=Retry(on=(KeyError,), backoff=0)).call()
     assert diary.texts == [1]
 
 
-async def test_a_policy_of_the_call_travels_to_a_worker_that_has_none(app, diary):
+async def test_the_retry_policy_of_a_call_applies_on_a_worker_whose_task_has_none(app, diary):
     @app.task
     async def fails() -> None:
         diary.note("try")
@@ -113,7 +115,7 @@ async def test_a_policy_of_the_call_travels_to_a_worker_that_has_none(app, diary
     assert len(diary.notes) == 3
 
 
-async def test_a_task_may_ask_for_another_try_itself_and_fails_with_the_reason_it_gave(app, diary):
+async def test_a_task_may_request_a_retry_itself_and_fails_with_the_reason_that_it_gave(app, diary):
     @app.task
     async def later() -> None:
         diary.note(asyncq.current().attempt)
@@ -126,7 +128,7 @@ async def test_a_task_may_ask_for_another_try_itself_and_fails_with_the_reason_i
     assert all(b - a >= 0.2 for a, b in pairwise(diary.times))
 
 
-async def test_a_task_that_gives_no_reason_fails_with_its_own_wish(app):
+async def test_a_task_that_requests_a_retry_without_a_reason_fails_with_retry_later(app):
     @app.task
     async def later() -> None:
         raise RetryLater("not now", countdown=0, max_retries=1)
@@ -137,7 +139,7 @@ async def test_a_task_that_gives_no_reason_fails_with_its_own_wish(app):
 
 
 @pytest.mark.parametrize("countdown", [float("inf"), 1e300])
-async def test_a_wish_for_a_time_that_cannot_be_ends_the_job_and_never_jams_it(app, countdown):
+async def test_a_job_that_requests_a_retry_at_an_impossible_time_fails(app, countdown):
     @app.task
     async def never() -> None:
         raise RetryLater(countdown=countdown)
@@ -147,7 +149,7 @@ async def test_a_wish_for_a_time_that_cannot_be_ends_the_job_and_never_jams_it(a
     assert outcome.state == "FAILURE"
 
 
-async def test_a_job_revoked_between_two_tries_never_runs_again(app, raw, flaky, diary):
+async def test_a_job_that_is_revoked_between_two_attempts_never_runs_again(app, raw, flaky, diary):
     async with Worker(app):
         result = await flaky.options(retry=Retry(backoff=0.4, jitter=False)).delay(100)
         await until_state(result, "RETRY")
@@ -160,7 +162,7 @@ async def test_a_job_revoked_between_two_tries_never_runs_again(app, raw, flaky,
     assert not await raw.exists(app.sessions.shards[0].messages + result.id)
 
 
-async def test_a_retry_waits_for_whichever_worker_comes_and_returns_to_its_own_queue(app, flaky, diary):
+async def test_a_retry_runs_on_any_worker_and_returns_to_its_own_queue(app, flaky, diary):
     policy = Retry(backoff=0.1, jitter=False)
     async with Worker(app, queues=["second"]):
         result = await flaky.options(queue="second", retry=policy).delay(1)
@@ -172,7 +174,7 @@ async def test_a_retry_waits_for_whichever_worker_comes_and_returns_to_its_own_q
     assert result.queue == "second"
 
 
-async def test_jobs_that_failed_together_do_not_come_back_together(app, raw, diary):
+async def test_jobs_that_failed_at_the_same_time_are_retried_at_different_times(app, raw, diary):
     @app.task(retry=Retry(max_retries=1, backoff=600, max_backoff=600))
     async def together() -> None:
         if asyncq.current().attempt == 1:
@@ -198,7 +200,7 @@ async def test_jobs_that_failed_together_do_not_come_back_together(app, raw, dia
     assert sum(tenths) == 200
 
 
-async def test_the_set_of_delayed_jobs_is_empty_when_all_have_ended(app, raw, flaky):
+async def test_the_set_of_delayed_jobs_is_empty_after_all_jobs_have_ended(app, raw, flaky):
     async with Worker(app):
         await flaky.call()
     await until(lambda: _is_clean(app, raw), "no key of a delayed job to be left")

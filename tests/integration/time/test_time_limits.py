@@ -44,7 +44,7 @@ async def test_a_coroutine_is_cancelled_at_its_timeout_and_may_clean_up(app, dia
     assert diary.texts == ["cleaned"]
 
 
-async def test_the_timeout_of_a_call_outranks_that_of_the_task(app):
+async def test_the_timeout_of_a_call_overrides_that_of_the_task(app):
     @app.task(timeout=30)
     async def slow(seconds: float) -> str:
         await asyncio.sleep(seconds)
@@ -55,7 +55,7 @@ async def test_the_timeout_of_a_call_outranks_that_of_the_task(app):
         assert await slow.options(timeout=5).call(0.01) == "slept"
 
 
-async def test_waiters_of_a_thread_are_notified_at_its_timeout_and_what_it_returns_is_dropped(app, diary):
+async def test_waiters_of_a_thread_are_notified_at_its_timeout_and_its_value_is_dropped(app, diary):
     @app.task(timeout=0.2)
     def block() -> str:
         time.sleep(0.6)
@@ -69,7 +69,7 @@ async def test_waiters_of_a_thread_are_notified_at_its_timeout_and_what_it_retur
         assert await result.refresh() == "FAILURE"
 
 
-async def test_the_timeout_counts_for_each_attempt(app, diary):
+async def test_the_timeout_applies_to_each_attempt(app, diary):
     @app.task(timeout=0.2, retry=Retry(max_retries=2, on=(TimeLimitExceeded,), backoff=0))
     async def slow_twice() -> str:
         diary.note("try")
@@ -81,7 +81,7 @@ async def test_the_timeout_counts_for_each_attempt(app, diary):
     assert len(diary.notes) == 3
 
 
-async def test_a_body_that_swallows_the_cancellation_has_exceeded_its_limit_all_the_same(app):
+async def test_a_body_that_swallows_its_cancellation_has_still_exceeded_its_limit(app):
     @app.task(timeout=0.2)
     async def stubborn() -> str:
         try:
@@ -94,7 +94,7 @@ async def test_a_body_that_swallows_the_cancellation_has_exceeded_its_limit_all_
         await _timed_out(stubborn.call(), 0.2, 0.45)
 
 
-async def test_a_body_that_makes_another_error_of_the_cancellation_has_exceeded_its_limit(app):
+async def test_a_body_that_raises_another_error_at_its_cancellation_has_exceeded_its_limit(app):
     @app.task(timeout=0.2)
     async def wraps() -> None:
         try:
@@ -106,7 +106,7 @@ async def test_a_body_that_makes_another_error_of_the_cancellation_has_exceeded_
         await _timed_out(wraps.call(), 0.2, 0.45)
 
 
-async def test_the_soft_limit_is_raised_where_the_body_waits_and_what_it_returns_then_counts(app):
+async def test_the_soft_limit_is_raised_where_the_body_waits_and_its_value_still_counts(app):
     @app.task(soft_timeout=0.2)
     async def careful() -> str:
         try:
@@ -119,7 +119,7 @@ async def test_the_soft_limit_is_raised_where_the_body_waits_and_what_it_returns
         assert "0.2 s" in await careful.options(wait=30).call()
 
 
-async def test_a_body_that_does_not_care_fails_with_the_soft_limit(app):
+async def test_a_body_that_does_not_catch_the_soft_limit_fails_with_it(app):
     @app.task(soft_timeout=0.2)
     async def careless() -> None:
         await asyncio.sleep(30)
@@ -129,7 +129,7 @@ async def test_a_body_that_does_not_care_fails_with_the_soft_limit(app):
             await careless.options(wait=30).call()
 
 
-async def test_the_soft_limit_passes_through_groups_and_timeouts_of_the_bodys_own(app):
+async def test_the_soft_limit_passes_through_task_groups_and_timeouts_of_the_body(app):
     @app.task(soft_timeout=0.2)
     async def grouped() -> str:
         try:
@@ -145,7 +145,7 @@ async def test_the_soft_limit_passes_through_groups_and_timeouts_of_the_bodys_ow
         assert await grouped.options(wait=30).call() == "cleaned up"
 
 
-async def test_after_the_soft_limit_comes_the_hard_one(app, diary):
+async def test_the_hard_limit_applies_after_the_soft_limit(app, diary):
     @app.task(soft_timeout=0.1, timeout=0.4)
     async def deaf() -> None:
         try:
@@ -159,7 +159,7 @@ async def test_after_the_soft_limit_comes_the_hard_one(app, diary):
     assert diary.texts == ["soft"]
 
 
-async def test_a_body_that_ends_before_its_limits_learns_nothing_of_them(app):
+async def test_a_body_that_ends_before_its_limits_is_not_disturbed(app):
     @app.task(soft_timeout=0.15, timeout=0.2)
     async def quick() -> str:
         return "done"
@@ -175,7 +175,7 @@ async def test_a_body_that_ends_before_its_limits_learns_nothing_of_them(app):
         assert await other.get(timeout=30) == "undisturbed"
 
 
-async def test_a_cancellation_of_the_bodys_own_is_no_time_limit(app):
+async def test_a_cancellation_by_the_body_itself_is_no_time_limit(app):
     @app.task(timeout=5, soft_timeout=4)
     async def own() -> str:
         try:
@@ -189,14 +189,14 @@ async def test_a_cancellation_of_the_bodys_own_is_no_time_limit(app):
         assert await own.options(wait=30).call() == "its own"
 
 
-async def test_a_soft_limit_for_a_plain_function_is_refused_when_it_is_registered(app):
+async def test_a_soft_limit_for_a_plain_function_is_refused_at_its_registration(app):
     with pytest.raises(ValueError, match="soft_timeout"):
 
         @app.task(soft_timeout=1)
         def block() -> None: ...
 
 
-async def test_the_timeout_of_a_thread_begins_with_its_body_and_not_with_the_wait_for_a_thread(make_app):
+async def test_the_timeout_of_a_thread_starts_with_its_body_and_not_with_the_wait_for_a_thread(make_app):
     async with make_app(threads=1) as app:
 
         @app.task(timeout=0.5)
@@ -216,7 +216,7 @@ async def test_the_timeout_of_a_thread_begins_with_its_body_and_not_with_the_wai
             assert await streams.get(timeout=10) == [None] * 2
 
 
-async def test_a_soft_timeout_above_the_timeout_is_refused_also_for_one_call(app):
+async def test_a_soft_timeout_above_the_timeout_is_refused_for_a_task_and_for_one_call(app):
     with pytest.raises(ValueError, match=r"soft_timeout=5.* is above timeout=2"):
 
         @app.task(timeout=2, soft_timeout=5)
@@ -261,7 +261,7 @@ async def test_waiters_are_notified_in_time_though_the_body_goes_on_and_keeps_it
         assert await result.refresh() == "FAILURE"
 
 
-async def test_a_thread_past_its_limit_keeps_its_place_and_may_see_that_its_time_is_over(make_app, diary):
+async def test_a_thread_past_its_limit_keeps_its_slot_and_can_see_that_its_time_is_over(make_app, diary):
     gate = threading.Event()
 
     async with make_app(threads=1) as app:
@@ -284,7 +284,7 @@ async def test_a_thread_past_its_limit_keeps_its_place_and_may_see_that_its_time
 
 
 @pytest.mark.parametrize("executor", ["coroutine", "thread"])
-async def test_the_next_try_begins_when_the_body_of_the_last_has_ended(app, diary, executor):
+async def test_the_next_attempt_starts_after_the_body_of_the_previous_one_has_ended(app, diary, executor):
     gate = threading.Event()
 
     def body() -> str:
@@ -389,7 +389,7 @@ async def test_no_child_of_a_body_outlives_its_soft_limit(app, diary):
     assert answers == ["0 left, SoftTimeLimitExceeded"] * len(ways)
 
 
-async def test_the_soft_limit_that_ends_a_job_is_no_cancellation(app):
+async def test_a_job_that_its_soft_limit_ends_does_not_count_as_cancelled(app):
     @app.task(soft_timeout=0.1)
     async def grouped() -> None:
         await _in_task_group(lambda: asyncio.sleep(30))
@@ -411,7 +411,7 @@ async def test_the_soft_limit_that_ends_a_job_is_no_cancellation(app):
     assert type(other.value.__cause__.__cause__) is SoftTimeLimitExceeded
 
 
-async def test_a_group_that_holds_nothing_but_control_flow_is_that(app, diary):
+async def test_an_exception_group_of_control_flow_exceptions_counts_as_control_flow(app, diary):
     @app.task
     async def add(x: int, y: int) -> int:
         return x + y
