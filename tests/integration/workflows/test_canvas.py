@@ -188,7 +188,7 @@ COMBINATIONS = {
 
 
 @pytest.mark.parametrize("which", COMBINATIONS)
-async def test_a_workflow_gives_what_plain_calls_would_and_what_apply_does(tasks, worker, which):
+async def test_a_workflow_gives_the_same_value_as_plain_calls_and_as_apply(tasks, worker, which):
     workflow, value = COMBINATIONS[which](tasks)
     assert await workflow.call() == value
     result = await workflow.delay()
@@ -197,13 +197,13 @@ async def test_a_workflow_gives_what_plain_calls_would_and_what_apply_does(tasks
     assert await asyncio.to_thread(lambda: workflow.apply().get_sync()) == value
 
 
-async def test_the_handle_from_an_id_alone_knows_classes_that_came_through_a_replacement(app, tasks, worker):
+async def test_a_handle_from_an_id_decodes_the_classes_in_the_result_of_a_replaced_job(app, tasks, worker):
     result = await tasks.spread.delay(2)
     assert await tasks.spread.AsyncResult(result.id).get(timeout=30) == [Point(1), Point(2)]
     assert await app.AsyncResult(result.id).get(timeout=30) == [{"x": 1}, {"x": 2}]
 
 
-async def test_handles_know_what_they_came_after(tasks, worker):
+async def test_handles_know_their_parents(tasks, worker):
     result = await (tasks.add.s(1, 1) | group(tasks.add.s(1), tasks.add.s(2)) | tasks.total.s()).delay()
     assert await result.get(timeout=30) == 7
     assert isinstance(result.parent, GroupResult)
@@ -217,7 +217,7 @@ async def test_handles_know_what_they_came_after(tasks, worker):
     assert same.as_list() == result.as_list()
 
 
-async def test_more_arguments_options_and_the_blocking_twins(tasks, worker, app):
+async def test_workflows_accept_more_arguments_and_options_and_have_blocking_variants(tasks, worker, app):
     assert await (tasks.add.s(2) | tasks.add.s(3)).call(1) == 6
     assert await tasks.add.s(2).apply_async((1,), queue="default", task_id="mine") == "mine"
     line = tasks.add.s(2) | tasks.seen.s()
@@ -236,7 +236,7 @@ async def test_more_arguments_options_and_the_blocking_twins(tasks, worker, app)
     assert await asyncio.to_thread(blocking) == [[3], [3], [3], [[3]], [[3]], [[3]], [[3]]]
 
 
-async def test_submit_takes_calls_and_workflows_in_order(app, tasks, worker):
+async def test_submit_accepts_calls_and_workflows_in_order(app, tasks, worker):
     results = await app.submit(
         [
             tasks.add.s(1, 1),
@@ -248,13 +248,13 @@ async def test_submit_takes_calls_and_workflows_in_order(app, tasks, worker):
     assert await results.get(timeout=30) == [2, 3, [4, 6], 10]
 
 
-async def test_nothing_of_a_submission_is_enqueued_if_one_of_it_does_not_fit(app, tasks, raw, namespace):
+async def test_nothing_is_enqueued_if_one_call_of_a_submission_is_invalid(app, tasks, raw, namespace):
     with pytest.raises(TypeError, match="add"):
         await app.submit([tasks.add.s(1, 1), tasks.add.s(1, 1) | tasks.add.s(1, 1)])
     assert [key async for key in raw.scan_iter(f"{{{namespace}:0}}:r:*")] == []
 
 
-async def test_a_workflow_is_accepted_whole_or_not_at_all(make_app, namespace, raw):
+async def test_all_jobs_of_a_workflow_are_accepted_or_none(make_app, namespace, raw):
     async with make_app(max_length=2) as app:
         tasks = Tasks(app)
         with pytest.raises(QueueFull):
@@ -268,7 +268,7 @@ async def test_a_workflow_is_accepted_whole_or_not_at_all(make_app, namespace, r
         await first.revoke()
 
 
-async def test_a_failed_member_fails_what_depends_on_it_at_once_with_its_own_exception(tasks, worker):
+async def test_a_failed_member_fails_its_dependents_at_once_with_its_own_exception(tasks, worker):
     slow = await (group(tasks.fail.s(), tasks.hang.s()) | tasks.seen.s() | tasks.seen.s()).delay()
     with pytest.raises(ValueError, match="no") as caught:
         await slow.get(timeout=30)
@@ -282,7 +282,7 @@ async def test_a_failed_member_fails_what_depends_on_it_at_once_with_its_own_exc
     await until_state(slow.parent.parent[1], "REVOKED")
 
 
-async def test_callbacks_follow_the_good_end_and_the_bad(tasks, worker):
+async def test_callbacks_run_after_a_success_and_error_callbacks_after_a_failure(tasks, worker):
     call = await tasks.add.options(link=[tasks.note.s("a"), tasks.note.si("b")]).delay(1, 2)
     assert await call.get(timeout=30) == 3
     await until(lambda: len(tasks.noted) == 2, "both callbacks to be called")
@@ -301,7 +301,7 @@ async def test_callbacks_follow_the_good_end_and_the_bad(tasks, worker):
     assert [child.id for child in bad.children] != []
 
 
-async def test_an_error_callback_of_a_chain_is_called_once_whichever_step_fails(tasks, worker):
+async def test_an_error_callback_of_a_chain_is_called_once_for_a_failure_of_any_step(tasks, worker):
     line = (tasks.fail.s() | tasks.seen.s() | tasks.seen.s()).link_error(tasks.note.s())
     result = await line.delay()
     await until(lambda: tasks.noted, "the error callback to be called")
@@ -313,7 +313,7 @@ async def test_an_error_callback_of_a_chain_is_called_once_whichever_step_fails(
     assert good.children == []
 
 
-async def test_links_of_a_group_follow_all_of_it(tasks, worker):
+async def test_callbacks_of_a_group_run_after_all_its_members(tasks, worker):
     await group(tasks.add.s(1, 1), tasks.add.s(2, 2)).link(tasks.note.s("all")).delay()
     await until(lambda: tasks.noted, "the callback to be called")
     assert tasks.noted == [([2, 4], "all")]
@@ -337,14 +337,14 @@ async def test_revoking_a_workflow_revokes_every_member(app, tasks, which):
             await handle.get(timeout=1)
 
 
-async def test_revoking_with_terminate_ends_the_member_that_runs(tasks, worker):
+async def test_revoking_with_terminate_ends_the_running_member(tasks, worker):
     result = await (tasks.hang.s() | tasks.seen.s()).delay()
     await until(lambda: tasks.begun, "the first step to run")
     assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
     await until_state(result.parent, "REVOKED")
 
 
-async def test_a_revoked_member_ends_what_depends_on_it_as_revoked(tasks, app):
+async def test_dependents_of_a_revoked_member_end_as_revoked(tasks, app):
     result = await (tasks.add.s(1, 1) | tasks.add.s(1)).delay()
     await result.parent.revoke()
     with pytest.raises(TaskRevoked):
@@ -364,14 +364,14 @@ async def test_forgetting_a_workflow_forgets_every_member(tasks, worker):
         await side.parent.get(timeout=1)
 
 
-async def test_a_workflow_starts_when_its_first_step_may(tasks, worker):
+async def test_the_countdown_of_a_workflow_delays_its_first_step(tasks, worker):
     result = await (tasks.add.s(1, 1) | tasks.add.s(1)).options(countdown=0.2).delay()
     assert await result.parent.refresh() == "SCHEDULED"
     assert await result.refresh() == "PENDING"
     assert await result.get(timeout=30) == 3
 
 
-async def test_a_workflow_that_a_task_starts_is_its_child(tasks, worker):
+async def test_a_workflow_that_a_task_starts_is_a_child_of_the_task(tasks, worker):
     result = await tasks.starter.delay()
     id_, first = await result.get(timeout=30)
     assert [child.id for child in result.children] == [first]
@@ -380,7 +380,7 @@ async def test_a_workflow_that_a_task_starts_is_its_child(tasks, worker):
     assert await tasks.add.AsyncResult(second).get(timeout=30) == 3
 
 
-async def test_calling_a_workflow_inside_a_task_is_denied_before_anything_is_enqueued(tasks, worker):
+async def test_calling_a_workflow_inside_a_task_is_refused_before_anything_is_enqueued(tasks, worker):
     with pytest.raises(WouldDeadlock):
         await tasks.joining.call()
 
@@ -395,14 +395,14 @@ async def test_a_replacement_inherits_deadline_parent_and_root(tasks, worker):
     assert deadline is not None
 
 
-async def test_a_replaced_job_keeps_its_id_and_those_that_wait_for_it_are_its_children(tasks, worker):
+async def test_a_replaced_job_keeps_its_id_and_its_dependents_are_its_children(tasks, worker):
     result = await (tasks.factorial.s(4) | tasks.add.s(1)).delay()
     assert await result.get(timeout=30) == 25
     assert await result.parent.get(timeout=30) == 24
     assert [child.id for child in result.parent.children] == [result.id]
 
 
-async def test_a_replacement_that_fails_fails_what_comes_after_the_job(tasks, worker):
+async def test_a_replacement_that_fails_also_fails_the_dependents_of_the_job(tasks, worker):
     result = await (tasks.add.s(1, 1) | tasks.broken.s() | tasks.seen.s()).delay()
     with pytest.raises(ValueError, match="no"):
         await result.get(timeout=30)
@@ -410,11 +410,11 @@ async def test_a_replacement_that_fails_fails_what_comes_after_the_job(tasks, wo
         await result.parent.get(timeout=30)
 
 
-async def test_a_replacement_that_does_not_fit_is_an_error_in_the_task(tasks, worker):
+async def test_an_invalid_replacement_raises_in_the_task(tasks, worker):
     assert "missing a required argument: 'y'" in await tasks.wrong.call()
 
 
-async def test_a_replacement_is_for_a_running_task(tasks):
+async def test_replace_is_refused_outside_a_running_task(tasks):
     with pytest.raises(LookupError):
         asyncq.current()
     context = asyncq.Context("id", "name", (), {}, "default")
@@ -422,14 +422,14 @@ async def test_a_replacement_is_for_a_running_task(tasks):
         await context.replace(tasks.add.s(1, 1))
 
 
-async def test_long_chains_and_wide_chords_come_to_their_end(tasks, worker):
+async def test_long_chains_and_wide_chords_complete(tasks, worker):
     assert await chain([tasks.add.s(0, 0), *[tasks.add.s(1)] * 300]).call() == 300
     assert await (group(tasks.add.s(n, 0) for n in range(1000)) | tasks.total.s()).call() == 499_500
     wide = group(tasks.add.s(n, 0) for n in range(200)) | group(tasks.total.s() for _ in range(200))
     assert await wide.call() == [19_900] * 200
 
 
-async def test_a_line_of_two_thousand_steps_runs_and_is_walked(app, tasks):
+async def test_a_chain_of_two_thousand_steps_runs_and_its_job_tree_can_be_read(app, tasks):
     async with Worker(app):
         last = await chain(tasks.add.s(0, 0), *(tasks.add.s(1) for _ in range(1999))).delay()
         assert await last.get(timeout=30) == 1999

@@ -117,7 +117,7 @@ async def by_the_id_of_what_waits_for_it(tasks: Tasks) -> None:
     "end",
     [by_handle, by_id, of_a_group, of_a_step, by_scope, by_abandon, by_the_id_of_what_waits_for_it],
 )
-async def test_the_revocation_of_a_job_ends_the_workflow_in_its_place(
+async def test_the_revocation_of_a_job_ends_the_workflow_that_replaced_it(
     tasks: Tasks, end: Callable[[Tasks], Awaitable[None]]
 ) -> None:
     await end(tasks)
@@ -138,7 +138,7 @@ async def members_that_run(app: AsyncQ) -> list[bytes]:
     return [entry for entries in found for entry in entries]
 
 
-async def test_a_revocation_by_id_alone_leaves_those_before_the_job(tasks: Tasks) -> None:
+async def test_a_revocation_by_id_alone_does_not_revoke_the_parents_of_the_job(tasks: Tasks) -> None:
     result = await (tasks.step.si("hang first") | tasks.step.si("second") | tasks.step.si("third")).delay()
     await until(lambda: tasks.begun, "the first step to run")
     alone = tasks.app.AsyncResult(result.parent.id)
@@ -151,7 +151,7 @@ async def test_a_revocation_by_id_alone_leaves_those_before_the_job(tasks: Tasks
     assert (await again.parent.outcome(timeout=30)).member is None, "it was revoked itself"
 
 
-async def test_a_walk_from_a_replaced_job_finds_what_it_started_and_what_took_its_place(tasks: Tasks) -> None:
+async def test_the_job_tree_of_a_replaced_job_contains_its_children_and_its_replacement(tasks: Tasks) -> None:
     result = await tasks.started.delay()
     values = [value async for _, value in result.collect(timeout=30)]
     assert values == ["three", "child", "one", "two"]
@@ -159,7 +159,7 @@ async def test_a_walk_from_a_replaced_job_finds_what_it_started_and_what_took_it
     assert len(list(graph)) == 4
 
 
-async def test_a_callback_of_a_job_is_called_when_the_workflow_in_its_place_fails(tasks: Tasks) -> None:
+async def test_a_callback_of_a_job_is_called_when_the_workflow_that_replaced_it_fails(tasks: Tasks) -> None:
     received: list[Any] = []
 
     @tasks.app.task
