@@ -104,7 +104,7 @@ async def test_other_waits_do_not_end_the_job(app, nap):
         assert await result.get(timeout=5, revoke_on_abandon=True) == 0.3
 
 
-async def test_a_cancelled_wait_ends_at_once_also_when_the_server_does_not_answer(app, nap, raw):
+async def test_a_cancelled_wait_ends_at_once_though_the_server_does_not_answer(app, nap, raw):
     result = await nap.delay(60)
     task = asyncio.create_task(result.get(revoke_on_abandon=True))
     await asyncio.sleep(0.05)
@@ -125,7 +125,7 @@ async def test_closing_the_app_waits_for_the_revocation(make_app, app, nap):
     assert await app.AsyncResult(result.id).refresh() == "REVOKED"
 
 
-async def test_closing_the_app_does_not_wait_for_ever(make_app, nap, raw, monkeypatch, caplog):
+async def test_closing_the_app_does_not_wait_forever(make_app, nap, raw, monkeypatch, caplog):
     monkeypatch.setattr(session, "BACKGROUND_TIMEOUT", 0.1)
     async with make_app() as other:
         result = await other.task_named("nap").delay(60)
@@ -138,7 +138,7 @@ async def test_closing_the_app_does_not_wait_for_ever(make_app, nap, raw, monkey
     await raw.ping()
 
 
-async def test_a_wait_on_another_loop_ends_the_job_too(app, nap):
+async def test_a_wait_on_another_loop_that_times_out_ends_the_job(app, nap):
     first, second = await nap.delay(60), await nap.delay(60)
 
     def elsewhere() -> None:
@@ -154,7 +154,7 @@ async def test_a_wait_on_another_loop_ends_the_job_too(app, nap):
     await until_revoked(app, first.id, second.id)
 
 
-def test_a_blocking_wait_ends_the_job_too(make_app):
+def test_a_blocking_wait_that_times_out_ends_the_job(make_app):
     app = make_app()
     with app:
         result = app.send_sync("nobody.knows")
@@ -210,7 +210,7 @@ async def test_ctrl_c_in_blocking_code_ends_the_job(app, server_url, namespace, 
 # -- scopes ----------------------------------------------------------------------------------------
 
 
-async def test_what_a_block_did_not_wait_for_is_revoked_at_its_end(app, nap, log):
+async def test_a_scope_revokes_at_its_end_the_jobs_that_it_did_not_wait_for(app, nap, log):
     async with Worker(app):
         async with app.scope() as scope:
             assert isinstance(scope, Scope)
@@ -228,7 +228,7 @@ async def test_what_a_block_did_not_wait_for_is_revoked_at_its_end(app, nap, log
     assert "start queued" not in log
 
 
-async def test_every_way_of_enqueueing_belongs_to_the_block(app, nap):
+async def test_a_job_enqueued_in_any_way_belongs_to_the_scope(app, nap):
     async with app.scope():
         handles = [
             await nap.delay(1),
@@ -244,7 +244,7 @@ async def test_every_way_of_enqueueing_belongs_to_the_block(app, nap):
     await until_revoked(app, *(handle.id for handle in handles if not handle.ignored), "called")
 
 
-async def test_dropped_handles_belong_to_it_too_and_ends_arrive_without_them(app, nap, raw, log):
+async def test_jobs_of_dropped_handles_belong_to_the_scope_and_their_ends_are_noticed(app, nap, raw, log):
     async with Worker(app):
         async with app.scope():
             for n in range(20):
@@ -258,7 +258,7 @@ async def test_dropped_handles_belong_to_it_too_and_ends_arrive_without_them(app
     await until_revoked(app, lost)
 
 
-async def test_a_job_that_is_kept_goes_on(app, nap):
+async def test_a_job_that_is_kept_runs_after_the_scope(app, nap):
     async with app.scope() as scope:
         kept = scope.keep(await nap.delay(0, "kept"))
         group = scope.keep(await nap.map([(0,), (0,)]))
@@ -271,7 +271,7 @@ async def test_a_job_that_is_kept_goes_on(app, nap):
             await lost.get(timeout=30)
 
 
-async def test_parents_of_what_is_kept_are_kept(app, nap):
+async def test_the_parents_of_a_kept_job_are_kept(app, nap):
     async with app.scope() as scope:
         first, second = await nap.delay(0), await nap.delay(0)
         second.parent = first
@@ -280,7 +280,7 @@ async def test_parents_of_what_is_kept_are_kept(app, nap):
     await app.ResultSet([first, second]).revoke()
 
 
-async def test_all_members_of_a_workflow_belong_to_the_block(app, nap):
+async def test_all_members_of_a_workflow_belong_to_the_scope(app, nap):
     async with app.scope() as scope:
         lost = await (nap.si(0) | asyncq.group(nap.si(0), nap.si(0)) | nap.si(0)).delay()
         kept = scope.keep(await (nap.si(0) | asyncq.group(nap.si(0), nap.si(0)) | nap.si(0)).delay())
@@ -292,7 +292,7 @@ async def test_all_members_of_a_workflow_belong_to_the_block(app, nap):
         assert await kept.get(timeout=30) == 0
 
 
-async def test_a_refused_workflow_leaves_the_job_whose_id_it_wanted(app, nap):
+async def test_a_refused_workflow_does_not_revoke_the_job_that_has_its_id(app, nap):
     theirs = await nap.options(task_id="mine").delay(0)
     async with app.scope():
         with pytest.raises(ValueError, match="'mine'"):
@@ -301,7 +301,7 @@ async def test_a_refused_workflow_leaves_the_job_whose_id_it_wanted(app, nap):
     await theirs.revoke()
 
 
-async def test_a_block_that_raises_revokes_and_its_own_error_comes_through(app, nap):
+async def test_a_scope_that_raises_revokes_its_jobs_and_raises_its_own_error(app, nap):
     results = []
 
     async def block() -> None:
@@ -314,7 +314,7 @@ async def test_a_block_that_raises_revokes_and_its_own_error_comes_through(app, 
     assert await results[0].refresh() == "REVOKED"
 
 
-async def test_a_block_that_is_cancelled_revokes_and_is_not_held_up(app, nap, raw):
+async def test_a_cancelled_scope_revokes_its_jobs_and_ends_without_delay(app, nap, raw):
     results = []
 
     async def block() -> None:
@@ -334,7 +334,7 @@ async def test_a_block_that_is_cancelled_revokes_and_is_not_held_up(app, nap, ra
     await until_revoked(app, results[0].id)
 
 
-async def test_the_end_of_a_block_that_is_cancelled_revokes_all_the_same(app, nap, raw):
+async def test_a_scope_that_is_cancelled_at_its_end_still_revokes_its_jobs(app, nap, raw):
     results = []
 
     async def block() -> None:
@@ -347,7 +347,7 @@ async def test_the_end_of_a_block_that_is_cancelled_revokes_all_the_same(app, na
     await until_revoked(app, results[0].id)
 
 
-async def test_a_job_whose_enqueue_was_cancelled_in_the_block_is_revoked(app, nap, raw):
+async def test_a_job_whose_enqueue_was_cancelled_in_the_scope_is_revoked(app, nap, raw):
     async with app.scope():
         sending = asyncio.create_task(nap.options(task_id="half").delay(0))
         await asyncio.sleep(0)
@@ -372,7 +372,7 @@ async def test_scopes_nest_and_a_job_belongs_to_the_innermost(app, nap):
     await app.ResultSet([kept, outside]).revoke()
 
 
-async def test_a_scope_flows_into_tasks_and_threads_that_the_block_starts(app, nap):
+async def test_a_scope_includes_asyncio_tasks_and_threads_that_it_starts(app, nap):
     async with app.scope():
         async with asyncio.TaskGroup() as group:
             task = group.create_task(nap.delay(0))
@@ -380,7 +380,7 @@ async def test_a_scope_flows_into_tasks_and_threads_that_the_block_starts(app, n
     assert [await r.refresh() for r in (task.result(), threaded)] == ["REVOKED", "REVOKED"]
 
 
-async def test_a_task_that_outlives_its_scope_enqueues_for_itself(app, nap):
+async def test_jobs_that_an_asyncio_task_enqueues_after_the_scope_do_not_belong_to_it(app, nap):
     go = asyncio.Event()
 
     async def later() -> asyncq.AsyncResult[float]:
@@ -396,7 +396,7 @@ async def test_a_task_that_outlives_its_scope_enqueues_for_itself(app, nap):
     await result.revoke()
 
 
-async def test_another_apps_jobs_belong_to_its_own_scope(make_app, app, nap):
+async def test_jobs_of_another_app_belong_to_that_apps_scope(make_app, app, nap):
     async with make_app() as other:
         theirs = other.task_named("nap")
         async with app.scope():
@@ -408,7 +408,7 @@ async def test_another_apps_jobs_belong_to_its_own_scope(make_app, app, nap):
         await free.revoke()
 
 
-async def test_the_job_that_a_key_found_is_not_the_blocks_to_end(app, nap):
+async def test_a_scope_does_not_revoke_an_existing_job_that_a_key_found(app, nap):
     keyed = nap.options(key="k")
     theirs = await keyed.delay(0)
     async with app.scope():
@@ -423,7 +423,7 @@ async def test_the_job_that_a_key_found_is_not_the_blocks_to_end(app, nap):
     await theirs.revoke()
 
 
-async def test_a_refused_id_is_not_the_blocks_to_end(app, nap):
+async def test_a_scope_does_not_revoke_the_job_that_has_a_refused_id(app, nap):
     theirs = await nap.options(task_id="mine").delay(0)
     async with app.scope():
         with pytest.raises(ValueError, match="exists already"):
@@ -434,7 +434,7 @@ async def test_a_refused_id_is_not_the_blocks_to_end(app, nap):
     await theirs.revoke()
 
 
-async def test_inside_a_task_a_scope_ends_what_the_task_did_not_wait_for(app, nap):
+async def test_a_scope_inside_a_task_revokes_the_jobs_that_the_task_did_not_wait_for(app, nap):
     @app.task
     async def first_of(count: int) -> list[str]:
         async with app.scope():
@@ -445,7 +445,7 @@ async def test_inside_a_task_a_scope_ends_what_the_task_did_not_wait_for(app, na
     assert {await app.AsyncResult(id_).refresh() for id_ in ids} == {"REVOKED"}
 
 
-async def test_what_jobs_of_a_worker_inside_the_block_enqueue_is_not_the_blocks(app, nap):
+async def test_jobs_enqueued_by_a_worker_that_runs_in_the_scope_do_not_belong_to_it(app, nap):
     @app.task
     async def start() -> str:
         return (await nap.options(queue="nobody").delay(0)).id
@@ -459,7 +459,7 @@ async def test_what_jobs_of_a_worker_inside_the_block_enqueue_is_not_the_blocks(
     await child.revoke()
 
 
-async def test_a_scope_is_entered_once(app):
+async def test_a_scope_can_be_entered_only_once(app):
     scope = app.scope()
     async with scope:
         with pytest.raises(RuntimeError, match="before"):
@@ -476,7 +476,7 @@ async def test_a_blocking_scope_on_a_running_loop_is_refused(app):
         pass
 
 
-async def test_a_server_that_does_not_answer_is_the_blocks_error_unless_it_has_its_own(make_app, raw):
+async def test_a_scope_whose_server_does_not_answer_raises_its_own_error_or_else_the_timeout(make_app, raw):
     async with make_app(operation_timeout=0.5) as app:
         task = app.task_named("nap")
 
@@ -521,7 +521,7 @@ def test_blocking_code_has_scopes_too(make_app):
         kept.revoke_sync()
 
 
-async def test_thousands_of_jobs_are_revoked_in_one_go(app, nap, raw):
+async def test_thousands_of_jobs_are_revoked_at_once(app, nap, raw):
     async with app.scope():
         await nap.map([(0,)] * 2000)
     assert await raw.xlen(app.sessions.shards[0].stream("default")) == 0

@@ -161,7 +161,7 @@ async def _die_with_a_job(app) -> None:
     consumer.close()
 
 
-async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, producer, worker_app):
+async def test_the_acl_templates_allow_all_that_asyncq_does_and_nothing_else(server, producer, worker_app):
     await _use_without_a_worker(producer)
     job = await producer.tasks["add"].delay(5, 5)
     await _die_with_a_job(worker_app)
@@ -226,7 +226,7 @@ ONLY_FOR_WORKERS = [
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_what_is_none_of_their_business_is_refused(server, user):
+def test_each_user_is_refused_foreign_keys_and_commands(server, user):
     with _client(server, user) as client:
         commands = FORBIDDEN + (ONLY_FOR_WORKERS if user == "asyncq-producer" else [])
         for command in commands:
@@ -235,7 +235,7 @@ def test_what_is_none_of_their_business_is_refused(server, user):
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_a_script_of_their_own_can_do_no_more_than_they_may(server, user):
+def test_a_script_of_a_user_can_do_no_more_than_the_user_may(server, user):
     with _client(server, user) as client:
         sha = client.script_load(FOREIGN)
         with pytest.raises(redis.exceptions.ResponseError, match=r"ACL failure|can.t access"):
@@ -272,7 +272,7 @@ async def _cli_error_of_a_worker(server) -> exits.CliError:
 
 
 @pytest.mark.parametrize("right", WORKER_NEEDS)
-async def test_a_worker_whose_user_lacks_any_one_right_is_refused_at_its_start(server, right):
+async def test_a_worker_whose_user_lacks_one_right_is_refused_at_its_start(server, right):
     server.do("ACL", "SETUSER", "asyncq-worker", f"-{right}")
     refusal = await _cli_error_of_a_worker(server)
     assert right.partition("|")[0] in str(refusal)
@@ -284,7 +284,7 @@ async def test_a_worker_whose_user_lacks_any_one_right_is_refused_at_its_start(s
 
 
 @pytest.mark.parametrize("rules", NARROWED.values(), ids=NARROWED)
-async def test_a_worker_whose_user_is_kept_out_is_refused_at_its_start(server, rules):
+async def test_a_worker_whose_user_may_not_use_its_keys_is_refused_at_its_start(server, rules):
     server.do("ACL", "SETUSER", "asyncq-worker", *rules)
     refusal = await _cli_error_of_a_worker(server)
     assert refusal.hint
@@ -304,7 +304,7 @@ async def test_a_connection_needs_no_name(server, caplog):
 
 
 @pytest.mark.parametrize("right", CLIENT_NEEDS)
-async def test_a_client_whose_user_lacks_any_one_right_learns_it_when_it_opens(server, right):
+async def test_a_client_whose_user_lacks_one_right_is_refused_when_it_opens(server, right):
     server.do("ACL", "SETUSER", "asyncq-producer", f"-{right}")
     with pytest.raises(BrokerUnavailable, match=f"refuses: NOPERM .*{right.partition('|')[0]}") as caught:
         await _app(server, "asyncq-producer").open()
@@ -341,7 +341,7 @@ def test_a_worker_that_is_refused_ends_with_one_line_a_hint_and_exit_code_77(
 
 
 @pytest.mark.parametrize("right", ["xreadgroup", "mget", "xack", "evalsha"])
-async def test_a_worker_that_loses_a_right_says_so_a_few_times_at_most_and_goes_on_when_it_has_it_again(
+async def test_a_worker_that_loses_a_right_logs_it_a_few_times_and_works_again_when_it_has_the_right(
     server, producer, caplog, right
 ):
     caplog.set_level("WARNING", "asyncq")

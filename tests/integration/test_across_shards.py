@@ -74,7 +74,7 @@ async def test_jobs_of_all_shards_run_and_their_handles_find_them(app):
         assert await again.get(timeout=30) == [2 * n for n in range(300)]
 
 
-async def test_no_shard_waits_while_another_has_always_work(app):
+async def test_no_shard_waits_while_another_shard_always_has_work(app):
     order: list[int] = []
 
     @app.task
@@ -88,7 +88,7 @@ async def test_no_shard_waits_while_another_has_always_work(app):
     assert {Counter(order[:30])[shard] for shard in range(COUNT)} == {10}
 
 
-async def test_children_are_born_in_the_shard_of_their_parent(app):
+async def test_children_are_created_in_the_shard_of_their_parent(app):
     tasks = make_tasks(app)
     async with Worker(app):
         for shard in range(COUNT):
@@ -96,7 +96,7 @@ async def test_children_are_born_in_the_shard_of_their_parent(app):
             assert [app.sessions.shards.number(id_) for id_ in ids] == [shard, shard]
 
 
-async def test_a_workflow_lies_in_one_shard(app):
+async def test_all_jobs_of_a_workflow_are_in_one_shard(app):
     tasks = make_tasks(app)
     async with Worker(app):
         result = await chord([tasks.add.s(n, n) for n in range(100)], tasks.total.s()).delay()
@@ -104,7 +104,7 @@ async def test_a_workflow_lies_in_one_shard(app):
         assert len({app.sessions.shards.number(one.id) for one in [result, *result.parent]}) == 1
 
 
-async def test_a_chain_goes_through_all_shards(app):
+async def test_a_chain_runs_through_all_shards(app):
     tasks = make_tasks(app)
     steps = [tasks.add.s(1).set(task_id=named(n % COUNT)) for n in range(9)]
     async with Worker(app):
@@ -126,7 +126,7 @@ async def test_a_chord_gathers_values_from_all_shards_in_order(app):
             assert await result.get(timeout=30) == list(range(30))
 
 
-async def test_a_failure_passes_from_shard_to_shard_with_the_name_of_the_member(app):
+async def test_a_failure_is_forwarded_from_shard_to_shard_with_the_id_of_the_failed_member(app):
     tasks = make_tasks(app)
     first = named(0, "first")
     flow = chain(
@@ -156,7 +156,7 @@ async def test_an_error_callback_in_another_shard_is_called(app):
         assert await asyncio.wait_for(received, 30) == f"{id_} oh"
 
 
-async def test_a_job_is_replaced_by_one_that_waits_in_its_shard_for_others_in_all(app):
+async def test_a_job_is_replaced_by_one_that_depends_on_jobs_in_all_shards(app):
     tasks = make_tasks(app)
 
     @app.task
@@ -181,7 +181,7 @@ async def test_revoking_a_workflow_revokes_its_jobs_in_all_shards(app):
         handle = handle.parent
 
 
-async def test_an_id_of_another_job_in_another_shard_refuses_the_whole(app):
+async def test_a_workflow_is_refused_if_one_of_its_ids_is_in_use_in_another_shard(app):
     tasks = make_tasks(app)
     taken = await tasks.add.options(task_id=named(2)).delay(1, 1)
     mine = named(0)
@@ -195,7 +195,7 @@ async def test_an_id_of_another_job_in_another_shard_refuses_the_whole(app):
     assert not await app.AsyncResult(mine).exists()
 
 
-async def test_waits_that_close_a_circle_through_shards_are_refused(app):
+async def test_a_wait_that_completes_a_wait_cycle_across_shards_is_refused(app):
     first, second = named(0), named(2)
     ready = asyncio.Event()
 
@@ -243,7 +243,7 @@ async def test_delayed_jobs_of_all_shards_start_in_time(app):
         assert await asyncq.gather(*results, timeout=60) == (0, 2, 4)
 
 
-async def test_a_running_job_of_any_shard_is_revoked_reports_and_streams(app):
+async def test_a_running_job_in_any_shard_can_be_revoked_can_report_and_can_yield_items(app):
     @app.task
     async def numbers(n: int) -> AsyncIterator[int]:
         for number in range(n):
@@ -266,7 +266,7 @@ async def test_a_running_job_of_any_shard_is_revoked_reports_and_streams(app):
             assert await result.refresh() == "REVOKED"
 
 
-async def test_who_counts_the_shards_otherwise_is_refused(app, make_app):
+async def test_an_app_with_another_number_of_shards_is_refused(app, make_app):
     other = make_app(shards=2, namespace=app.settings.namespace)
     with pytest.raises(asyncq.BrokerNotConfigured, match=r"has 3 shards .* says shards=2"):
         await other.open()
@@ -275,13 +275,13 @@ async def test_who_counts_the_shards_otherwise_is_refused(app, make_app):
         await single.open()
 
 
-async def test_a_namespace_whose_workers_know_of_one_shard_is_not_cut_up(make_app):
+async def test_a_namespace_whose_workers_have_one_shard_is_not_split(make_app):
     async with make_app() as app, Worker(app):
         with pytest.raises(asyncq.BrokerNotConfigured, match=r"has 1 shards .* says shards=3"):
             await make_app(shards=3).open()
 
 
-async def test_what_a_client_that_died_left_in_the_outbox_is_forwarded_by_a_worker(app, raw, monkeypatch):
+async def test_a_worker_forwards_the_outbox_entries_of_a_client_that_died(app, raw, monkeypatch):
     tasks = make_tasks(app)
 
     async def is_too_late(_: object) -> None:
@@ -373,7 +373,7 @@ async def _use_everything(app: AsyncQ) -> None:
     assert await results.get(timeout=30) == [2 * n for n in range(200)]
 
 
-async def test_a_call_when_an_outbox_task_has_just_ended_starts_another(app, server_url):
+async def test_a_call_after_the_outbox_task_has_just_ended_starts_another_one(app, server_url):
     forwarder, shard = (
         app.sessions.current().broker.commands.forwarder,
         app.sessions.current().broker.shards[0],
@@ -394,7 +394,7 @@ async def test_a_call_when_an_outbox_task_has_just_ended_starts_another(app, ser
 
 
 @pytest.mark.parametrize("shard", range(COUNT))
-async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_listen(app, raw, shard):
+async def test_a_worker_that_is_busy_with_a_high_level_of_one_shard_is_shown_as_serving(app, raw, shard):
     result = await app.send("elsewhere", priority=9, task_id=named(shard))
     busy = ClaimingConsumer(app.sessions.current().broker.commands, "busy", ["default"])
     await busy.make_groups()
@@ -410,7 +410,7 @@ async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_l
     busy.close()
 
 
-async def test_a_waiter_for_an_outbox_task_that_has_not_started_is_released_when_the_app_is_closed(make_app):
+async def test_closing_the_app_ends_a_wait_for_an_outbox_task_that_has_not_started(make_app):
     app = make_app(shards=COUNT)
     async with app:
         forwarder = app.sessions.current().broker.commands.forwarder
@@ -422,7 +422,7 @@ async def test_a_waiter_for_an_outbox_task_that_has_not_started_is_released_when
     await asyncio.wait_for(wait, 1.0)
 
 
-async def test_the_last_worker_has_forwarded_what_follows_from_its_last_job(make_app, app):
+async def test_the_last_worker_forwards_the_outbox_entries_of_its_last_job_before_it_ends(make_app, app):
     begun = asyncio.Event()
     async with make_app(shards=COUNT, namespace=app.settings.namespace) as other:
 

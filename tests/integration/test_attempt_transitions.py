@@ -82,7 +82,7 @@ async def test_a_job_that_runs_to_its_end(app, add, walks):
     assert walks.of_jobs() == [SUCCESS]
 
 
-async def test_an_attempt_that_is_tried_again(app, walks):
+async def test_an_attempt_that_is_retried(app, walks):
     runs = []
 
     @app.task
@@ -104,7 +104,7 @@ async def test_a_job_that_has_expired_never_runs(app, add, walks):
     assert walks.of_jobs() in ([], [(FETCHED, STARTING, ENDED)])
 
 
-async def test_a_coroutine_that_is_revoked(app, nap, walks):
+async def test_a_revoked_coroutine(app, nap, walks):
     async with Worker(app) as worker:
         result = await nap.delay(30)
         await until(lambda: SUCCESS[:-1] in walks.of_jobs(), "it to run")
@@ -113,7 +113,7 @@ async def test_a_coroutine_that_is_revoked(app, nap, walks):
     assert walks.of_jobs() == [TERMINATED]
 
 
-async def test_a_thread_that_is_revoked_and_returns_later(app, walks):
+async def test_a_revoked_thread_that_returns_later(app, walks):
     @app.task
     def block(seconds: float) -> None:
         time.sleep(seconds)
@@ -127,7 +127,7 @@ async def test_a_thread_that_is_revoked_and_returns_later(app, walks):
     assert walks.of_jobs() == [TERMINATED]
 
 
-async def test_a_process_that_is_revoked(app, walks, tmp_path):
+async def test_a_revoked_process(app, walks, tmp_path):
     tasks = process_bodies.register(app)
     async with Worker(app) as worker:
         result = await tasks.sleep.delay(str(tmp_path / "log"), "a")

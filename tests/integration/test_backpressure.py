@@ -48,7 +48,7 @@ async def test_a_full_queue_refuses_and_nothing_is_enqueued(make_app, raw):
             assert await echo.options(task_id="refused").call(4) == 4, "the id was not used up"
 
 
-async def test_each_queue_has_a_length_of_its_own(make_app):
+async def test_each_queue_has_its_own_maximum_length(make_app):
     async with make_app(max_length=1) as app:
         echo = register(app)
         await echo.delay(1)
@@ -57,7 +57,7 @@ async def test_each_queue_has_a_length_of_its_own(make_app):
             await echo.options(queue="other").delay(2)
 
 
-async def test_a_long_limit_is_seen_in_each_queue_though_another_is_always_enqueued_to_first(make_app, raw):
+async def test_a_high_limit_holds_in_each_queue_though_another_queue_is_always_filled_first(make_app, raw):
     async with make_app(max_length=10_001) as app:
         echo = register(app)
         other = echo.options(queue="other")
@@ -75,7 +75,7 @@ async def test_a_long_limit_is_seen_in_each_queue_though_another_is_always_enque
         await raw.delete(stream)
 
 
-async def test_a_batch_fits_whole_or_not_at_all(make_app, raw):
+async def test_all_jobs_of_a_batch_fit_or_none_is_enqueued(make_app, raw):
     async with make_app(max_length=5) as app:
         echo = register(app)
         await echo.map([(n,) for n in range(3)])
@@ -84,9 +84,7 @@ async def test_a_batch_fits_whole_or_not_at_all(make_app, raw):
         assert await raw.xlen(app.sessions.shards[0].stream("default")) == 3
 
 
-async def test_delayed_jobs_of_all_queues_together_are_held_to_the_length_and_take_no_room_in_a_queue(
-    make_app, raw
-):
+async def test_the_limit_counts_delayed_jobs_of_all_queues_together_and_apart_from_queued_jobs(make_app, raw):
     async with make_app(max_length=3) as app:
         echo = register(app)
         later = echo.options(countdown=60)
@@ -103,7 +101,7 @@ async def test_delayed_jobs_of_all_queues_together_are_held_to_the_length_and_ta
         assert await raw.zcard(app.sessions.shards[0].delayed) == 3
 
 
-async def test_an_accepted_delayed_job_is_not_refused_when_it_is_sent_again(make_app):
+async def test_an_accepted_delayed_job_that_is_sent_again_is_not_refused(make_app):
     async with make_app(max_length=1) as app:
         register(app)
         body = PLAIN_ARGUMENTS.dumps((1,), {})
@@ -112,7 +110,7 @@ async def test_an_accepted_delayed_job_is_not_refused_when_it_is_sent_again(make
             assert await app.sessions.current().broker.intake.enqueue(job, wire.encode_job(job))
 
 
-async def test_a_retry_is_not_refused_however_many_jobs_wait_for_their_time(make_app):
+async def test_a_retry_is_not_refused_however_many_delayed_jobs_there_are(make_app):
     async with make_app(max_length=1) as app:
         echo = register(app)
         tries = []
@@ -129,7 +127,7 @@ async def test_a_retry_is_not_refused_however_many_jobs_wait_for_their_time(make
             assert await (await fail_once.delay()).get(timeout=30) == 5
 
 
-async def test_calls_of_many_coroutines_at_once_are_held_to_the_length(make_app, raw):
+async def test_the_limit_holds_for_concurrent_calls_of_many_coroutines(make_app, raw):
     async with make_app(max_length=10) as app:
         echo = register(app)
         answers = []
@@ -140,7 +138,7 @@ async def test_calls_of_many_coroutines_at_once_are_held_to_the_length(make_app,
         assert refused
 
 
-async def test_an_enqueue_may_wait_for_room(make_app):
+async def test_an_enqueue_may_wait_until_the_queue_has_capacity(make_app):
     async with make_app(max_length=2, full_wait=5) as app:
         echo = register(app)
         await echo.map([(1,), (2,)])
@@ -151,7 +149,7 @@ async def test_an_enqueue_may_wait_for_room(make_app):
             assert await (await waiting).get(timeout=30) == 3
 
 
-async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(make_app, monkeypatch):
+async def test_a_cancelled_call_does_not_wait_for_capacity_when_its_answer_arrives(make_app, monkeypatch):
     async with make_app(max_length=1, full_wait=5.0) as app:
         echo, intake, loop = register(app), app.sessions.current().broker.intake, asyncio.get_running_loop()
         await echo.delay(1)
@@ -169,7 +167,7 @@ async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(
         assert not intake._tasks
 
 
-async def test_the_wait_for_room_is_bounded(make_app):
+async def test_the_wait_for_queue_capacity_is_bounded(make_app):
     async with make_app(max_length=1, full_wait=0.5) as app:
         echo = register(app)
         await echo.delay(1)
@@ -181,7 +179,7 @@ async def test_the_wait_for_room_is_bounded(make_app):
         assert 0.4 <= took <= 0.75
 
 
-async def test_jobs_that_come_back_find_room_in_a_full_queue(make_app):
+async def test_a_full_queue_accepts_jobs_that_return_to_it(make_app):
     """The limit does not apply to a retry, because its job was accepted before."""
     async with make_app(max_length=1) as app:
         tries: list[int] = []
@@ -220,7 +218,7 @@ async def test_a_default_app_refuses_what_is_too_large_to_send(app, raw):
         assert len(await echo.call(b"x" * (1000 * 1024))) == 1000 * 1024
 
 
-async def test_a_result_that_is_too_large_is_the_jobs_failure(app):
+async def test_a_job_fails_if_its_result_is_too_large(app):
     @app.task
     async def swell() -> bytes:
         return b"x" * (1024 * 1024 + 1)
@@ -230,7 +228,7 @@ async def test_a_result_that_is_too_large_is_the_jobs_failure(app):
             await swell.call()
 
 
-async def test_a_value_that_is_too_deep_is_refused_on_either_side(app):
+async def test_a_value_that_is_nested_too_deep_is_refused_by_client_and_worker(app):
     def nested(depth: int) -> list[object]:
         value: list[object] = []
         for _ in range(depth):
@@ -251,12 +249,12 @@ async def test_a_value_that_is_too_deep_is_refused_on_either_side(app):
 
 
 @pytest.mark.parametrize("id_", ["", "x" * 201, "with space", "new\nline", "brace{", "é", "semi;colon"])
-async def test_an_id_that_could_break_the_layout_is_refused(app, id_):
+async def test_an_id_that_would_break_the_key_layout_is_refused(app, id_):
     with pytest.raises(ValueError, match="id"):
         register(app).options(task_id=id_)
 
 
-async def test_the_longest_id_and_every_character_of_ids_travel(app):
+async def test_the_longest_id_and_every_allowed_character_of_an_id_work(app):
     echo = register(app)
     async with Worker(app):
         for id_ in ("x" * 200, "A-Z_a.z:0-9"):
@@ -265,12 +263,12 @@ async def test_the_longest_id_and_every_character_of_ids_travel(app):
 
 
 @pytest.mark.parametrize("queue", ["", "x" * 101, "two words", "a:b", "a{b}", "queue!"])
-async def test_a_queue_name_that_could_break_the_layout_is_refused(app, queue):
+async def test_a_queue_name_that_would_break_the_key_layout_is_refused(app, queue):
     with pytest.raises(ValueError, match="name"):
         register(app).options(queue=queue)
 
 
-async def test_a_server_without_memory_refuses_new_jobs_and_lets_the_running_ones_end(make_app, tmp_path):
+async def test_a_server_without_free_memory_refuses_new_jobs_and_lets_running_jobs_end(make_app, tmp_path):
     with own_server(tmp_path) as server:
         async with make_app(server.url) as app:
             gate = asyncio.Event()

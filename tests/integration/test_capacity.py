@@ -65,7 +65,7 @@ def _quick(app: AsyncQ) -> Any:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-async def test_jobs_without_a_thread_wait_in_line_for_any_worker_and_hold_up_no_coroutine(
+async def test_jobs_without_a_free_thread_wait_in_the_executor_queue_and_delay_no_coroutine(
     make_app, gate, raw, namespace, shards
 ):
     one, two = make_app(threads=2, shards=shards), make_app(threads=2, shards=shards)
@@ -99,7 +99,7 @@ async def test_jobs_without_a_thread_wait_in_line_for_any_worker_and_hold_up_no_
     assert {worker for worker, _ in gate.begun[:4]} == {"one", "two"}
 
 
-async def test_those_in_line_start_in_order_and_those_of_a_higher_priority_first(
+async def test_jobs_in_the_executor_queue_start_in_order_after_those_with_a_higher_priority(
     make_app, gate, raw, namespace
 ):
     async with make_app(threads=1) as app:
@@ -120,7 +120,7 @@ async def test_those_in_line_start_in_order_and_those_of_a_higher_priority_first
     assert [number for _, number in gate.begun] == [0, 10, 11, 1, 2, 3]
 
 
-async def test_a_job_that_comes_when_a_thread_has_just_become_free_starts_after_those_in_line(
+async def test_a_job_that_arrives_when_a_thread_becomes_free_starts_after_the_executor_queue(
     make_app, gate, raw, namespace, monkeypatch
 ):
     may_read, reads = asyncio.Event(), []
@@ -151,7 +151,7 @@ async def test_a_job_that_comes_when_a_thread_has_just_become_free_starts_after_
     assert [number for _, number in gate.begun] == [0, 1, 2, 3]
 
 
-async def test_without_coroutines_nothing_goes_into_a_line(make_app, gate, raw, namespace):
+async def test_without_coroutine_tasks_no_job_goes_into_an_executor_queue(make_app, gate, raw, namespace):
     async with make_app(threads=2) as app:
         block = gate.register(app, "one")
         async with Worker(app):
@@ -163,7 +163,9 @@ async def test_without_coroutines_nothing_goes_into_a_line(make_app, gate, raw, 
         assert not await raw.exists(f"{{{namespace}:0}}:lv:default")
 
 
-async def test_jobs_in_line_count_as_jobs_of_their_queue_where_it_is_full(make_app, gate, raw, namespace):
+async def test_jobs_in_an_executor_queue_count_towards_the_limit_of_their_queue(
+    make_app, gate, raw, namespace
+):
     async with make_app(threads=1, max_length=4) as app:
         block, quick = gate.register(app, "one"), _quick(app)
         urgent = block.options(priority=3)
@@ -189,7 +191,7 @@ async def _is_empty(raw: Any, stream: str) -> bool:
     return not await raw.xlen(stream)
 
 
-async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entries_are_listed(make_app):
+async def test_entries_claimed_by_a_parallel_read_are_known_before_unknown_entries_are_listed(make_app):
     async with make_app() as app:
         quick = _quick(app)
         commands = app.sessions.current().broker.commands
@@ -207,7 +209,7 @@ async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entri
         reader.close()
 
 
-async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_looked_for_again(
+async def test_entries_lost_by_an_executor_queue_read_during_a_search_for_unknown_entries_are_found(
     make_app, monkeypatch
 ):
     looks, unknown_entries = [], Consumer.unknown_entries
@@ -230,7 +232,7 @@ async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_
             assert looks == streams * 2
 
 
-async def test_a_job_in_line_is_revoked_like_any_that_waits(make_app, gate):
+async def test_a_job_in_an_executor_queue_is_revoked_like_any_waiting_job(make_app, gate):
     async with make_app(threads=1) as app:
         block, quick = gate.register(app, "one"), _quick(app)
         async with Worker(app):
@@ -244,7 +246,9 @@ async def test_a_job_in_line_is_revoked_like_any_that_waits(make_app, gate):
     assert gate.begun == [("one", 0)]
 
 
-async def test_a_try_that_comes_from_a_line_returns_to_it(make_app, gate, raw, namespace, monkeypatch):
+async def test_a_job_from_an_executor_queue_is_retried_in_the_executor_queue(
+    make_app, gate, raw, namespace, monkeypatch
+):
     # The worker that makes an executor queue reads from it, even if the message about it does not arrive.
     monkeypatch.setattr(WorkerSession, "_on_level", lambda *_: None)
     async with make_app(threads=1) as app:
@@ -268,7 +272,7 @@ async def test_a_try_that_comes_from_a_line_returns_to_it(make_app, gate, raw, n
             assert await result.get(timeout=20) == "done"
 
 
-async def test_processes_are_counted_apart_and_a_stopping_worker_begins_no_job(
+async def test_processes_are_counted_separately_and_a_stopping_worker_starts_no_job(
     make_app, tmp_path, raw, namespace
 ):
     log, gate = tmp_path / "log", tmp_path / "gate"
@@ -289,7 +293,7 @@ async def test_processes_are_counted_apart_and_a_stopping_worker_begins_no_job(
             await jobs.get(timeout=30)
 
 
-async def test_a_deadline_passes_while_a_job_waits_for_a_thread():
+async def test_a_job_that_waits_for_a_thread_ends_at_its_deadline():
     threads = Slots(1)
     await threads.take()
     with pytest.raises(TimeLimitExceeded, match="no thread was free"):

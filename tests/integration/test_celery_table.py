@@ -144,12 +144,12 @@ async def test_row(stage: Stage, name: str) -> None:
         await outcome
 
 
-def test_no_test_without_its_row_and_no_row_twice() -> None:
+def test_every_test_has_exactly_one_row() -> None:
     assert set(TESTS) - set(ROWS) == set()
     assert len(ROWS) == len(set(ROWS))
 
 
-def test_every_public_member_of_celerys_has_its_row() -> None:
+def test_every_public_member_of_celerys_classes_has_a_row() -> None:
     wanted = {f"{owner}.{member}" for owner, members in MEMBERS.items() for member in members.split()}
     assert wanted - set(ROWS) == set()
 

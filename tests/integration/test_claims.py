@@ -46,7 +46,7 @@ def received(stage) -> list[ClaimEnd]:
 
 
 @pytest.mark.parametrize("end", BY_END)
-async def test_a_hook_is_called_for_every_way_in_which_a_job_ends(stage, received, end):
+async def test_a_hook_is_called_for_every_kind_of_end_of_a_job(stage, received, end):
     play, letter = ENDS[end]
     await play(stage)
     (one,) = received
@@ -56,7 +56,7 @@ async def test_a_hook_is_called_for_every_way_in_which_a_job_ends(stage, receive
     assert (one.letter, one.answer) == (letter if ended_as_told else "", 1 if ended_as_told else 2)
 
 
-async def test_a_hook_is_called_when_a_job_goes_on(stage, received):
+async def test_a_hook_is_called_when_a_claim_ends_and_the_job_goes_on(stage, received):
     delivery = await stage.claim()
     assert await stage.worker.claims.retry(delivery, 0, 1, b"") == 1
     await stage.worker.promote(stage.broker.shards[0])
@@ -78,7 +78,7 @@ async def test_a_hook_is_called_when_an_end_was_refused(stage, received):
     assert [(one.letter, one.answer) for one in received] == [("S", 1), ("F", 0)]
 
 
-async def test_a_workflow_whose_id_is_taken_leaves_the_claim_and_calls_no_hook(stage, received):
+async def test_a_replacement_whose_id_is_in_use_keeps_the_claim_and_calls_no_hook(stage, received):
     delivery = await stage.claim()
     await stage.broker.intake.submit([stage.job("taken")])
     other = wire.Job("taken", "t", QUEUE, b"", "another call", "", 0, 100_000)
@@ -87,7 +87,7 @@ async def test_a_workflow_whose_id_is_taken_leaves_the_claim_and_calls_no_hook(s
     assert received == []
 
 
-async def test_a_worker_lets_go_of_a_job_whose_hook_fails(app, add, caplog):
+async def test_a_worker_releases_a_job_whose_hook_fails(app, add, caplog):
     def fail(_end: ClaimEnd) -> None:
         raise RuntimeError("a fault of the hook")
 

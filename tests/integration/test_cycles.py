@@ -66,7 +66,7 @@ def _waits_for(app: AsyncQ, gates: dict[str, asyncio.Event] | None = None):
 
 
 @pytest.mark.parametrize("how", WAYS)
-async def test_a_job_that_waits_for_itself_gets_its_path(app, how):
+async def test_a_job_that_waits_for_itself_gets_an_error_with_the_path(app, how):
     waits_for = _waits_for(app)
     async with Worker(app):
         with pytest.raises(WouldDeadlock, match=re.escape("waits_for:me -> waits_for:me")):
@@ -74,7 +74,7 @@ async def test_a_job_that_waits_for_itself_gets_its_path(app, how):
         assert await app.AsyncResult("me").refresh() == "FAILURE", "it was not revoked"
 
 
-async def test_waiting_for_a_job_three_levels_above_is_refused_whatever_is_allowed(app):
+async def test_waiting_for_an_ancestor_three_levels_up_is_always_refused(app):
     @app.task(name="down")
     async def down(depth: int, top: str) -> list[str]:
         output = []
@@ -99,7 +99,7 @@ async def test_waiting_for_a_job_three_levels_above_is_refused_whatever_is_allow
     assert [bool(path.search(text)) for text in output] == [True] * 3, output
 
 
-async def test_of_more_than_64_jobs_above_the_nearest_are_known_and_the_first(app):
+async def test_a_job_with_more_than_64_ancestors_knows_the_nearest_ones_and_the_root(app):
     @app.task(name="deep")
     async def deep(depth: int) -> tuple[int, str]:
         job = asyncq.current()
@@ -129,7 +129,7 @@ async def test_a_job_of_another_app_with_the_same_id_is_another_job(app, make_ap
             assert await ours.options(task_id="same", wait=30).call() == 1
 
 
-async def test_of_two_jobs_that_wait_for_each_other_one_gets_an_error_and_the_other_goes_on(app, make_app):
+async def test_one_of_two_jobs_that_wait_for_each_other_gets_an_error_and_the_other_goes_on(app, make_app):
     """The jobs run on two workers with one slot each."""
     async with make_app() as second:
         ways = [_waits_for(app), _waits_for(second)]
@@ -152,7 +152,7 @@ async def _keys(app: AsyncQ, kind: str):
             yield key
 
 
-async def test_a_circle_of_three_is_found_by_who_closes_it_and_the_path_is_shown(app):
+async def test_the_job_that_completes_a_wait_cycle_of_three_gets_an_error_with_the_path(app):
     gates = {id_: asyncio.Event() for id_ in ("one", "two", "three")}
     waits_for = _waits_for(app, gates)
     path = re.escape("waits_for:three -> one -> two -> waits_for:three")
@@ -187,7 +187,7 @@ async def test_a_job_of_a_workflow_waits_for_its_parents(app):
             await last.get(timeout=30)
 
 
-async def test_where_the_first_to_end_is_enough_a_circle_through_another_is_none(app, add):
+async def test_a_wait_for_the_first_of_several_jobs_makes_no_wait_cycle(app, add):
     gate = asyncio.Event()
     waits_for = _waits_for(app)
 
@@ -213,7 +213,7 @@ async def test_where_the_first_to_end_is_enough_a_circle_through_another_is_none
             await first_of.options(task_id="again", wait=30).call(["again"])
 
 
-async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add):
+async def test_the_record_of_a_wait_is_removed_however_the_wait_ends(app, add):
     notes: list[int] = []
 
     @app.task(name="tries")
@@ -236,7 +236,7 @@ async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add)
     await results.revoke()
 
 
-async def test_a_wait_that_ends_leaves_the_note_of_another_for_the_same_job(app):
+async def test_a_wait_that_ends_keeps_the_record_of_another_wait_for_the_same_job(app):
     output: list[object] = []
 
     @app.task(name="asks")
@@ -273,7 +273,7 @@ async def _are(app: AsyncQ, notes: int) -> bool:
     return await _notes(app) == notes
 
 
-async def test_what_an_attempt_noted_whose_worker_died_counts_for_nothing(
+async def test_recorded_waits_of_an_attempt_whose_worker_died_are_ignored(
     app, server_url, namespace, tmp_path
 ):
     """The job runs again and waits for no job. The job that it waited for at first may now wait for it."""
@@ -297,7 +297,7 @@ async def test_what_an_attempt_noted_whose_worker_died_counts_for_nothing(
     assert await _notes(app) == 1, "it has a day to go"
 
 
-async def test_a_server_that_does_not_answer_the_guard_keeps_no_job_from_waiting(
+async def test_a_job_may_wait_though_the_server_does_not_answer_the_deadlock_guard(
     tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(deadlock, "CYCLE_CHECK_TIMEOUT", 0.2)

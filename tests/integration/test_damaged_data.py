@@ -364,14 +364,14 @@ PLACES = (
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-async def test_damaged_data_stops_nobody(stage, place, caplog):
+async def test_damaged_data_stops_neither_worker_nor_client(stage, place, caplog):
     caplog.set_level(logging.WARNING, "asyncq")
     await place(stage)
     await stage.is_well()
     assert not [line for line in caplog.messages if "unexpected error" in line]
 
 
-async def test_damage_of_one_kind_is_reported_once_a_minute(stage, caplog):
+async def test_damage_of_one_kind_is_logged_once_a_minute(stage, caplog):
     caplog.set_level(logging.WARNING, "asyncq")
     await in_what_is_published(stage)
     await stage.is_well()

@@ -46,7 +46,7 @@ async def _given_up(app, task, *args, **options):
     return result, letters[0]
 
 
-async def test_a_job_with_its_retries_used_up_is_kept_with_its_error_and_history(app, failing):
+async def test_a_job_without_retries_left_is_kept_as_a_dead_letter_with_its_error_and_history(app, failing):
     begun = datetime.now(UTC)
     async with Worker(app, queues=["second"]):
         result, letter = await _given_up(app, failing, 7, queue="second")
@@ -58,7 +58,7 @@ async def test_a_job_with_its_retries_used_up_is_kept_with_its_error_and_history
     assert begun - timedelta(seconds=1) < (letter.at or begun) < datetime.now(UTC) + timedelta(seconds=1)
 
 
-async def test_an_error_that_nobody_wanted_to_try_again_is_no_dead_letter(app):
+async def test_a_failed_job_without_a_retry_policy_is_no_dead_letter(app):
     @app.task
     async def fails() -> None:
         raise KeyError
@@ -70,7 +70,7 @@ async def test_an_error_that_nobody_wanted_to_try_again_is_no_dead_letter(app):
     assert await app.control.dead.list() == []
 
 
-async def test_a_task_that_the_worker_does_not_know_is_kept(app):
+async def test_a_job_of_an_unknown_task_is_kept_as_a_dead_letter(app):
     async with Worker(app):
         result = await app.send("nobody.knows", (1,))
         with pytest.raises(NotRegistered):
@@ -80,7 +80,7 @@ async def test_a_task_that_the_worker_does_not_know_is_kept(app):
     assert isinstance(letter.error, NotRegistered)
 
 
-async def test_an_entry_that_is_no_message_is_kept_but_cannot_be_sent_again(app, raw):
+async def test_an_entry_without_a_valid_message_is_kept_but_cannot_be_replayed(app, raw):
     await raw.xadd(app.sessions.shards[0].stream("default"), {"not": "ours"})
     async with Worker(app):
         letters = await until(app.control.dead.list, "the entry to be set aside")
@@ -91,7 +91,7 @@ async def test_an_entry_that_is_no_message_is_kept_but_cannot_be_sent_again(app,
     assert await app.control.dead.delete([letters[0].id]) == 1
 
 
-async def test_a_job_that_took_its_workers_down_is_kept_with_the_number_of_deaths(
+async def test_a_job_that_killed_its_workers_is_kept_with_the_number_of_crashes(
     make_app, server_url, namespace, tmp_path
 ):
     async with make_app(lease=1, max_crashes=1) as app:
@@ -108,7 +108,7 @@ async def test_a_job_that_took_its_workers_down_is_kept_with_the_number_of_death
     assert letter.error is None
 
 
-async def test_a_replay_gives_a_handle_that_can_be_awaited_and_counts_from_the_beginning(app, failing):
+async def test_a_replay_returns_a_handle_and_the_job_counts_its_attempts_from_one(app, failing):
     async with Worker(app, queues=["second"]):
         old, letter = await _given_up(app, failing, 7, queue="second", headers={"who": "me"}, deadline=60)
         failing.mended.append(True)
@@ -135,7 +135,7 @@ async def test_a_replayed_job_that_fails_again_is_a_dead_letter_again(app, faili
         assert (await (await app.control.dead.replay(second.id)).get(timeout=30))[0] == 7
 
 
-async def test_a_process_that_does_not_know_the_task_may_replay_it(app, make_app, failing):
+async def test_a_process_that_does_not_know_the_task_may_replay_its_dead_letter(app, make_app, failing):
     async with Worker(app):
         _, letter = await _given_up(app, failing, 7)
         failing.mended.append(True)
@@ -144,7 +144,7 @@ async def test_a_process_that_does_not_know_the_task_may_replay_it(app, make_app
             assert (await again.get(timeout=30))[0] == 7
 
 
-async def test_two_who_replay_one_letter_at_once_make_one_job(app, failing):
+async def test_two_concurrent_replays_of_one_dead_letter_make_one_job(app, failing):
     async with Worker(app):
         _, letter = await _given_up(app, failing, 7)
         failing.mended.append(True)
@@ -156,7 +156,7 @@ async def test_two_who_replay_one_letter_at_once_make_one_job(app, failing):
         await handles[0].get(timeout=30)
 
 
-async def test_a_letter_stands_if_there_is_no_room_for_its_job(make_app, app, failing):
+async def test_a_dead_letter_is_kept_if_the_queue_is_full_at_its_replay(make_app, app, failing):
     async with Worker(app):
         _, letter = await _given_up(app, failing, 7)
     await failing.delay(8)
@@ -166,7 +166,7 @@ async def test_a_letter_stands_if_there_is_no_room_for_its_job(make_app, app, fa
     assert [kept.id for kept in await app.control.dead.list()] == [letter.id]
 
 
-async def test_the_result_of_a_replayed_job_is_ignored_as_it_was(app, failing):
+async def test_a_replayed_job_still_ignores_its_result(app, failing):
     async with Worker(app):
         await failing.options(ignore_result=True).delay(7)
         (letter,) = await until(app.control.dead.list, "the letter")
@@ -187,7 +187,7 @@ async def test_a_revoked_job_is_no_dead_letter(app, failing):
     assert await app.control.dead.list() == []
 
 
-async def test_letters_are_listed_newest_first_and_as_many_as_asked_for(app, failing):
+async def test_dead_letters_are_listed_newest_first_up_to_the_requested_number(app, failing):
     async with Worker(app, concurrency=1):
         for number in range(5):
             await _given_up(app, failing, number)
@@ -196,7 +196,7 @@ async def test_letters_are_listed_newest_first_and_as_many_as_asked_for(app, fai
     assert len(await app.control.dead.list()) == 5
 
 
-async def test_deleting_says_how_many_there_were_and_takes_any_id(app, failing):
+async def test_delete_returns_how_many_dead_letters_there_were_and_accepts_any_id(app, failing):
     async with Worker(app):
         letters = [(await _given_up(app, failing, number))[1] for number in range(3)]
     ids = [letter.id for letter in letters]
@@ -208,7 +208,7 @@ async def test_deleting_says_how_many_there_were_and_takes_any_id(app, failing):
 
 
 @pytest.mark.parametrize("id_", ["nonsense", "", "1-2-3", "no letter\n", f"1-{2**64}"])
-async def test_an_id_of_no_letter_is_a_lookup_error_and_deletes_nothing(app, failing, id_):
+async def test_an_id_without_a_dead_letter_is_a_lookup_error_and_nothing_is_deleted(app, failing, id_):
     async with Worker(app):
         _, letter = await _given_up(app, failing)
     with pytest.raises(LookupError):
@@ -217,14 +217,14 @@ async def test_an_id_of_no_letter_is_a_lookup_error_and_deletes_nothing(app, fai
     assert [kept.id for kept in await app.control.dead.list()] == [letter.id]
 
 
-async def test_one_id_in_place_of_a_list_is_refused(app, failing):
+async def test_one_id_instead_of_a_list_is_refused(app, failing):
     async with Worker(app):
         _, letter = await _given_up(app, failing)
     with pytest.raises(TypeError):
         await app.control.dead.delete(letter.id)
 
 
-async def test_no_more_letters_are_kept_than_the_cap(make_app, raw):
+async def test_no_more_dead_letters_are_kept_than_the_limit(make_app, raw):
     async with make_app(dead_cap=20) as app:
 
         @app.task(retry=ONCE_MORE)
@@ -239,7 +239,7 @@ async def test_no_more_letters_are_kept_than_the_cap(make_app, raw):
         assert len(await app.control.dead.list(limit=1000)) == 20
 
 
-async def test_a_letter_goes_when_its_time_is_over(make_app):
+async def test_a_dead_letter_is_deleted_when_its_time_is_over(make_app):
     async with make_app(dead_ttl=0.4) as app:
 
         @app.task(retry=ONCE_MORE)
@@ -254,7 +254,7 @@ async def test_a_letter_goes_when_its_time_is_over(make_app):
         assert new.error is not None
 
 
-async def test_the_blocking_twins_do_the_same(app, failing):
+async def test_the_blocking_variants_do_the_same(app, failing):
     def blocking() -> list[object]:
         (letter,) = app.control.dead.list_sync()
         result = app.control.dead.replay_sync(letter.id)

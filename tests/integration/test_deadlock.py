@@ -52,7 +52,7 @@ async def test_every_waiting_call_in_a_coroutine_task_is_refused_and_call_enqueu
     assert entries["entries-added"] == 2, "the refused call was not enqueued"
 
 
-async def test_every_blocking_twin_in_a_thread_task_is_refused(app, add):
+async def test_every_blocking_variant_in_a_thread_task_is_refused(app, add):
     @app.task
     def waits(id_: str) -> list:
         handle = app.AsyncResult(id_)
@@ -77,7 +77,7 @@ async def test_every_blocking_twin_in_a_thread_task_is_refused(app, add):
     assert [name for name, *_ in output] == ["get", "wait", "outcome", "set", "call"]
 
 
-async def test_the_flag_follows_into_tasks_and_threads_that_a_task_starts(app, add):
+async def test_the_guard_also_applies_in_asyncio_tasks_and_threads_that_a_task_starts(app, add):
     @app.task
     async def waits(id_: str) -> list:
         handle = app.AsyncResult(id_)
@@ -95,7 +95,7 @@ async def test_the_flag_follows_into_tasks_and_threads_that_a_task_starts(app, a
         assert await waits.call(done.id) == ["refused", "refused"]
 
 
-async def test_sending_and_looking_are_allowed_inside_a_task(app, add):
+async def test_enqueueing_and_refreshing_are_allowed_inside_a_task(app, add):
     @app.task
     async def sends() -> list:
         handle = await add.delay(1, 2)
@@ -156,7 +156,7 @@ async def test_a_wait_can_be_denied_anywhere(app, add):
         assert await result.get(timeout=30) == 3
 
 
-async def test_the_flag_is_not_set_for_who_runs_the_worker_in_his_process(app, add):
+async def test_the_guard_does_not_apply_to_other_code_in_the_process_of_a_worker(app, add):
     @app.task
     def in_thread() -> int:
         return 1
@@ -167,7 +167,7 @@ async def test_the_flag_is_not_set_for_who_runs_the_worker_in_his_process(app, a
             asyncq.current()
 
 
-async def test_two_tasks_at_once_each_see_their_own_job(app):
+async def test_two_tasks_that_run_at_the_same_time_each_see_their_own_job(app):
     @app.task
     async def who() -> str:
         first = asyncq.current().id
@@ -184,7 +184,7 @@ async def test_two_tasks_at_once_each_see_their_own_job(app):
         assert [await r.get(timeout=30) for r in results] == [r.id for r in results]
 
 
-async def test_waiting_for_the_end_of_a_revocation_inside_a_task_is_a_wait_too(app, add):
+async def test_waiting_for_the_end_of_a_revocation_inside_a_task_is_refused(app, add):
     @app.task
     async def revokes(id_: str) -> str:
         try:

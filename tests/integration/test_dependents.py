@@ -46,7 +46,7 @@ def pair(stage: Steps, **options: Any) -> list[tuple[wire.Job, bytes]]:
     ]
 
 
-async def test_each_job_of_a_diamond_is_set_free_when_its_last_parent_has_ended(stage):
+async def test_each_job_of_a_diamond_is_released_when_its_last_parent_ends(stage):
     await stage.broker.intake.submit(diamond(stage))
     assert await stage.run("a") == "top"
     left, right = await stage.claim(), await stage.claim()
@@ -60,7 +60,7 @@ async def test_each_job_of_a_diamond_is_set_free_when_its_last_parent_has_ended(
     assert await stage.keys("dep:", "m:") == []
 
 
-async def test_values_go_in_front_of_the_own_arguments_in_the_order_of_the_parents(stage):
+async def test_values_of_parents_come_in_order_before_the_jobs_own_arguments(stage):
     await stage.broker.intake.submit(diamond(stage))
     await stage.run("a")
     deliveries = {d.job.id: d for d in (await stage.claim(), await stage.claim())}
@@ -73,7 +73,7 @@ async def test_values_go_in_front_of_the_own_arguments_in_the_order_of_the_paren
     assert parent_results.arguments(PLAIN_ARGUMENTS, bottom.job, bottom.values) == ([["b", "c"], 7], {})
 
 
-async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(stage):
+async def test_a_failure_ends_all_dependents_at_once_and_names_the_failed_member(stage):
     await stage.broker.intake.submit(diamond(stage))
     await stage.run()
     first = await stage.claim()
@@ -87,7 +87,7 @@ async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(s
     assert await stage.keys("dep:", "m:") == []
 
 
-async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
+async def test_dependents_get_the_short_form_of_a_long_failure(make_app, raw):
     """Each job that waited keeps the failure, and there may be ten thousand. The failed job keeps the long
     form.
     """
@@ -120,7 +120,7 @@ async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
         assert len(str(await parent.get(propagate=False))) > 8_000
 
 
-async def test_the_first_member_that_failed_is_named_however_far_below(stage):
+async def test_the_first_failed_member_is_named_in_all_dependents_however_deep(stage):
     chain = [stage.job("0", dependents=("1",))]
     chain += [
         stage.job(str(n), parents=(str(n - 1),), value_template=0, dependents=(str(n + 1),))
@@ -133,7 +133,7 @@ async def test_the_first_member_that_failed_is_named_however_far_below(stage):
     assert {(await stage.ended(str(n))).member for n in range(2, 10)} == {("1", "t")}
 
 
-async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_parents(stage):
+async def test_revoking_a_waiting_job_ends_its_dependents_and_not_its_parents(stage):
     await stage.broker.intake.submit(diamond(stage))
     assert await stage.broker.revoke("left", signal="c", outcome=b"") == "revoked"
     assert (await stage.ended("bottom")).member == ("left", "")
@@ -145,7 +145,7 @@ async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_p
 
 
 @pytest.mark.parametrize("letter", "SCEFX")
-async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it_did_not(stage, letter):
+async def test_an_error_callback_runs_if_its_parent_fails_and_is_dropped_if_not(stage, letter):
     await stage.broker.intake.submit(
         [
             stage.job("parent", dependents=("callback",)),
@@ -166,7 +166,7 @@ async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it
 
 
 @pytest.mark.parametrize("failing", ["first", "second", "none"])
-async def test_an_error_callback_of_several_jobs_runs_once_and_gets_the_last(stage, failing):
+async def test_an_error_callback_of_several_jobs_runs_once_and_ends_with_the_last_of_them(stage, failing):
     """A job that never ran calls no callback. The callback ends with the last job that could
     have called it.
     """
@@ -196,7 +196,7 @@ async def test_an_error_callback_of_several_jobs_runs_once_and_gets_the_last(sta
     assert await stage.keys("dep:", "m:") == []
 
 
-async def test_a_job_in_whose_place_a_workflow_fails_has_failed_itself(stage):
+async def test_a_job_fails_if_the_workflow_that_replaces_it_fails(stage):
     await stage.broker.intake.submit(
         [
             stage.job("job", dependents=("after", "callback")),
@@ -217,7 +217,7 @@ async def test_a_job_in_whose_place_a_workflow_fails_has_failed_itself(stage):
     assert await stage.standing("late") is None
 
 
-async def test_an_ignored_result_is_handed_on_all_the_same(stage):
+async def test_a_dependent_gets_the_value_of_a_job_whose_result_is_ignored(stage):
     await stage.broker.intake.submit(
         [
             stage.job("first", dependents=("second",), ignore_result=True),
@@ -229,7 +229,7 @@ async def test_an_ignored_result_is_handed_on_all_the_same(stage):
     assert parent_results.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["value"], {})
 
 
-async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(stage):
+async def test_values_of_parents_survive_a_retry_a_hand_back_and_the_death_of_the_worker(stage):
     await stage.broker.intake.submit(pair(stage))
     await stage.run("value")
     delivery = await stage.claim()
@@ -244,13 +244,13 @@ async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(st
     assert parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values) == (["value"], {})
 
 
-async def test_a_countdown_begins_when_the_parents_have_ended(stage):
+async def test_a_countdown_starts_when_the_parents_have_ended(stage):
     await stage.broker.intake.submit(pair(stage, wait=60_000))
     await stage.run("value")
     assert await stage.standing("second") is State.SCHEDULED
 
 
-async def test_a_workflow_is_accepted_whole_or_not_at_all(stage):
+async def test_all_jobs_of_a_workflow_are_accepted_or_none(stage):
     await stage.broker.intake.submit([stage.job("left")])
     jobs = diamond(stage)
     for job, _ in jobs:
@@ -270,7 +270,7 @@ async def test_a_workflow_that_is_sent_again_exists_once(stage):
     assert await stage.claim() is None
 
 
-async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependents(stage):
+async def test_a_workflow_that_replaces_a_job_takes_over_its_waiters_and_dependents(stage):
     await stage.broker.intake.submit(pair(stage))
     delivery = await stage.claim()
     instead = [
@@ -286,7 +286,7 @@ async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependen
     assert parent_results.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["z"], {})
 
 
-async def test_a_job_that_was_to_end_is_not_replaced(stage):
+async def test_a_job_that_was_asked_to_end_is_not_replaced(stage):
     await stage.broker.intake.submit([stage.job("first")])
     delivery = await stage.claim()
     assert await stage.broker.revoke("first", signal="t", outcome=b"") == "signalled"
@@ -295,7 +295,7 @@ async def test_a_job_that_was_to_end_is_not_replaced(stage):
     assert await stage.standing("a") is None
 
 
-async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
+async def test_ten_thousand_jobs_are_enqueued_in_one_call_and_end_in_one_job(stage):
     parents = tuple(f"p{n}" for n in range(9_999))
     jobs = [stage.job(name, dependents=("body",)) for name in parents]
     await stage.broker.intake.submit(
@@ -309,7 +309,7 @@ async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
     )
 
 
-async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_get_them(stage):
+async def test_a_job_fails_if_the_values_of_its_parents_are_too_large_for_a_message(stage):
     parents = tuple(f"p{n}" for n in range(18))
     jobs = [stage.job(name, dependents=("body",)) for name in parents]
     await stage.broker.intake.submit(
@@ -323,7 +323,7 @@ async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_g
     await stage.end(body)
 
 
-async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_its_id(stage):
+async def test_a_revoked_dependent_is_not_mistaken_for_a_later_job_with_its_id(stage):
     await stage.broker.intake.submit(pair(stage))
     assert await stage.broker.revoke("second", signal="c", outcome=b"") == "revoked"
     await stage.raw.delete(stage.broker.shards[0].records + "second")  # it has expired
@@ -338,14 +338,14 @@ async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_it
     await stage.broker.revoke("second", signal="c", outcome=b"")
 
 
-async def test_an_id_that_is_there_twice_is_refused(stage):
+async def test_a_workflow_that_contains_an_id_twice_is_refused(stage):
     with pytest.raises(ValueError, match="'first'"):
         await stage.broker.intake.submit([stage.job("first"), *pair(stage)])
     assert await stage.standing("first") is None
 
 
 @pytest.mark.parametrize("others", [("taken",), ("new", "new"), ("first",)])
-async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others):
+async def test_a_job_is_not_replaced_by_a_workflow_whose_ids_are_in_use(stage, others):
     await stage.broker.intake.submit([stage.job("first")])
     delivery = await stage.claim()
     await stage.broker.intake.submit([stage.job("taken")])
@@ -358,14 +358,14 @@ async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others
     assert await stage.claim() is None
 
 
-async def test_a_parent_can_end_although_the_message_of_a_waiting_job_is_gone(stage):
+async def test_a_parent_can_end_though_the_message_of_its_dependent_is_missing(stage):
     await stage.broker.intake.submit(pair(stage))
     await stage.raw.delete(f"{stage.broker.shards[0].key_prefix}m:second")
     assert await stage.run() == "first"
     assert await stage.broker.revoke("second", signal="c", outcome=b"") == "revoked"
 
 
-async def test_a_body_that_would_be_replaced_by_jobs_whose_ids_others_have_fails_and_says_so(app):
+async def test_a_replacement_whose_ids_are_in_use_fails_the_job_with_a_clear_error(app):
     @app.task
     async def first() -> None:
         jobs = [
@@ -380,7 +380,7 @@ async def test_a_body_that_would_be_replaced_by_jobs_whose_ids_others_have_fails
     await app.AsyncResult("taken").revoke()
 
 
-async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_takes_its_place(stage):
+async def test_a_job_that_started_in_time_does_not_expire_when_a_workflow_replaces_it(stage):
     job, message = stage.job("first", expires=1)
     job.request_id = "n~1"
     message = wire.encode_job(job)
@@ -394,7 +394,7 @@ async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_t
     assert [await stage.run(name) for name in "xy"] == ["a", "first"]
 
 
-async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known(stage):
+async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_recognised(stage):
     first, _ = stage.job("first")
     first.request_id = "call~9999999999999"
     jobs = [(first, wire.encode_job(first))]
@@ -406,7 +406,7 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
 
 
 @pytest.mark.parametrize("way", ENDS)
-async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw, way):
+async def test_every_kind_of_end_of_a_job_ends_or_releases_its_dependents(make_app, raw, way):
     end, letter = ENDS[way]
     async with make_app(max_crashes=1) as app, Steps(app.sessions.current().broker, raw) as stage:
         await stage.broker.intake.submit(

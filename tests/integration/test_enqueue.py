@@ -55,7 +55,7 @@ async def keys_of(app, raw) -> list[bytes]:
 
 
 @pytest.mark.parametrize("wrong", [5, "ab", b"ab", {"x": 1}])
-async def test_one_argument_that_is_no_tuple_is_refused_with_how_to_write_it(app, add, wrong):
+async def test_a_single_argument_that_is_no_tuple_is_refused_with_a_hint(app, add, wrong):
     ways = (
         lambda: add.map([wrong]),
         lambda: add.starmap([wrong]),
@@ -72,7 +72,7 @@ async def test_one_argument_that_is_no_tuple_is_refused_with_how_to_write_it(app
         add.apply(wrong)
 
 
-async def test_arguments_that_are_given_one_by_one_are_refused_with_how_to_write_it(app, add):
+async def test_arguments_that_are_not_in_a_tuple_are_refused_with_a_hint(app, add):
     step = add.s()
     cases = {
         "write send('add', (1, 2))": lambda: app.send("add", 1, 2),
@@ -92,7 +92,7 @@ async def test_arguments_that_are_given_one_by_one_are_refused_with_how_to_write
             twin(1, 2)
 
 
-async def test_every_way_of_sending_gives_the_value(app, add):
+async def test_every_way_of_enqueueing_a_call_gives_the_value(app, add):
     async with Worker(app):
         assert await (await add.delay(1, 2)) == 3
         assert await add.call(1, y=2) == 3
@@ -105,7 +105,7 @@ async def test_every_way_of_sending_gives_the_value(app, add):
     assert await add(1, 2) == 3, "a call without a queue stays what it was"
 
 
-async def test_a_job_waits_for_a_worker_that_comes_later(app, add):
+async def test_a_job_waits_for_a_worker_that_starts_later(app, add):
     result = await add.delay(20, 22)
     assert (result.state, await result.refresh()) == ("PENDING", "PENDING")
     async with Worker(app):
@@ -134,7 +134,7 @@ async def test_a_batch_with_one_wrong_call_enqueues_none(app, add, raw):
     assert await keys_of(app, raw) == []
 
 
-async def test_a_value_that_cannot_travel_is_named_and_nothing_is_written(app, add, raw):
+async def test_a_value_that_cannot_be_encoded_is_named_and_nothing_is_written(app, add, raw):
     with pytest.raises(SerializationError, match=r"x.*\[1\]|\[1\]") as caught:
         await add.delay([1, object()])
     assert isinstance(caught.value, TypeError)
@@ -157,7 +157,7 @@ async def test_arguments_above_the_limit_are_refused_before_anything_is_written(
             assert await echo.call(b"x" * 700) == 700
 
 
-async def test_headers_count_as_payload(make_app, raw):
+async def test_headers_count_towards_the_size_limit(make_app, raw):
     async with make_app(max_payload=1000) as app:
 
         @app.task
@@ -188,7 +188,7 @@ async def test_options_reach_the_job(app, inspect_me):
     assert (result.id, result.queue, result.worker) == ("my:own.id_1-2", "urgent", "me")
 
 
-async def test_options_leave_the_task_itself_as_it_was_and_add_up(app, inspect_me):
+async def test_options_do_not_change_the_task_and_can_be_combined(app, inspect_me):
     urgent = inspect_me.options(queue="urgent")
     assert urgent.options(headers={"a": 1}).builder.options.queue == "urgent"
     async with Worker(app, queues=["default", "urgent"]):
@@ -197,7 +197,7 @@ async def test_options_leave_the_task_itself_as_it_was_and_add_up(app, inspect_m
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "a\n", "ä", "x" * 201, "a/b", 7, "{a}"])
-def test_an_id_that_cannot_be_one_is_refused_at_once(make_app, bad):
+def test_an_invalid_id_is_refused_at_once(make_app, bad):
     app = make_app()
 
     @app.task
@@ -213,7 +213,7 @@ async def test_an_id_of_two_hundred_characters_works(app, add):
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "q:1", "!", "x" * 101, 5])
-def test_a_queue_name_that_cannot_be_one_is_refused_at_once(make_app, bad):
+def test_an_invalid_queue_name_is_refused_at_once(make_app, bad):
     app = make_app()
 
     @app.task
@@ -223,7 +223,7 @@ def test_a_queue_name_that_cannot_be_one_is_refused_at_once(make_app, bad):
         nothing.options(queue=bad)
 
 
-async def test_a_taken_id_is_refused_and_the_first_job_goes_on_undisturbed(app):
+async def test_an_id_in_use_is_refused_and_the_first_job_is_not_disturbed(app):
     @app.task
     async def nap(x: int) -> int:
         await asyncio.sleep(0.1)
@@ -243,7 +243,7 @@ async def test_a_taken_id_is_refused_and_the_first_job_goes_on_undisturbed(app):
         assert first.state == "SUCCESS"
 
 
-async def test_an_ignored_result_is_not_kept_and_asking_for_it_says_so_at_once(app, add):
+async def test_an_ignored_result_is_not_kept_and_getting_it_raises_at_once(app, add):
     ignoring = add.options(ignore_result=True)
     async with Worker(app):
         result = await ignoring.delay(1, 2)
@@ -260,7 +260,7 @@ async def test_an_ignored_result_is_not_kept_and_asking_for_it_says_so_at_once(a
         assert not await app.AsyncResult(result.id).exists()
 
 
-async def test_an_ignored_result_is_known_by_another_handle_while_the_job_waits(app, add):
+async def test_another_handle_learns_that_a_result_is_ignored_while_the_job_waits(app, add):
     result = await add.options(ignore_result=True).delay(1, 2)
     other = app.AsyncResult(result.id)
     assert await other.exists()
@@ -270,7 +270,7 @@ async def test_an_ignored_result_is_known_by_another_handle_while_the_job_waits(
         await other.get(timeout=0)
 
 
-async def test_a_result_lives_as_long_as_asked_for_and_never_under_a_minute(app, add, raw):
+async def test_a_result_is_kept_for_the_requested_time_and_at_least_a_minute(app, add, raw):
     async with Worker(app):
         for asked, expected in ((300, 300), (timedelta(minutes=3), 180), (1, 60), (None, 3600)):
             result = await add.options(result_ttl=asked).delay(1, 2)
@@ -279,7 +279,7 @@ async def test_a_result_lives_as_long_as_asked_for_and_never_under_a_minute(app,
             assert expected - 5 < left / 1000 <= expected
 
 
-async def test_a_job_that_expired_never_starts_and_says_so(app):
+async def test_an_expired_job_never_starts_and_its_handle_raises_task_expired(app):
     started = []
 
     @app.task
@@ -296,7 +296,7 @@ async def test_a_job_that_expired_never_starts_and_says_so(app):
     assert expired.state == "REVOKED"
 
 
-async def test_a_waiter_wakes_when_its_job_expires_with_no_worker_online(app, add):
+async def test_a_waiter_wakes_when_its_job_expires_though_no_worker_runs(app, add):
     begun = Stopwatch()
     result = await add.options(expires=0.2).delay(1)
     with pytest.raises(TaskExpired):
@@ -305,14 +305,14 @@ async def test_a_waiter_wakes_when_its_job_expires_with_no_worker_online(app, ad
     assert (result.state, await result.ready()) == ("REVOKED", True)
 
 
-async def test_a_handle_made_from_the_id_wakes_too_when_the_job_expires(make_app, add):
+async def test_a_handle_made_from_an_id_wakes_when_the_job_expires(make_app, add):
     result = await add.options(expires=0.2).delay(1)
     async with make_app() as other:
         with pytest.raises(TaskExpired):
             await other.AsyncResult(result.id).get(timeout=30)
 
 
-async def test_a_task_may_expire_by_its_own_options(app):
+async def test_the_options_of_a_task_may_set_an_expiry(app):
     @app.task(expires=0, queue="slow", result_ttl=120, name="short.lived")
     async def short() -> None: ...
 
@@ -322,7 +322,7 @@ async def test_a_task_may_expire_by_its_own_options(app):
             await (await short.delay()).get(timeout=30)
 
 
-def test_a_time_without_a_zone_is_refused(make_app):
+def test_a_time_without_a_time_zone_is_refused(make_app):
     app = make_app()
 
     @app.task
@@ -335,7 +335,7 @@ def test_a_time_without_a_zone_is_refused(make_app):
 @pytest.mark.parametrize(
     "options", [{"expires": -1}, {"result_ttl": -1}, {"wait": -0.1}, {"result_ttl": float("inf")}]
 )
-def test_durations_that_make_no_sense_are_refused(make_app, options):
+def test_invalid_durations_are_refused(make_app, options):
     app = make_app()
 
     @app.task
@@ -355,7 +355,7 @@ def test_an_unknown_option_is_a_type_error(make_app):
         nothing.options(countdwon=3)
 
 
-async def test_a_bounded_call_gives_up_and_the_job_goes_on(app):
+async def test_a_call_with_a_timeout_gives_up_and_the_job_goes_on(app):
     done = asyncio.Event()
 
     @app.task
@@ -369,14 +369,14 @@ async def test_a_bounded_call_gives_up_and_the_job_goes_on(app):
         await asyncio.wait_for(done.wait(), 5)
 
 
-async def test_a_batch_of_thousands_arrives_in_order(app, add):
+async def test_a_batch_of_thousands_of_jobs_arrives_in_order(app, add):
     async with Worker(app):
         results = await add.map([(i, i) for i in range(1700)])
         assert len(results) == 1700
         assert await results.get(timeout=30) == [2 * i for i in range(1700)]
 
 
-async def test_calls_made_at_the_same_time_travel_together(app, add, raw):
+async def test_concurrent_calls_are_sent_together(app, add, raw):
     async with Worker(app):
         await add.call(0, 0)
         before = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
@@ -385,7 +385,7 @@ async def test_calls_made_at_the_same_time_travel_together(app, add, raw):
     assert calls < 60, f"{calls} script calls for 200 jobs"
 
 
-async def test_children_know_where_they_come_from_and_parents_what_they_started(app, inspect_me):
+async def test_children_know_their_parents_and_parents_know_their_children(app, inspect_me):
     @app.task
     async def parent() -> list:
         return [(await inspect_me.delay()).id for _ in range(2)]
@@ -399,7 +399,7 @@ async def test_children_know_where_they_come_from_and_parents_what_they_started(
     assert [child.id for child in result.children] == ids
 
 
-async def test_two_functions_cannot_have_one_name(app):
+async def test_two_functions_cannot_have_the_same_task_name(app):
     @app.task(name="one")
     async def first() -> None: ...
 
@@ -416,12 +416,12 @@ def test_only_functions_that_can_be_run_become_tasks(make_app):
             app.task(bad)
 
 
-async def test_send_takes_a_name(app, add):
+async def test_send_accepts_the_name_of_a_task(app, add):
     with pytest.raises(TypeError, match="takes the name of a task"):
         await app.send(add, (1, 2))
 
 
-def test_a_name_and_headers_of_the_wrong_kind_are_refused_where_they_are_given(make_app):
+def test_a_name_and_headers_of_the_wrong_type_are_refused_at_the_call(make_app):
     app = make_app()
 
     async def nothing() -> None: ...
@@ -437,7 +437,7 @@ def test_asking_for_the_current_job_outside_a_task_is_an_error():
         asyncq.current()
 
 
-async def test_a_cancelled_delay_leaves_the_app_in_step(app, add):
+async def test_a_cancelled_delay_does_not_disturb_later_calls_of_the_app(app, add):
     async with Worker(app):
         for _ in range(20):
             sending = asyncio.create_task(add.delay(1, 1))
@@ -446,7 +446,7 @@ async def test_a_cancelled_delay_leaves_the_app_in_step(app, add):
         assert await add.call(2, 2) == 4
 
 
-async def test_a_retried_state_is_seen_by_the_next_look(app, add):
+async def test_a_refresh_sees_that_a_job_has_succeeded(app, add):
     result = await add.delay(1, 2)
     async with Worker(app):
         await until_state(result, "SUCCESS")

@@ -56,7 +56,7 @@ async def raised_by(call) -> BaseException:
 
 
 @pytest.mark.parametrize("executor", ["loop", "thread", "process"])
-async def test_a_group_arrives_whole(app, executor):
+async def test_an_exception_group_arrives_with_all_its_members(app, executor):
     _, raise_group = register(app, executor)
     async with Worker(app):
         for name, body in exception_bodies.GROUPS.items():
@@ -65,7 +65,7 @@ async def test_a_group_arrives_whole(app, executor):
             assert tree(arrived) == tree(direct), name
 
 
-async def test_a_member_that_is_also_the_context_of_its_group_is_matched(app):
+async def test_a_group_member_that_is_also_the_context_of_its_group_is_matched(app):
     _, raise_group = register(app, "loop")
     matched = []
     async with Worker(app):
@@ -82,7 +82,7 @@ class NotForHere(LookupError):
         self.left = left
 
 
-async def test_a_failure_that_another_job_lets_pass_keeps_type_and_attributes(app):
+async def test_a_failure_that_another_job_raises_again_keeps_its_type_and_attributes(app):
     @app.task
     async def sells(is_local: bool) -> None:
         class Local(NotForHere):
@@ -109,7 +109,7 @@ async def test_a_failure_that_another_job_lets_pass_keeps_type_and_attributes(ap
     assert 'raise (Local if is_local else NotForHere)("lamp", left=2)' in error.traceback
 
 
-async def test_a_retry_policy_knows_a_failure_by_its_nearest_class(app):
+async def test_a_retry_policy_matches_a_failure_by_its_nearest_known_class(app):
     @app.task(retry=Retry(max_retries=1, on=(NotForHere,), backoff=0.05))
     async def orders() -> int:
         if current().attempt > 1:
@@ -131,7 +131,7 @@ class Frozen(Exception):
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_an_exception_that_lets_no_attribute_be_set_arrives_and_is_retried(app, is_async):
+async def test_an_exception_without_settable_attributes_arrives_and_is_retried(app, is_async):
     runs = []
 
     async def on_the_loop() -> None:

@@ -96,7 +96,7 @@ async def test_a_cause_chain_and_a_group_survive(app, raising):
     assert [type(e) for e in group.value.exceptions] == [ValueError, KeyError]
 
 
-async def test_an_exception_whose_class_is_not_here_is_a_remote_error(app, raising):
+async def test_an_exception_whose_class_cannot_be_imported_is_a_remote_error(app, raising):
     async with Worker(app):
         with pytest.raises(RemoteError) as caught:
             await raising.call("local")
@@ -164,7 +164,7 @@ async def test_a_task_that_cancels_itself_fails_and_is_not_revoked(app):
         assert again.state == "FAILURE"
 
 
-async def test_a_result_that_cannot_travel_is_the_jobs_failure(app):
+async def test_a_job_fails_if_its_result_cannot_be_encoded(app):
     @app.task
     async def gives() -> object:
         return {"a": [1, object()]}
@@ -174,7 +174,7 @@ async def test_a_result_that_cannot_travel_is_the_jobs_failure(app):
             await gives.call()
 
 
-async def test_a_result_above_the_limit_is_the_jobs_failure(make_app):
+async def test_a_job_fails_if_its_result_is_above_the_size_limit(make_app):
     async with make_app(max_payload=10_000) as app:
 
         @app.task
@@ -187,7 +187,7 @@ async def test_a_result_above_the_limit_is_the_jobs_failure(make_app):
                 await gives.call(10_001)
 
 
-async def test_a_task_that_the_worker_does_not_know_fails_by_name(app):
+async def test_a_job_of_an_unknown_task_fails_with_the_name_of_the_task(app):
     @app.task
     async def known() -> None: ...
 
@@ -202,7 +202,7 @@ async def test_a_task_that_the_worker_does_not_know_fails_by_name(app):
             await result.get(timeout=30)
 
 
-async def test_arguments_that_do_not_fit_the_workers_function_are_the_jobs_failure(app, make_app):
+async def test_a_job_fails_if_its_arguments_do_not_fit_the_workers_function(app, make_app):
     @app.task(name="known")
     async def known(x: int) -> int:
         return x

@@ -71,7 +71,7 @@ def noted(path: str, word: str) -> list[int]:
     return [int(pid) for first, pid in found if first == word]
 
 
-async def test_pools_and_processes_work_in_all_executors_and_stop_no_worker(app, workers):
+async def test_process_pools_and_child_processes_work_in_all_executors_and_stop_no_worker(app, workers):
     worker = workers.start()
     jobs = [(f"pooled.{executor}", "fork") for executor in fork_bodies.EXECUTORS]
     for name, method in [*jobs, ("pooled.thread", "spawn"), ("pooled.process", "forkserver")]:
@@ -82,7 +82,7 @@ async def test_pools_and_processes_work_in_all_executors_and_stop_no_worker(app,
     assert await asyncio.to_thread(worker.wait, 30) == 0
 
 
-async def test_a_signal_for_a_group_of_processes_is_one_signal(app, workers, log, tmp_path):
+async def test_a_signal_to_a_process_group_counts_as_one_signal(app, workers, log, tmp_path):
     worker = workers.start("--grace", "60")
     result = await app.send("has_children", (log, str(tmp_path / "gate")))
     await until(lambda: len(noted(log, "child")) == 2, "two children")
@@ -95,7 +95,9 @@ async def test_a_signal_for_a_group_of_processes_is_one_signal(app, workers, log
     assert await asyncio.to_thread(worker.wait, 30) == 0
 
 
-async def test_processes_end_with_a_killed_worker_whose_children_live_on(app, workers, log, tmp_path):
+async def test_processes_end_with_their_killed_worker_though_its_forked_children_live_on(
+    app, workers, log, tmp_path
+):
     worker = workers.start()
     await app.send("has_children", (log, str(tmp_path / "gate")))
     await app.send("waits", (log,))
@@ -106,7 +108,9 @@ async def test_processes_end_with_a_killed_worker_whose_children_live_on(app, wo
     assert not any(map(is_gone, noted(log, "child")))
 
 
-async def test_a_worker_that_leaves_a_thread_behind_ends_the_processes_of_its_body(app, workers, log):
+async def test_a_worker_that_leaves_a_thread_behind_ends_the_processes_that_the_thread_started(
+    app, workers, log
+):
     worker = workers.start("--grace", "100ms")
     await app.send("holds_a_process", (log,))
     (child,) = await until(lambda: noted(log, "child"), "the body's process to run")
@@ -115,7 +119,7 @@ async def test_a_worker_that_leaves_a_thread_behind_ends_the_processes_of_its_bo
     await until(lambda: is_gone(child), "the body's process to end")
 
 
-async def test_the_end_of_a_process_is_noticed_while_a_child_of_it_holds_its_connection(make_app, log):
+async def test_the_end_of_a_process_is_noticed_though_its_child_keeps_its_connection_open(make_app, log):
     async with make_app() as app:
         function = fork_bodies.forks_and_dies.function
         task = app.task(name="forks_and_dies", executor="process")(function)

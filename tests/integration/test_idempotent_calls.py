@@ -59,7 +59,7 @@ async def length(app, raw, queue="default") -> int:
     return await raw.xlen(app.sessions.shards[0].stream(queue))
 
 
-async def test_a_second_call_gives_the_handle_of_the_first_job(app, charge, runs, raw):
+async def test_a_second_call_with_a_key_returns_the_handle_of_the_first_job(app, charge, runs, raw):
     keyed = charge.options(key="order-17")
     first, second = await keyed.delay(17), await keyed.delay(17)
     assert first == second
@@ -73,7 +73,7 @@ async def test_a_second_call_gives_the_handle_of_the_first_job(app, charge, runs
     assert runs == [(17, 100)]
 
 
-async def test_spelling_and_other_options_do_not_make_another_call(app, charge, runs, raw):
+async def test_arguments_by_name_and_other_options_do_not_make_a_different_call(app, charge, runs, raw):
     keyed = charge.options(key="k")
     handles = [
         await keyed.delay(1, 2),
@@ -92,7 +92,7 @@ async def test_spelling_and_other_options_do_not_make_another_call(app, charge, 
     assert runs == [(1, 2)]
 
 
-async def test_another_key_or_another_task_is_another_job(app, charge, runs):
+async def test_another_key_or_another_task_makes_another_job(app, charge, runs):
     @app.task(name="refund")
     async def refund(order: int) -> int:
         return -order
@@ -163,7 +163,7 @@ async def test_a_client_that_found_the_existing_job_is_notified_by_push(make_app
         assert begun.took < 2
 
 
-async def test_the_job_of_a_key_may_end_before_the_second_answer_arrives(app, charge, no_poll):
+async def test_the_existing_job_may_end_before_the_second_call_gets_its_answer(app, charge, no_poll):
     async with Worker(app):
         for n in range(50):
             keyed = charge.options(key=f"k{n}")
@@ -171,7 +171,7 @@ async def test_the_job_of_a_key_may_end_before_the_second_answer_arrives(app, ch
             assert [await handle.get(timeout=30) for handle in handles] == [100] * 4
 
 
-async def test_a_stored_failure_is_what_later_calls_get_until_it_is_forgotten(app, charge, runs):
+async def test_later_calls_get_a_stored_failure_until_it_is_forgotten(app, charge, runs):
     keyed = charge.options(key="k")
     async with Worker(app):
         for _ in range(2):
@@ -184,7 +184,7 @@ async def test_a_stored_failure_is_what_later_calls_get_until_it_is_forgotten(ap
         assert runs == [(1, -5)] * 2
 
 
-async def test_after_forget_the_key_is_free_for_any_arguments(app, charge, runs):
+async def test_the_key_of_a_forgotten_result_may_be_used_with_any_arguments(app, charge, runs):
     keyed = charge.options(key="k")
     async with Worker(app):
         first = await keyed.delay(1)
@@ -198,7 +198,7 @@ async def test_after_forget_the_key_is_free_for_any_arguments(app, charge, runs)
     assert runs == [(1, 100), (2, 7)]
 
 
-async def test_what_the_job_before_yielded_is_not_what_the_next_one_yields(app):
+async def test_the_next_job_with_a_key_does_not_show_the_items_of_the_job_before(app):
     runs = []
 
     @app.task(name="count")
@@ -221,7 +221,7 @@ async def test_what_the_job_before_yielded_is_not_what_the_next_one_yields(app):
         assert [item async for item in last.stream()] == ["run 3: 0", "run 3: 1"]
 
 
-async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, raw):
+async def test_a_key_is_free_after_the_result_has_expired(app, charge, runs, raw):
     keyed = charge.options(key="k")
     async with Worker(app):
         first = await keyed.delay(1)
@@ -231,7 +231,7 @@ async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, ra
     assert runs == [(1, 100)] * 2
 
 
-async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, runs):
+async def test_a_call_that_is_sent_again_late_finds_its_tombstone(app, charge, runs):
     job, message = job_of(charge.options(key="k"), 1)
     again, other = job_of(charge.options(key="k"), 1)
     assert (job.id, job.request_id.partition(".")[0]) == (again.id, again.request_id.partition(".")[0])
@@ -249,7 +249,7 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
     assert runs == [(1, 100)] * 2
 
 
-async def test_a_call_sent_again_with_an_expiry_is_still_the_same(app, charge, raw):
+async def test_a_call_with_an_expiry_that_is_sent_again_is_the_same_call(app, charge, raw):
     job, message = job_of(charge.options(key="k", expires=60), 1)
     broker = app.sessions.current().broker
     assert [await broker.intake.enqueue(job, message) for _ in range(2)] == [True, True]
@@ -258,7 +258,7 @@ async def test_a_call_sent_again_with_an_expiry_is_still_the_same(app, charge, r
     assert await length(app, raw) == 1
 
 
-async def test_a_live_jobs_expiry_is_its_own_and_not_that_of_a_later_call(make_app, app, charge, runs):
+async def test_a_later_call_does_not_change_the_expiry_of_the_existing_job(make_app, app, charge, runs):
     first = await charge.options(key="k").delay(1)
     async with make_app() as other:
         second = await other.task_named("charge").options(key="k", expires=0.05).delay(1)
@@ -275,7 +275,7 @@ async def test_a_live_jobs_expiry_is_its_own_and_not_that_of_a_later_call(make_a
     assert runs == [(1, 100)]
 
 
-async def test_a_refused_call_does_not_touch_the_expiry_of_the_existing_job(app, charge):
+async def test_a_refused_call_does_not_change_the_expiry_of_the_existing_job(app, charge):
     first = await charge.options(key="k").delay(1)
     with pytest.raises(ValueError, match="other arguments"):
         await charge.options(key="k", expires=0.05).delay(2)
@@ -285,7 +285,7 @@ async def test_a_refused_call_does_not_touch_the_expiry_of_the_existing_job(app,
         assert await waiting == 100
 
 
-async def test_a_key_holds_for_a_job_that_waits_for_its_time(app, charge, runs, raw):
+async def test_a_key_finds_a_delayed_job(app, charge, runs, raw):
     first = await charge.options(key="k", countdown=0.2).delay(1)
     second = await charge.options(key="k").delay(1)
     assert (first, second.state, await length(app, raw)) == (second, "SCHEDULED", 0)
@@ -294,7 +294,7 @@ async def test_a_key_holds_for_a_job_that_waits_for_its_time(app, charge, runs, 
     assert runs == [(1, 100)]
 
 
-async def test_a_revoked_job_is_what_later_calls_get(app, charge, runs):
+async def test_later_calls_with_a_key_find_the_revoked_job(app, charge, runs):
     keyed = charge.options(key="k")
     first = await keyed.delay(1)
     await first.revoke(reason="out of stock")
@@ -303,7 +303,7 @@ async def test_a_revoked_job_is_what_later_calls_get(app, charge, runs):
     assert runs == []
 
 
-async def test_a_job_whose_result_is_ignored_is_found_while_it_lives(app, charge, runs, raw):
+async def test_a_key_finds_a_job_whose_result_is_ignored_until_it_ends(app, charge, runs, raw):
     ignoring = charge.options(key="k", ignore_result=True)
     first = await ignoring.delay(1)
     second = await charge.options(key="k").delay(1)
@@ -321,7 +321,7 @@ async def test_a_job_whose_result_is_ignored_is_found_while_it_lives(app, charge
     assert runs == [(1, 100)] * 2
 
 
-async def test_a_caller_who_ignores_results_does_not_take_them_from_others(app, charge):
+async def test_a_caller_that_ignores_the_result_does_not_take_it_from_other_callers(app, charge):
     first = await charge.options(key="k").delay(1)
     second = await charge.options(key="k", ignore_result=True).delay(1)
     assert second.ignored
@@ -329,7 +329,7 @@ async def test_a_caller_who_ignores_results_does_not_take_them_from_others(app, 
         assert await first.get(timeout=30) == 100
 
 
-async def test_key_and_task_id_exclude_each_other(charge):
+async def test_key_and_task_id_cannot_be_used_together(charge):
     for options in ({"key": "a", "task_id": "b"}, {"key": ""}, {"key": "x" * 513}, {"key": 7}):
         with pytest.raises(ValueError, match="key="):
             charge.options(**options)
@@ -337,13 +337,13 @@ async def test_key_and_task_id_exclude_each_other(charge):
         charge.options(task_id="b").options(key="a")
 
 
-async def test_map_makes_many_calls_so_it_cannot_have_a_key(app, charge, raw):
+async def test_map_accepts_no_key(app, charge, raw):
     with pytest.raises(ValueError, match=r"app\.submit"):
         await charge.options(key="k").map([(1,), (2,)])
     assert await length(app, raw) == 0
 
 
-async def test_keys_in_a_batch_are_found_within_it_and_before_it(app, charge, runs, raw):
+async def test_a_key_in_a_batch_finds_earlier_jobs_inside_and_outside_the_batch(app, charge, runs, raw):
     await charge.options(key="old").delay(0)
     calls = [charge.options(key=key).s(order) for key, order in (("old", 0), ("a", 1), ("b", 2), ("a", 1))]
     results = await app.submit([*calls, charge.s(3)])
@@ -355,7 +355,7 @@ async def test_keys_in_a_batch_are_found_within_it_and_before_it(app, charge, ru
     assert sorted(runs) == [(n, 100) for n in range(4)]
 
 
-async def test_a_batch_with_another_call_under_its_key_is_refused_by_name(app, charge):
+async def test_a_batch_with_a_different_call_under_a_used_key_is_refused_and_the_call_is_named(app, charge):
     await charge.options(key="old").delay(0)
     with pytest.raises(ValueError, match=r"'old'.*other arguments"):
         await app.submit([charge.options(key="a").s(1), charge.options(key="old").s(2)])
@@ -363,7 +363,7 @@ async def test_a_batch_with_another_call_under_its_key_is_refused_by_name(app, c
         await app.submit([charge.options(key="twice").s(1), charge.options(key="twice").s(2)])
 
 
-async def test_a_call_that_meets_its_job_is_not_refused_by_a_full_queue(make_app, raw):
+async def test_a_full_queue_does_not_refuse_a_call_that_finds_its_existing_job(make_app, raw):
     async with make_app(max_length=1, full_wait=0) as app:
 
         @app.task
@@ -380,7 +380,7 @@ async def test_a_call_that_meets_its_job_is_not_refused_by_a_full_queue(make_app
             await nothing.options(key="a").delay(1)
 
 
-async def test_inside_a_task_the_job_of_a_key_is_a_child_of_both_callers(app, charge, runs):
+async def test_the_job_of_a_key_is_a_child_of_both_tasks_that_called_it(app, charge, runs):
     @app.task
     async def parent(n: int) -> str:
         return (await charge.options(key="shared").delay(1)).id
@@ -393,7 +393,7 @@ async def test_inside_a_task_the_job_of_a_key_is_a_child_of_both_callers(app, ch
     assert runs == [(1, 100)]
 
 
-async def test_an_id_that_somebody_gave_is_not_taken_for_a_key(app, charge):
+async def test_a_job_id_given_by_the_user_is_not_mistaken_for_a_key(app, charge):
     keyed = charge.options(key="k")
     job, _ = job_of(keyed, 1)
     mine = await charge.options(task_id=job.id).delay(1)
@@ -404,7 +404,7 @@ async def test_an_id_that_somebody_gave_is_not_taken_for_a_key(app, charge):
         await charge.options(task_id=job.id).delay(1)
 
 
-async def test_a_handle_that_found_nothing_asks_again_when_it_waits_again(make_app, app, charge):
+async def test_a_handle_that_found_no_job_queries_the_server_again_at_the_next_wait(make_app, app, charge):
     job, _ = job_of(charge.options(key="k"), 1)
     handle = app.AsyncResult(job.id)
     with pytest.raises(ResultNotFound):
@@ -414,7 +414,7 @@ async def test_a_handle_that_found_nothing_asks_again_when_it_waits_again(make_a
         assert await handle.get(timeout=30) == 100
 
 
-async def test_a_call_made_while_its_result_is_forgotten_has_the_new_jobs_result(make_app, app, charge):
+async def test_a_call_while_the_old_result_is_forgotten_gets_the_result_of_the_new_job(make_app, app, charge):
     async with Worker(app), make_app() as other:
         first = await charge.options(key="k").delay(1)
         await first.get(timeout=30)
@@ -456,7 +456,7 @@ def test_blocking_callers_in_many_threads_make_one_job(make_app):
     assert runs == [1]
 
 
-def test_a_call_made_here_and_now_takes_a_key_too(make_app):
+def test_a_local_call_accepts_a_key(make_app):
     app = make_app()
 
     @app.task

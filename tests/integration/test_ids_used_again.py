@@ -58,7 +58,7 @@ async def end_all(stage: Steps) -> int:
 
 
 @pytest.mark.parametrize("way", [enqueue, submit])
-async def test_late_calls_of_an_id_that_was_used_again_make_no_job(stage, way):
+async def test_late_resent_calls_with_an_id_that_was_used_again_make_no_job(stage, way):
     jobs = 1 if way is enqueue else 2
     for number, request_id in enumerate(("first~99999999999999", "second", "third")):
         assert await way(stage, request_id)
@@ -73,7 +73,7 @@ async def test_late_calls_of_an_id_that_was_used_again_make_no_job(stage, way):
         assert await end_all(stage) == 0
 
 
-async def test_calls_of_before_are_remembered_as_long_as_a_tombstone_stands(stage, raw):
+async def test_earlier_calls_are_remembered_as_long_as_a_tombstone_is_kept(stage, raw):
     for request_id in ("first", "second"):
         assert await enqueue(stage, request_id)
         await end_all(stage)
@@ -84,7 +84,7 @@ async def test_calls_of_before_are_remembered_as_long_as_a_tombstone_stands(stag
     assert await raw.pttl(f"{keys.records}id") >= await raw.pttl(f"{keys.calls}id:first")
 
 
-async def test_a_full_queue_does_not_refuse_what_was_accepted_before(make_app, raw):
+async def test_a_full_queue_does_not_refuse_a_resent_call_that_was_accepted_before(make_app, raw):
     async with make_app(max_length=1) as app:
         stage = Steps(app.sessions.current().broker, raw)
         await stage.worker.make_groups()
@@ -129,7 +129,7 @@ async def _is_gone(app: AsyncQ, id_: str) -> bool:
     return not await app.AsyncResult(id_).exists()
 
 
-async def test_another_call_under_the_id_does_not_expire_in_the_name_of_the_one_before(app):
+async def test_the_expiry_of_an_earlier_call_does_not_end_a_later_job_with_the_same_id(app):
     @app.task
     async def give(value: int) -> int:
         return value

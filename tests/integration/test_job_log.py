@@ -64,7 +64,7 @@ async def test_a_failure_is_one_error_with_its_traceback(app, records, options):
     assert trace.tb_frame.f_code.co_name == "boom", "the traceback begins in the task's own code"
 
 
-async def test_a_failure_in_a_thread_and_in_a_process_says_as_much(app, records):
+async def test_a_failure_in_a_thread_or_a_process_is_logged_with_the_same_details(app, records):
     @app.task(name="in_thread")
     def in_thread() -> None:
         raise KeyError("lost")
@@ -90,7 +90,7 @@ async def test_a_failure_in_a_thread_and_in_a_process_says_as_much(app, records)
         assert shown.endswith("ValueError: ('wrong', 7)\na note")
 
 
-async def test_a_time_limit_says_where_the_body_was(app, records):
+async def test_an_exceeded_time_limit_is_logged_with_the_position_of_the_body(app, records):
     @app.task(name="slow", timeout=0.1)
     async def slow() -> None:
         await asyncio.sleep(30)
@@ -105,7 +105,7 @@ async def test_a_time_limit_says_where_the_body_was(app, records):
     assert "await asyncio.sleep(30)" in outcome.traceback
 
 
-async def test_a_time_limit_of_a_thread_shows_nothing_of_how_a_thread_is_waited_for(app, records):
+async def test_an_exceeded_time_limit_of_a_thread_shows_no_code_of_asyncq(app, records):
     @app.task(name="slow", timeout=0.1)
     def slow() -> None:
         time.sleep(0.3)
@@ -193,7 +193,7 @@ async def test_starts_and_successes_are_debug_messages(app, add, records, caplog
     assert end.duration >= 0
 
 
-async def test_what_a_task_logs_belongs_to_its_job(app, caplog):
+async def test_log_records_of_a_task_name_its_job(app, caplog):
     """A program's own formatter finds the job in `asyncq.current()`, on whatever thread the task runs."""
     seen = []
 
@@ -216,7 +216,7 @@ async def test_what_a_task_logs_belongs_to_its_job(app, caplog):
     assert seen == [("hello", result.id)]
 
 
-async def test_of_a_flood_of_failures_a_hundred_a_second_are_logged_and_the_rest_is_counted(app, records):
+async def test_at_most_a_hundred_failures_a_second_are_logged_and_the_others_are_counted(app, records):
     @app.task(name="boom")
     async def boom() -> None:
         raise ValueError("no")
@@ -235,9 +235,7 @@ async def test_of_a_flood_of_failures_a_hundred_a_second_are_logged_and_the_rest
     assert len(counts) <= seconds + 1
 
 
-async def test_the_count_of_lines_that_were_left_out_is_about_no_job_and_fits_each_format(
-    app, records, monkeypatch
-):
+async def test_the_count_of_suppressed_records_names_no_job_and_fits_each_format(app, records, monkeypatch):
     """A record about many jobs names none of them, and a format that names the task still works."""
     monkeypatch.setattr(job_log, "LINES_PER_SECOND", 1)
 

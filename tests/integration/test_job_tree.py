@@ -72,7 +72,7 @@ async def grown(app, tree, below=FAMILY):
     return app.AsyncResult(result.id)
 
 
-async def test_collect_waits_for_all_that_came_from_a_job_level_by_level(app, tree):
+async def test_collect_waits_level_by_level_for_all_jobs_in_the_job_tree(app, tree):
     async with Worker(app):
         result = await tree.delay("r", FAMILY)
         seen = [(job.id, value) async for job, value in result.collect(timeout=30)]
@@ -81,14 +81,14 @@ async def test_collect_waits_for_all_that_came_from_a_job_level_by_level(app, tr
     assert len(dict(seen)) == len(NAMES)
 
 
-async def test_the_tree_is_found_from_an_id_alone_and_in_any_process(make_app, app, tree):
+async def test_the_job_tree_is_found_from_an_id_alone_in_any_process(make_app, app, tree):
     root = await grown(app, tree)
     async with make_app() as other:
         values = [value async for _, value in other.AsyncResult(root.id).collect()]
     assert values == NAMES
 
 
-async def test_iterdeps_gives_each_job_with_the_one_it_came_from(app, tree):
+async def test_iterdeps_gives_each_job_with_its_parent(app, tree):
     root = await grown(app, tree)
     steps = [(parent, await node.get()) async for parent, node in root.iterdeps()]
     names = {job: value async for job, value in root.collect()}
@@ -104,7 +104,7 @@ async def test_iterdeps_gives_each_job_with_the_one_it_came_from(app, tree):
     ]
 
 
-async def test_the_tree_of_a_job_that_has_not_ended_is_incomplete(app, tree):
+async def test_the_job_tree_of_a_job_that_has_not_ended_is_incomplete(app, tree):
     result = await tree.delay("r", FAMILY)
     walk = result.iterdeps()
     assert await anext(walk) == (None, result)
@@ -118,7 +118,7 @@ async def test_the_tree_of_a_job_that_has_not_ended_is_incomplete(app, tree):
     await result.revoke()
 
 
-async def test_what_is_known_of_an_incomplete_tree_is_given_on_request(app, tree):
+async def test_the_known_part_of_an_incomplete_job_tree_is_given_on_request(app, tree):
     @app.task(name="start")
     async def start() -> list[str]:
         return [(await tree.options(queue=queue).delay("r", [])).id for queue in ("nobody", "default")]
@@ -134,13 +134,13 @@ async def test_what_is_known_of_an_incomplete_tree_is_given_on_request(app, tree
     await app.AsyncResult(ids[0]).revoke()
 
 
-async def test_who_walks_may_wait_for_a_job_before_going_on(app, tree):
+async def test_a_caller_of_iterdeps_may_wait_for_a_job_before_it_goes_on(app, tree):
     async with Worker(app):
         result = await tree.delay("r", FAMILY)
         assert [await node.get(timeout=30) async for _, node in result.iterdeps()] == NAMES
 
 
-async def test_members_of_a_workflow_are_what_came_from_the_first(app, add, total):
+async def test_members_of_a_workflow_are_in_the_job_tree_of_its_first_job(app, add, total):
     async with Worker(app):
         last = await (add.si(1, 2) | group(add.s(10), add.s(20)) | total.s() | add.s(100)).delay()
         assert await last.get(timeout=30) == 136
@@ -154,7 +154,7 @@ async def test_members_of_a_workflow_are_what_came_from_the_first(app, add, tota
     assert graph.children(last.parent) == [last]
 
 
-async def test_a_wide_and_deep_workflow_is_walked_once_and_not_once_for_each_way(app, total):
+async def test_each_job_of_a_wide_and_deep_workflow_is_visited_once_and_not_once_for_each_path(app, total):
     layers = [group(total.si([n]) for n in range(6)) for _ in range(8)]
     flow = layers[0]
     for layer in layers[1:]:
@@ -170,7 +170,7 @@ async def test_a_wide_and_deep_workflow_is_walked_once_and_not_once_for_each_way
     assert count == 1 + 7 * 6
 
 
-async def test_a_failure_is_raised_where_it_is_found_or_given_as_a_value(app):
+async def test_a_failure_in_a_job_tree_is_raised_or_given_as_a_value(app):
     @app.task(name="fail")
     async def fail() -> None:
         raise ValueError("below")
@@ -193,7 +193,7 @@ async def test_a_failure_is_raised_where_it_is_found_or_given_as_a_value(app):
     assert isinstance(values[1], ValueError)
 
 
-async def test_one_deadline_holds_for_the_whole_collection(app, tree):
+async def test_one_timeout_applies_to_the_whole_collection(app, tree):
     @app.task(name="parent")
     async def parent() -> str:
         return (await tree.options(queue="nobody").delay("r", [])).id
@@ -233,7 +233,7 @@ async def test_a_job_without_children_is_its_own_leaf(app, add):
         assert len(await result.build_graph()) == 1
 
 
-async def test_inside_a_task_collecting_is_waiting_and_looking_is_not(app, add):
+async def test_inside_a_task_collect_counts_as_a_wait_and_iterdeps_does_not(app, add):
     @app.task(name="nosy")
     async def nosy(id_: str) -> tuple[int, str]:
         other = app.AsyncResult(id_)
@@ -250,7 +250,7 @@ async def test_inside_a_task_collecting_is_waiting_and_looking_is_not(app, add):
         assert await nosy.call(result.id) == (1, "WouldDeadlock")
 
 
-async def test_a_large_family_is_looked_at_in_few_commands(app, tree, raw):
+async def test_a_large_job_tree_is_queried_in_few_commands(app, tree, raw):
     root = await grown(app, tree, [[]] * 700)
     before = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
     graph = await root.build_graph()
@@ -259,7 +259,7 @@ async def test_a_large_family_is_looked_at_in_few_commands(app, tree, raw):
     assert calls <= 5
 
 
-async def test_a_walk_over_a_large_family_that_runs_looks_once_at_each(app, tree, raw):
+async def test_collecting_a_large_running_job_tree_queries_each_job_once(app, tree, raw):
     @app.task(name="start")
     async def start() -> None:
         await tree.options(queue="nobody").map([("r", [])] * 600)
@@ -277,7 +277,7 @@ async def test_a_walk_over_a_large_family_that_runs_looks_once_at_each(app, tree
 # -- graphs ----------------------------------------------------------------------------------------
 
 
-async def test_a_graph_knows_its_jobs_and_what_came_from_each(app, tree):
+async def test_a_graph_contains_its_jobs_and_the_children_of_each(app, tree):
     root = await grown(app, tree)
     with pytest.raises(IncompleteStream, match="build_graph"):
         _ = root.graph
@@ -322,7 +322,7 @@ async def test_a_graph_is_drawn_in_mermaid(app, tree):
     )
 
 
-async def test_names_that_mean_something_to_a_drawing_language_are_drawn_as_they_are(app):
+async def test_names_with_special_characters_of_a_graph_language_are_drawn_unchanged(app):
     @app.task(name='a "quoted" <b>\\name]\nline')
     async def odd() -> None:
         raise ValueError
@@ -341,7 +341,7 @@ async def test_names_that_mean_something_to_a_drawing_language_are_drawn_as_they
 # -- blocking --------------------------------------------------------------------------------------
 
 
-async def test_blocking_twins_walk_the_same_way(app, tree):
+async def test_the_blocking_variants_find_the_same_job_tree(app, tree):
     root = await grown(app, tree)
 
     def blocking() -> None:
@@ -361,7 +361,7 @@ async def test_blocking_twins_walk_the_same_way(app, tree):
             refused()
 
 
-async def test_a_walk_on_another_loop_is_carried(app, tree):
+async def test_a_job_tree_can_be_read_on_another_loop(app, tree):
     root = await grown(app, tree)
 
     async def elsewhere() -> list[str]:
@@ -370,7 +370,7 @@ async def test_a_walk_on_another_loop_is_carried(app, tree):
     assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == NAMES
 
 
-def test_the_tree_of_a_call_made_here_is_itself(make_app):
+def test_the_job_tree_of_a_local_call_is_the_call_itself(make_app):
     app = make_app()
 
     @app.task
@@ -383,7 +383,7 @@ def test_the_tree_of_a_call_made_here_is_itself(make_app):
     assert result.build_graph_sync().nodes == [result]
 
 
-async def test_a_handle_that_learns_of_the_end_meanwhile_goes_on(app, tree):
+async def test_collect_goes_on_with_a_handle_that_learns_of_the_end_meanwhile(app, tree):
     result = await tree.delay("r", [[]])
     walk = result.iterdeps(intermediate=True)
     await anext(walk)
@@ -393,9 +393,7 @@ async def test_a_handle_that_learns_of_the_end_meanwhile_goes_on(app, tree):
         assert len([step async for step in walk]) == 1
 
 
-async def test_of_more_children_than_an_outcome_names_the_first_are_known_and_collect_says_so(
-    app, monkeypatch
-):
+async def test_collect_reports_that_an_outcome_names_only_the_first_of_very_many_children(app, monkeypatch):
     monkeypatch.setattr(wire, "MOST_CHILDREN", 3)
 
     @app.task

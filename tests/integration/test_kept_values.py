@@ -53,7 +53,7 @@ async def value_of(stage: Steps, delivery: wire.Delivery) -> Any:
     return value
 
 
-async def test_a_long_value_is_kept_once_until_the_last_that_needs_it_has_ended(stage):
+async def test_a_long_value_is_stored_once_until_the_last_job_that_needs_it_has_ended(stage):
     names = [f"child{number}" for number in range(20)]
     await stage.broker.intake.submit(
         [
@@ -75,7 +75,7 @@ async def test_a_long_value_is_kept_once_until_the_last_that_needs_it_has_ended(
     assert await stage.keys(*KEPT) == []
 
 
-async def test_a_value_for_one_job_and_a_short_one_stand_in_the_entries(stage):
+async def test_a_value_for_one_job_and_a_short_value_are_stored_in_the_entries(stage):
     await stage.broker.intake.submit(
         [
             stage.job("first", dependents=("one", "two", "callback")),
@@ -99,7 +99,7 @@ def _of(delivery: wire.Delivery) -> tuple[wire.Job, bytes]:
 
 
 @pytest.mark.parametrize("way", ENDS)
-async def test_whatever_ends_a_job_it_needs_no_value_any_more(stage, way):
+async def test_a_job_needs_no_kept_value_after_any_kind_of_end(stage, way):
     await submit_family(stage, dependents=("below",))
     end, _ = ENDS[way]
     assert len(await stage.keys("hn:")) == 2
@@ -118,7 +118,7 @@ async def test_whatever_ends_a_job_it_needs_no_value_any_more(stage, way):
         assert week - 60_000 < await stage.raw.pttl(key) <= week
 
 
-async def test_a_job_that_moves_keeps_its_value(stage):
+async def test_a_job_that_moves_to_another_stream_keeps_its_value(stage):
     await submit_family(stage)
     worker, shard = stage.worker, stage.broker.shards[0]
 
@@ -143,7 +143,7 @@ async def test_a_job_that_moves_keeps_its_value(stage):
     assert await stage.keys(*KEPT) == []
 
 
-async def test_a_job_whose_worker_died_reads_its_value_again(make_app, raw):
+async def test_a_job_whose_worker_died_reads_its_kept_value_again(make_app, raw):
     async with make_app() as app, Steps(app.sessions.current().broker, raw) as stage:
         await submit_family(stage)
         for _ in "12":
@@ -161,7 +161,7 @@ async def test_a_job_whose_worker_died_reads_its_value_again(make_app, raw):
         assert await stage.keys(*KEPT) == []
 
 
-async def test_a_workflow_in_the_place_of_a_job_needs_its_value_no_more(stage):
+async def test_a_job_that_was_replaced_needs_its_kept_value_no_more(stage):
     await submit_family(stage)
     delivery = await stage.claim()
     jobs = [
@@ -177,7 +177,7 @@ async def test_a_workflow_in_the_place_of_a_job_needs_its_value_no_more(stage):
     assert await stage.keys(*KEPT, "m:", "dep:") == []
 
 
-async def test_a_job_that_ends_while_it_waits_for_another_needs_no_value_any_more(stage):
+async def test_a_job_that_ends_while_it_waits_for_another_parent_needs_no_kept_value_any_more(stage):
     names = [f"child{number}" for number in range(4)]
     await stage.broker.intake.submit(
         [
@@ -202,7 +202,7 @@ async def test_a_job_that_ends_while_it_waits_for_another_needs_no_value_any_mor
 
 
 @pytest.mark.parametrize("damage", ["gone", "no hash", "no count", "no outcome", "rubbish"])
-async def test_a_value_that_is_damaged_fails_those_that_need_it_and_nothing_else(app, raw, damage):
+async def test_a_damaged_kept_value_fails_only_the_jobs_that_need_it(app, raw, damage):
     gate = asyncio.Event()
 
     @app.task
@@ -241,7 +241,7 @@ async def test_a_value_that_is_damaged_fails_those_that_need_it_and_nothing_else
     assert [key async for key in raw.scan_iter(match=shard.needs + "*")] == []
 
 
-async def test_in_workers_a_value_of_a_megabyte_reaches_all_that_need_it(make_app, raw):
+async def test_a_value_of_a_megabyte_reaches_all_jobs_that_need_it(make_app, raw):
     """Also a job that is tried again, a handle that reads the arguments, and a dead letter."""
     tries: list[int] = []
     async with make_app(result_extended=True, max_payload=2_000_000) as app:

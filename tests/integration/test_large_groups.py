@@ -51,7 +51,7 @@ async def free(stage: Steps) -> int:
     return await stage.raw.xlen(stage.broker.shards[0].stream(QUEUE))
 
 
-async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
+async def test_many_dependents_of_one_job_are_released_some_at_a_time(stage):
     await stage.end(await submit_group(stage), VALUE)
     shard = stage.broker.shards[0]
     await stage.broker.forget("top")
@@ -75,7 +75,7 @@ async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
     assert await stage.keys("h:", "hn:", "rest:", "dep:", "d") == []
 
 
-async def test_the_last_that_are_notified_keep_the_value_though_all_others_have_ended_with_a_dead_letter(
+async def test_the_last_dependents_keep_the_value_though_all_others_ended_as_dead_letters(
     stage,
 ):
     jobs = [stage.job("top", dependents=tuple(CHILDREN[: MOST + 2]))]
@@ -97,7 +97,7 @@ async def test_the_last_that_are_notified_keep_the_value_though_all_others_have_
 
 
 @pytest.mark.parametrize("way", ["fails", "is revoked"])
-async def test_what_waits_for_a_job_that_has_no_value_ends_some_at_a_time_however_far_below(stage, way):
+async def test_dependents_of_a_job_without_a_value_end_some_at_a_time_at_every_depth(stage, way):
     delivery = await submit_group(stage)
     shard = stage.broker.shards[0]
     if way == "fails":
@@ -118,7 +118,7 @@ async def test_what_waits_for_a_job_that_has_no_value_ends_some_at_a_time_howeve
     assert await stage.keys("h:", "rest:", "dep:", "m:", "d") == []
 
 
-async def test_those_that_are_left_fail_if_somebody_deletes_the_outcome_for_them(stage):
+async def test_the_remaining_dependents_fail_if_the_outcome_that_they_need_is_deleted(stage):
     await stage.end(await submit_group(stage), "value")
     shard = stage.broker.shards[0]
     [kept] = await stage.keys("h:")
@@ -131,7 +131,7 @@ async def test_those_that_are_left_fail_if_somebody_deletes_the_outcome_for_them
     assert len(await stage.keys("d")) == MOST, "of those that are free, what waits for them"
 
 
-async def test_what_is_damaged_among_those_that_are_left_holds_up_nothing(stage):
+async def test_damaged_data_of_a_remaining_dependent_delays_no_other_job(stage):
     shard, raw = stage.broker.shards[0], stage.raw
     await raw.set(shard.untold + "no:stream", b"\xff")
     await raw.xadd(shard.untold + "no:edges", {b"\xff": b"\xff \xff"})

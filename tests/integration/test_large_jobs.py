@@ -39,7 +39,7 @@ async def claim(stage: Steps) -> list[wire.Delivery]:
     return [stage.worker.delivery(entry) for entry in await stage.worker.read([stream], JOBS, block=False)]
 
 
-async def test_a_dead_workers_large_jobs_are_taken_and_handed_back_some_at_a_time(stage):
+async def test_large_jobs_of_a_dead_worker_are_recovered_and_handed_back_some_at_a_time(stage):
     await enqueue(stage)
     held = await claim(stage)
     stream = held[0].stream
@@ -63,7 +63,7 @@ async def test_a_dead_workers_large_jobs_are_taken_and_handed_back_some_at_a_tim
     assert await stage.raw.xlen(stream) == JOBS
 
 
-async def test_large_jobs_that_are_due_come_some_at_a_time(stage):
+async def test_large_jobs_that_are_due_are_moved_some_at_a_time(stage):
     await enqueue(stage, wait=1)
     shard = stage.broker.shards[0]
     await until(lambda: _is_due(stage), "all are due")
@@ -73,7 +73,7 @@ async def test_large_jobs_that_are_due_come_some_at_a_time(stage):
     assert await stage.raw.xlen(shard.stream(QUEUE)) == JOBS
 
 
-async def test_large_outcomes_end_some_at_a_time(stage):
+async def test_jobs_with_large_outcomes_end_some_at_a_time(stage):
     await stage.broker.intake.enqueue_many([stage.job(f"job{number}") for number in range(JOBS)])
     outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED, BODY.encode(), 1, 2, 1, "w", "t", QUEUE, 0))
     held = await claim(stage)
@@ -95,7 +95,7 @@ async def _calls(raw: Any) -> int:
     return (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
 
 
-async def test_a_read_asks_for_fewer_jobs_where_they_are_large_and_for_more_where_they_are_small(
+async def test_a_read_requests_fewer_jobs_where_they_are_large_and_more_where_they_are_small(
     stage, monkeypatch
 ):
     monkeypatch.setattr("asyncq.broker.read_limit.ENOUGH_BYTES", 4_200_000)

@@ -59,7 +59,7 @@ async def stage(make_app, raw, monkeypatch) -> AsyncIterator[Large]:
             yield stage
 
 
-async def test_the_first_job_of_a_row_is_there_when_all_others_are(stage):
+async def test_the_first_job_of_a_chain_is_enqueued_when_all_other_jobs_are(stage):
     await stage.broker.intake.submit(stage.row(11))
     for _ in range(2):
         assert await stage.claim() is None
@@ -72,7 +72,7 @@ async def test_the_first_job_of_a_row_is_there_when_all_others_are(stage):
     assert await stage.claim() is None
 
 
-async def test_members_of_a_large_group_start_in_their_order_and_their_callback_gets_all_values(stage):
+async def test_members_of_a_large_group_start_in_order_and_their_callback_gets_all_values(stage):
     members = [f"m{n}" for n in range(18)]
     jobs = [stage.job(one, dependents=("last",)) for one in members]
     jobs.append(stage.job("last", parents=tuple(members), value_template=list(range(18))))
@@ -102,7 +102,7 @@ async def test_batches_that_are_delivered_again_change_nothing(stage):
 
 
 @pytest.mark.parametrize("verb", ["state", "fetch_status", "forget"])
-async def test_whoever_asks_for_a_job_that_nobody_has_delivered_yet_finds_it(stage, monkeypatch, verb):
+async def test_a_query_finds_a_job_that_nobody_has_delivered_yet(stage, monkeypatch, verb):
     await stage.broker.intake.submit(stage.row(10))
     monkeypatch.undo()  # the client that submitted it is dead, and there is no worker
     ask = getattr(stage.broker, verb)
@@ -112,7 +112,7 @@ async def test_whoever_asks_for_a_job_that_nobody_has_delivered_yet_finds_it(sta
     assert await stage.standing("step9") is State.REVOKED
 
 
-async def test_a_full_queue_counts_all_jobs_and_takes_none(stage):
+async def test_a_full_queue_counts_all_jobs_of_a_workflow_and_accepts_none(stage):
     for wait in (1000, None):
         jobs = [stage.job(f"{wait}{n}", wait=wait) for n in range(21)]
         with pytest.raises(QueueFull, match="wait for their time" if wait else "holds"):
@@ -124,7 +124,7 @@ async def test_a_full_queue_counts_all_jobs_and_takes_none(stage):
     assert await stage.waiting() == 20
 
 
-async def test_an_id_that_another_job_has_or_that_is_there_twice_is_refused(stage):
+async def test_a_workflow_is_refused_if_an_id_is_in_use_or_occurs_twice(stage):
     await stage.broker.intake.submit([stage.job("step1")])
     await stage.claim()
     jobs = stage.row(10)
@@ -136,7 +136,7 @@ async def test_an_id_that_another_job_has_or_that_is_there_twice_is_refused(stag
     assert await stage.deliver() == 0
 
 
-async def test_a_call_whose_answer_was_lost_is_accepted_once(stage):
+async def test_a_workflow_that_is_sent_again_after_a_lost_answer_is_accepted_once(stage):
     jobs = stage.row(10)
     await stage.broker.intake.submit(jobs)
     await stage.broker.intake.submit(jobs)
@@ -159,7 +159,7 @@ async def test_a_job_is_replaced_by_a_large_workflow(stage):
         await stage.end(delivery, name)
 
 
-async def test_a_worker_delivers_what_a_client_that_died_has_left(make_app, monkeypatch):
+async def test_a_worker_delivers_the_batches_of_a_client_that_died(make_app, monkeypatch):
     monkeypatch.setattr(submission, "BATCH", PART)
     async with make_app(lease=0.6) as app:
 
@@ -179,7 +179,7 @@ async def test_a_worker_delivers_what_a_client_that_died_has_left(make_app, monk
             assert await result.get(timeout=20) == 20
 
 
-async def test_no_step_of_a_workflow_of_ten_thousand_jobs_holds_the_server_for_long(app, raw):
+async def test_no_script_for_a_workflow_of_ten_thousand_jobs_blocks_the_server_for_long(app, raw):
     @app.task
     async def one(n: int) -> int:
         return n

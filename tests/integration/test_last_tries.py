@@ -114,7 +114,7 @@ class Fleet:
         pytest.param("", id="of a module that it finds", marks=pytest.mark.trial),
     ],
 )
-async def test_every_innocent_succeeds_and_every_poison_is_lost(
+async def test_every_innocent_job_succeeds_and_every_poison_job_is_lost(
     make_app, server_url, namespace, tmp_path, target
 ):
     async with make_app(lease=1) as app:
@@ -159,7 +159,7 @@ async def _die_with(app: AsyncQ, queue: str, count: int) -> None:
     gone.close()
 
 
-async def test_a_last_try_of_an_app_that_is_made_in_a_function_runs_beside_other_jobs(make_app, caplog):
+async def test_the_last_attempt_of_an_app_made_in_a_function_runs_beside_other_jobs(make_app, caplog):
     async with make_app(max_crashes=2, lease=0.6) as app:
         gate, begun = asyncio.Event(), []
 
@@ -183,7 +183,7 @@ async def test_a_last_try_of_an_app_that_is_made_in_a_function_runs_beside_other
     assert caplog.text.count("is on its last try before max_crashes") == 2
 
 
-async def test_the_next_last_try_begins_when_the_one_before_has_ended_though_no_other_job_comes(make_app):
+async def test_the_next_last_attempt_starts_after_the_one_before_though_no_other_job_arrives(make_app):
     async with make_app(max_crashes=2, lease=0.6) as app:
         begun = []
 
@@ -259,7 +259,7 @@ def lasting(server_url, namespace, tmp_path, monkeypatch):
     del sys.modules["lasting_tasks"]
 
 
-async def test_last_tries_run_side_by_side_in_processes_that_a_programs_own_worker_starts(lasting, tmp_path):
+async def test_last_attempts_of_a_worker_in_a_program_run_side_by_side_in_processes(lasting, tmp_path):
     async with lasting.app as app:
         # The jobs are in a queue that the app does not name.
         jobs = await lasting.meet.options(queue="other").map([(str(tmp_path / "met"), 2)] * 2)
@@ -269,7 +269,7 @@ async def test_last_tries_run_side_by_side_in_processes_that_a_programs_own_work
     assert len({*pids, os.getpid()}) == 3, "each in a process of its own"
 
 
-async def test_last_tries_run_in_the_worker_if_another_process_lacks_a_task(lasting, tmp_path, caplog):
+async def test_last_attempts_run_in_the_worker_if_another_process_lacks_a_task(lasting, tmp_path, caplog):
     async with lasting.app as app:
 
         @app.task
@@ -283,7 +283,7 @@ async def test_last_tries_run_in_the_worker_if_another_process_lacks_a_task(last
     assert "could not import lasting_tasks:app" in caplog.text
 
 
-async def test_a_process_that_stands_still_on_a_last_try_is_killed(lasting, tmp_path, caplog, monkeypatch):
+async def test_a_process_that_freezes_in_a_last_attempt_is_killed(lasting, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(liveness, "SHORTEST_SILENCE", 1.0)
     file = tmp_path / "pid"
     async with lasting.app as app:
@@ -299,7 +299,7 @@ async def test_a_process_that_stands_still_on_a_last_try_is_killed(lasting, tmp_
 
 
 @pytest.mark.parametrize(("seconds", "grace"), [(1.5, 20.0), (30.0, 0.1)], ids=["ends", "is handed back"])
-async def test_a_last_try_has_the_grace_of_its_worker_and_its_process_ends_with_it(
+async def test_a_last_attempt_has_its_workers_grace_and_its_process_ends_with_the_worker(
     lasting, tmp_path, seconds, grace
 ):
     file = tmp_path / "pid"
@@ -312,7 +312,7 @@ async def test_a_last_try_has_the_grace_of_its_worker_and_its_process_ends_with_
         assert await job.refresh() == ("SUCCESS" if seconds < grace else "PENDING")
 
 
-async def test_a_process_on_a_last_try_ends_when_its_worker_was_killed(lasting, tmp_path):
+async def test_the_process_of_a_last_attempt_ends_after_its_worker_is_killed(lasting, tmp_path):
     file = tmp_path / "pid"
     async with lasting.app as app:
         job = await lasting.sleep.delay(str(file), 0.5)
@@ -321,7 +321,7 @@ async def test_a_process_on_a_last_try_ends_when_its_worker_was_killed(lasting, 
         await until(lambda: not _exists(pid), "the process to end", 30)
 
 
-async def test_a_last_try_is_handed_back_when_its_worker_was_killed_though_a_fork_of_the_worker_lives(
+async def test_a_last_attempt_is_handed_back_after_its_worker_is_killed_though_a_fork_of_it_lives(
     lasting, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("ASYNCQ_GRACE", "0.1")
@@ -339,7 +339,7 @@ async def test_a_last_try_is_handed_back_when_its_worker_was_killed_though_a_for
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 @pytest.mark.parametrize("is_last_try", [True, False], ids=["on a last try", "of a process task"])
-async def test_a_stopped_process_ends_when_its_worker_was_killed(lasting, tmp_path, is_last_try):
+async def test_a_stopped_process_ends_after_its_worker_is_killed(lasting, tmp_path, is_last_try):
     file = tmp_path / "pid"
     async with lasting.app as app:
         task = lasting.freeze if is_last_try else lasting.freeze_apart
