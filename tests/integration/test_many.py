@@ -88,7 +88,7 @@ async def test_of_several_failures_the_first_in_order_is_raised(app, add, fail):
         await rebuilt.get(timeout=30)
 
 
-async def test_one_deadline_holds_for_the_set_and_a_timeout_leaves_nothing(app, nap):
+async def test_one_timeout_applies_to_the_set_and_a_timed_out_wait_leaves_nothing(app, nap):
     async with Worker(app):
         results = await nap.map([(1.0,), (1.0,), (0,)])
         await results[2].get(timeout=30)
@@ -100,7 +100,7 @@ async def test_one_deadline_holds_for_the_set_and_a_timeout_leaves_nothing(app, 
         assert await results.get(timeout=30) == [1.0, 1.0, 0]
 
 
-async def test_a_timeout_of_zero_looks_once(app, add, nap):
+async def test_a_timeout_of_zero_queries_the_server_once(app, add, nap):
     async with Worker(app):
         results = await add.map([(1, 2), (3, 4)])
         await results.get(timeout=30)
@@ -134,7 +134,7 @@ async def test_closing_the_app_ends_the_wait(make_app):
         await wait
 
 
-async def test_unknown_ids_are_reported_at_once_and_listed_on_demand(app, add):
+async def test_unknown_ids_are_reported_at_once_and_listed_on_request(app, add):
     async with Worker(app):
         known = await add.delay(1, 2)
         results = app.ResultSet([known, app.AsyncResult("nobody"), app.AsyncResult("none")])
@@ -144,7 +144,7 @@ async def test_unknown_ids_are_reported_at_once_and_listed_on_demand(app, add):
     assert (values[0], [type(value) for value in values[1:]]) == (3, [ResultNotFound] * 2)
 
 
-async def test_a_callback_receives_each_in_order(app, nap):
+async def test_a_callback_receives_each_result_in_order(app, nap):
     notified = []
     async with Worker(app):
         results = await nap.map([(0.05,), (0,)])
@@ -152,7 +152,7 @@ async def test_a_callback_receives_each_in_order(app, nap):
     assert notified == [(results[0].id, 0.05), (results[1].id, 0)]
 
 
-async def test_a_job_that_expires_ends_the_wait_with_nobody_working(app, make_app, add):
+async def test_an_expired_job_ends_the_wait_though_no_worker_runs(app, make_app, add):
     handle = await add.options(expires=0.2).delay(1, 2)
     async with make_app() as other:
         for results in (other.ResultSet([other.AsyncResult(handle.id)]), app.ResultSet([handle])):
@@ -163,7 +163,7 @@ async def test_a_job_that_expires_ends_the_wait_with_nobody_working(app, make_ap
 
 
 @pytest.mark.trial
-async def test_ten_thousand_ended_handles_are_joined_in_twenty_looks(app, make_app, add, raw):
+async def test_ten_thousand_ended_jobs_are_joined_with_twenty_queries(app, make_app, add, raw):
     count = 10_000
     async with Worker(app, concurrency=500):
         ids = [r.id for r in await add.map([(i, 0) for i in range(count)])]
@@ -183,7 +183,7 @@ async def test_ten_thousand_ended_handles_are_joined_in_twenty_looks(app, make_a
 # -- as it comes -----------------------------------------------------------------------------------
 
 
-async def test_handles_come_as_their_jobs_end(app, nap, fail):
+async def test_as_completed_gives_handles_as_their_jobs_end(app, nap, fail):
     async with Worker(app):
         results = await app.submit([nap.s(0.3), nap.s(0.1), fail.s("no"), nap.s(0.2)])
         came = [r.state if r.state == "FAILURE" else await r async for r in results.as_completed(timeout=30)]
@@ -191,7 +191,7 @@ async def test_handles_come_as_their_jobs_end(app, nap, fail):
     assert _waited_for(app) == 0
 
 
-async def test_who_ended_in_time_is_given_before_the_time_is_over(app, nap):
+async def test_a_job_that_ended_in_time_is_given_before_the_timeout(app, nap):
     came = []
     async with Worker(app):
         results = await nap.map([(0.5,), (0,)])
@@ -216,7 +216,7 @@ async def test_leaving_the_loop_early_leaves_no_wait_behind(app, nap):
         await results.get(timeout=30)
 
 
-async def test_from_another_loop_handles_come_just_as_well(app, nap):
+async def test_as_completed_works_on_another_loop(app, nap):
     def elsewhere() -> list:
         async def main() -> list:
             return [await r async for r in results.as_completed(timeout=30)]
@@ -270,7 +270,7 @@ async def test_status_methods_return_how_many_jobs_of_the_set_ended(app, make_ap
         assert type(notified[-1][1]) is ValueError
 
 
-async def test_a_set_is_revoked_and_forgotten_as_one(app, nap):
+async def test_all_jobs_of_a_set_are_revoked_and_forgotten_together(app, nap):
     results = await nap.map([(20,)] * 3)
     assert await results.revoke(wait=True, timeout=30) == ["REVOKED"] * 3
     with pytest.raises(TaskRevoked):
@@ -301,7 +301,7 @@ async def test_then_calls_once_when_all_have_ended(app, nap, fail):
 # -- as a list -------------------------------------------------------------------------------------
 
 
-async def test_a_set_is_a_list_without_repetition(app):
+async def test_a_set_is_a_list_without_duplicates(app):
     a, b, c = (app.AsyncResult(id_) for id_ in "abc")
     results = app.ResultSet([a, b])
     results.add(a)
@@ -321,7 +321,7 @@ async def test_a_set_is_a_list_without_repetition(app):
 # -- groups ----------------------------------------------------------------------------------------
 
 
-async def test_a_saved_group_is_restored_elsewhere_with_its_groups_inside(app, make_app, add):
+async def test_a_saved_group_is_restored_elsewhere_with_its_nested_groups(app, make_app, add):
     async with Worker(app):
         inner = GroupResult("inner", await add.map([(1, 2), (3, 4)]))
         group = GroupResult(results=[await add.delay(0, 1), inner, await add.delay(5, 5)])
@@ -343,7 +343,7 @@ async def test_a_saved_group_is_restored_elsewhere_with_its_groups_inside(app, m
             assert await GroupResult.restore(group.id, other) is None
 
 
-async def test_a_group_that_is_saved_goes_with_its_time(app, raw):
+async def test_a_saved_group_expires_with_its_time(app, raw):
     group = app.GroupResult("g", [app.AsyncResult("a")])
     await group.save()
     key = app.sessions.shards[0].groups + "g"
@@ -356,7 +356,7 @@ async def test_a_group_that_is_saved_goes_with_its_time(app, raw):
     await group.delete()
 
 
-async def test_a_group_is_a_value(app):
+async def test_groups_are_compared_and_pickled_by_value(app):
     group = GroupResult("g", [app.AsyncResult("a"), GroupResult("h", [app.AsyncResult("b")])])
     assert group.as_tuple() == (("g", None), [(("a", None), None), (("h", None), [(("b", None), None)])])
     assert result_from_tuple(json.loads(json.dumps(group.as_tuple())), app) == group
@@ -370,7 +370,7 @@ async def test_a_group_is_a_value(app):
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
-async def test_a_copy_has_its_own_list_and_the_app_and_what_was_seen(app, add, duplicate):
+async def test_a_copy_of_a_set_has_its_own_list_and_shares_the_app_and_known_outcomes(app, add, duplicate):
     other_app = AsyncQ("memory://")  # with two apps, a handle without its app finds none
     async with Worker(app):
         results = await add.map([(1, 2), (3, 4)])
@@ -392,7 +392,7 @@ async def test_a_set_is_pickled_as_its_ids(app):
     assert (type(again), [handle.id for handle in again]) == (ResultSet, ["a", "b"])
 
 
-async def test_the_members_of_a_restored_group_fail_as_themselves(app, add, fail):
+async def test_each_member_of_a_restored_group_fails_with_its_own_error(app, add, fail):
     async with Worker(app):
         group = app.GroupResult(
             results=[app.GroupResult(results=[await fail.delay("in")]), await add.delay(1, 1)]
@@ -421,7 +421,7 @@ async def test_gather_gives_a_tuple_in_order_and_fails_fast(app, add, nap, fail)
         await long.revoke(terminate=True)
 
 
-async def test_wait_gives_two_sets_and_raises_for_nothing(app, nap, fail):
+async def test_wait_gives_two_sets_and_raises_no_error_of_a_job(app, nap, fail):
     async with Worker(app, grace=0):
         quick, bad, long = await nap.delay(0), await fail.delay("no"), await nap.delay(20)
         await quick
@@ -438,7 +438,7 @@ async def test_wait_gives_two_sets_and_raises_for_nothing(app, nap, fail):
         assert _waited_for(app) == 0
 
 
-async def test_as_completed_takes_any_handles_also_eager_ones(app, nap):
+async def test_as_completed_accepts_all_handles_even_eager_ones(app, nap):
     async with Worker(app):
         handles = [await nap.delay(0.1), await nap.delay(0), EagerResult("e", 5.0, "SUCCESS")]
         assert [await r async for r in asyncq.as_completed(handles, timeout=30)] == [5.0, 0, 0.1]
@@ -464,7 +464,7 @@ async def test_handles_of_two_apps_are_gathered_together(app, add, server_url):
             await asyncq.gather(ours, theirs, timeout=5)
 
 
-async def test_what_is_not_a_handle_is_named(add):
+async def test_the_error_names_an_argument_that_is_no_handle(add):
     with pytest.raises(TypeError, match=r"gather\(\) takes handles, not <coroutine"):
         await asyncq.gather(add.delay(1, 2))
     with pytest.raises(TypeError, match=r"as_completed\(\) takes handles"):
@@ -527,20 +527,20 @@ AWAITED = (
 
 
 @pytest.mark.parametrize("name", AWAITED)
-def test_every_awaited_method_has_a_twin_with_its_parameters(name):
+def test_every_awaited_method_of_a_set_has_a_blocking_variant_with_its_parameters(name):
     twin, method = getattr(ResultSet, f"{name}_sync"), getattr(ResultSet, name)
     assert inspect.signature(twin) == inspect.signature(method)
     assert twin.__doc__
 
 
 @pytest.mark.parametrize("name", ["save", "delete", "restore"])
-def test_a_group_has_twins_too(name):
+def test_a_group_has_blocking_variants(name):
     for owner in (GroupResult, asyncq.results.groupresult.GroupResults):
         twin, method = getattr(owner, f"{name}_sync"), getattr(owner, name)
         assert inspect.signature(twin) == inspect.signature(method)
 
 
-def test_blocking_code_has_all_of_it(make_app, server_url, namespace):
+def test_the_blocking_variants_wait_for_many_jobs(make_app, server_url, namespace):
     app = make_app()
     from helpers.worker_jobs import register
 
@@ -571,7 +571,7 @@ async def test_a_set_is_awaited_like_a_handle(app, nap):
 
 
 @pytest.mark.parametrize("calls", [[3], ["x.s(1)"]])
-async def test_submit_says_what_is_not_a_call(app, nap, calls):
+async def test_submit_names_an_argument_that_is_no_call(app, nap, calls):
     with pytest.raises(TypeError, match=r"is not a call: write submit\(\[task\.s"):
         await app.submit(calls)
     with pytest.raises(TypeError, match=r"^<coroutine .* is not a call"):
@@ -580,7 +580,7 @@ async def test_submit_says_what_is_not_a_call(app, nap, calls):
         await app.submit(nap.s(0.0))
 
 
-async def test_large_outcomes_are_asked_for_some_megabytes_at_a_time(app, add, raw):
+async def test_large_outcomes_are_fetched_some_megabytes_at_a_time(app, add, raw):
     keys, count, size = app.sessions.shards[0], 24, 1_000_000
     async with raw.pipeline(transaction=False) as pipe:
         for n in range(count):

@@ -57,7 +57,7 @@ async def spent(raw, call) -> int:
     return min(looks)
 
 
-async def test_a_worker_and_its_look_at_the_others_cost_the_same_however_many_there_are(join, raw):
+async def test_a_heartbeat_and_an_observation_cost_the_same_however_many_workers_there_are(join, raw):
     queues = [f"q{n}" for n in range(QUEUES)]
     first, second = [await join(name, *queues, lease=3600) for name in ("first", "second")]
     keys = first.shards[0]
@@ -84,7 +84,7 @@ async def test_a_worker_and_its_look_at_the_others_cost_the_same_however_many_th
     assert share < 5
 
 
-async def test_another_watches_a_stream_when_its_watcher_has_not_looked_for_two_thirds_of_a_lease(join, raw):
+async def test_another_worker_watches_a_stream_after_its_watcher_paused_for_two_thirds_of_a_lease(join, raw):
     first, second = [await join(name, "a", "b") for name in ("first", "second")]
     keys = first.shards[0]
     await first.watch_streams(keys)
@@ -96,7 +96,7 @@ async def test_another_watches_a_stream_when_its_watcher_has_not_looked_for_two_
     assert keys.stream("b") not in (await first.watch_streams(keys)).watched
 
 
-async def test_a_damaged_note_of_a_watcher_keeps_nobody_from_looking(join, raw):
+async def test_a_damaged_watcher_key_keeps_no_worker_from_watching(join, raw):
     first = await join("first", "a")
     keys = first.shards[0]
     for damage in (b"", b"\xff", b"somebody many", f"{first.name} \xb2".encode("latin-1")):
@@ -105,9 +105,7 @@ async def test_a_damaged_note_of_a_watcher_keeps_nobody_from_looking(join, raw):
     await raw.delete(keys.watchers + "a")
 
 
-async def test_all_streams_of_a_dead_worker_are_taken_at_once_though_no_other_worker_serves_them_all(
-    join, raw
-):
+async def test_all_streams_of_a_dead_worker_are_recovered_at_once_though_no_worker_serves_them_all(join, raw):
     dead, one, another = await join("dead", "a", "b"), await join("one", "a"), await join("another", "b")
     keys = dead.shards[0]
     for queue in ("a", "b"):
@@ -130,7 +128,7 @@ async def test_all_streams_of_a_dead_worker_are_taken_at_once_though_no_other_wo
     assert set(await raw.hgetall(keys.beats)) == {one.name.encode(), another.name.encode()}
 
 
-async def test_who_has_a_beat_without_a_number_that_can_be_or_the_reverse_is_dead_a_lease_later(join, raw):
+async def test_a_session_with_a_heartbeat_but_no_valid_number_or_the_reverse_is_dead_a_lease_later(join, raw):
     one = await join("one", "a")
     keys = one.shards[0]
     gone = [await join(name, "a") for name in ("unnoted", "far ahead", "taken before", "alive")]
@@ -149,7 +147,7 @@ async def test_who_has_a_beat_without_a_number_that_can_be_or_the_reverse_is_dea
     assert await raw.zcount(keys.beat_observations, 1, "+inf") == 2
 
 
-async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_again(join, raw):
+async def test_a_server_that_lost_the_numbers_of_observations_does_not_assign_them_again(join, raw):
     one = await join("one", "a")
     keys = one.shards[0]
     for damage in (None, b"", b"many", b"nan", b"inf", b"-1", b"1e300", b"12.5"):
@@ -160,7 +158,7 @@ async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_ag
         assert seconds * 1000 + microseconds // 1000 <= first < second < 1 << 52
 
 
-async def test_workers_that_are_replaced_all_the_time_find_a_dead_one_all_the_same(join, raw):
+async def test_workers_that_are_constantly_replaced_still_find_a_dead_worker(join, raw):
     """No worker observes for a whole lease. Each continues from the observations of the one before."""
     dead, alive = await join("dead", "a"), await join("alive", "a")
     keys = dead.shards[0]
@@ -176,7 +174,7 @@ async def test_workers_that_are_replaced_all_the_time_find_a_dead_one_all_the_sa
     assert await raw.hkeys(keys.beats) == [alive.name.encode()]
 
 
-async def test_damaged_ages_of_looks_are_dropped_and_said(join, raw, caplog):
+async def test_damaged_ages_of_observations_are_dropped_and_logged(join, raw, caplog):
     one = await join("one", "a")
     keys = one.shards[0]
     for damage in (

@@ -99,7 +99,7 @@ async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shor
 DIAMOND = (("top", 0, ""), ("left", 1, "top"), ("right", 2, "top"), ("bottom", 0, "left right"))
 
 
-async def test_a_diamond_through_all_shards_runs_in_order_and_hands_on_its_values(shore):
+async def test_a_diamond_across_all_shards_runs_in_order_and_passes_its_values(shore):
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
     await shore.end((await shore.claim_all())["top"], "t")
     assert await shore.claim() is None
@@ -116,7 +116,7 @@ async def test_a_diamond_through_all_shards_runs_in_order_and_hands_on_its_value
     await shore.end(bottom)
 
 
-async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(shore):
+async def test_a_value_for_many_jobs_is_sent_to_each_shard_once_and_stored_there_once(shore):
     below = [(f"{name}{shard}", shard, "top") for shard in range(COUNT) for name in "abc"]
     await shore.broker.intake.submit(shore.flow(("top", 0, ""), *below, ("last", 1, "a1 b2")))
     await shore.tell_all()
@@ -139,7 +139,7 @@ async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(s
         assert [key async for key in shore.raw.scan_iter(match=f"{shard.key_prefix}h*")] == []
 
 
-async def test_a_forwarder_may_die_at_any_point_and_others_forward_it_again(shore):
+async def test_a_forwarder_may_die_at_any_point_and_others_forward_its_entry_again(shore):
     """Each part of a reading is delivered and not deleted. Then another forwarder delivers all of it."""
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
     with dies_before_it_deletes(shore.forwarder):
@@ -162,7 +162,7 @@ async def test_a_forwarder_may_die_at_any_point_and_others_forward_it_again(shor
     assert [*await shore.claim_all()] == ["bottom"]
 
 
-async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are_forgotten(shore):
+async def test_an_entry_that_was_read_long_ago_is_not_applied_again_though_its_jobs_are_forgotten(shore):
     """A member without a result leaves nothing after a minute. The forwarder stood still for two minutes."""
     jobs = shore.flow(("top", 0, ""), ("far", 1, "top"), ("root", 1, ""), root={"ignore_result": True})
     jobs += [shore.job(named("home", 0))]
@@ -178,7 +178,7 @@ async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are
     await shore.broker.revoke(named("top", 0), signal="c", outcome=b"")
 
 
-async def test_a_batch_that_was_accepted_but_not_deleted_for_long_is_not_accepted_again(shore):
+async def test_a_batch_that_was_accepted_long_ago_and_never_deleted_is_not_accepted_again(shore):
     """The forwarder died before it deleted the batch, and no other one came for more than a minute."""
     await shore.broker.intake.submit(
         [
@@ -197,7 +197,7 @@ async def test_a_batch_that_was_accepted_but_not_deleted_for_long_is_not_accepte
 
 
 @pytest.mark.parametrize("taker", ["live", "ended"])
-async def test_who_waits_for_a_member_whose_id_was_taken_fails_wherever_it_lies(shore, taker):
+async def test_a_dependent_of_a_member_whose_id_is_in_use_fails_in_every_shard(shore, taker):
     jobs = shore.flow(
         ("home", 0, ""), ("also", 0, "home"), ("taken", 1, ""), ("near", 1, "taken"), ("far", 2, "taken near")
     )
@@ -221,7 +221,7 @@ async def test_who_waits_for_a_member_whose_id_was_taken_fails_wherever_it_lies(
     assert await shore.claim() is None
 
 
-async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_notified_again(shore):
+async def test_a_callback_that_a_refusal_released_and_that_was_replaced_is_not_notified_again(shore):
     error = named("error", 1)
     taken = shore.job(named("taken", 1), dependents=(error,))
     callback = shore.job(error, parents=(taken[0].id,), value_template="e", on_error=True)
@@ -244,7 +244,7 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_n
     await shore.broker.revoke(error, signal="c", outcome=b"")
 
 
-async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_again(shore):
+async def test_a_member_that_ran_is_not_mistaken_for_refused_after_its_key_was_used_again(shore):
     """A keyed job without a result makes room for the next call at once.
     The forwarder stood still meanwhile.
     """
@@ -270,7 +270,7 @@ async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_
 
 
 @pytest.mark.parametrize("shard", range(COUNT))
-async def test_an_id_that_is_there_twice_is_refused_wherever_it_lies(shore, shard):
+async def test_a_workflow_that_contains_an_id_twice_is_refused_in_every_shard(shore, shard):
     twice = named("twice", shard)
     one, other = shore.job(twice), shore.job(twice)
     other[0].request_id = "other"
@@ -281,7 +281,7 @@ async def test_an_id_that_is_there_twice_is_refused_wherever_it_lies(shore, shar
     assert await shore.claim() is None
 
 
-async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_have(shore):
+async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_are_in_use(shore):
     await shore.broker.intake.submit([shore.job(named("first", 0))])
     delivery = await shore.claim()
     taken = shore.job(named("taken", 1))
@@ -293,7 +293,7 @@ async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_ha
     assert await shore.run() == taken[0].id
 
 
-async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
+async def test_a_failure_is_forwarded_through_shards_though_no_worker_polls(make_app):
     """The process that delivers an entry to the next shard also delivers the outbox of that shard."""
     async with make_app(shards=COUNT) as app:
         shore = Shore(app.sessions.current().broker, None)
@@ -311,7 +311,7 @@ async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
             shore.close()
 
 
-async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, monkeypatch):
+async def test_a_job_that_nobody_has_delivered_to_its_shard_yet_is_known(shore, monkeypatch):
     jobs = shore.flow(("a", 0, ""), ("b", 0, "a"), ("r", 1, ""), ("s", 1, ""), ("t", 2, "r"), ("u", 0, ""))
     await shore.broker.intake.submit(jobs)
     monkeypatch.undo()  # the client that submitted it is dead, and there is no worker
@@ -323,7 +323,7 @@ async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, mo
 
 
 @pytest.mark.parametrize("verb", ["state", "fetch_status", "forget"])
-async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeypatch, verb):
+async def test_a_query_finds_a_job_that_is_still_in_an_outbox(shore, monkeypatch, verb):
     await shore.broker.intake.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
     monkeypatch.undo()
     id_ = named("r", 1)
@@ -334,7 +334,9 @@ async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeyp
         await shore.broker.revoke(named(name, shard), signal="c", outcome=b"")
 
 
-async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_outbox(make_app, monkeypatch):
+async def test_a_submission_does_not_wait_for_entries_that_others_add_to_the_outbox_later(
+    make_app, monkeypatch
+):
     async with make_app(shards=COUNT) as app:
         shore = Shore(app.sessions.current().broker, None)
         read, outbox = shore.forwarder.read, app.sessions.current().broker.shards[0].outbox
@@ -373,7 +375,7 @@ async def test_long_values_are_read_a_few_at_a_time(shore):
     await shore.end(far)
 
 
-async def test_many_jobs_of_a_shard_go_in_several_batches(shore, monkeypatch):
+async def test_many_jobs_of_one_shard_are_sent_in_several_batches(shore, monkeypatch):
     monkeypatch.setattr(submission, "BATCH", 4)
     members = [("a", 0, "")] + [(f"b{n}", 0, "a") for n in range(11)] + [(f"c{n}", 1, "a") for n in range(10)]
     await shore.broker.intake.submit(shore.flow(*members))
@@ -386,7 +388,7 @@ async def test_many_jobs_of_a_shard_go_in_several_batches(shore, monkeypatch):
     assert {await shore.standing(named(f"c{n}", 1)) for n in range(10)} == {State.REVOKED}
 
 
-async def test_members_of_another_shard_start_in_their_order(shore):
+async def test_members_in_another_shard_start_in_order(shore):
     names = [f"m{n}" for n in range(9)]
     await shore.broker.intake.submit(
         shore.flow(*((f"h{n}", 0, "") for n in range(10)), *((n, 1, "") for n in names))
@@ -397,7 +399,7 @@ async def test_members_of_another_shard_start_in_their_order(shore):
 
 
 @pytest.mark.parametrize("letter", [wire.SUCCEEDED, wire.FAILED, wire.REVOKED])
-async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
+async def test_an_error_callback_in_another_shard_runs_after_a_failure_and_is_else_dropped(shore, letter):
     parent, callback = named("parent", 0), named("callback", 1)
     await shore.broker.intake.submit(
         [
@@ -414,7 +416,7 @@ async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
     assert (await shore.standing(callback) is None) == (letter != wire.FAILED)
 
 
-async def test_a_value_comes_to_another_shard_in_which_an_error_callback_waits_for_the_same_job(shore):
+async def test_a_value_reaches_another_shard_though_an_error_callback_there_waits_for_the_same_job(shore):
     parent, callback, child = named("parent", 0), named("callback", 1), named("child", 1)
     await shore.broker.intake.submit(
         [
@@ -431,7 +433,7 @@ async def test_a_value_comes_to_another_shard_in_which_an_error_callback_waits_f
     assert {name: await shore.values(job) for name, job in claimed.items()} == {"child": ["value"]}
 
 
-async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(shore):
+async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_delivered_twice(shore):
     await shore.broker.intake.submit(shore.flow(("first", 0, ""), ("child", 2, "first"), ("home", 0, "")))
     await shore.tell_all()
     first = (await shore.claim_all())["first"]
@@ -454,7 +456,7 @@ async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(
     assert await shore.values(child) == ["z"]
 
 
-async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_another(shore):
+async def test_a_revoked_job_in_one_shard_is_not_released_by_its_parent_in_another(shore):
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
     await shore.tell_all()
     await shore.end((await shore.claim_all())["top"], "t")
@@ -466,7 +468,7 @@ async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_anoth
     assert (await shore.ended(named("bottom", 0))).member == (named("left", 1), "")
 
 
-async def test_that_nothing_can_be_forwarded_is_logged_once_until_it_can_again(shore, monkeypatch, caplog):
+async def test_a_failure_to_forward_is_logged_once_until_forwarding_works_again(shore, monkeypatch, caplog):
     tell = shore.forwarder.deliver
     monkeypatch.undo()
     words = {"to": 1, "c": "nobody 0 n", "p": "p", "n": "n", "h": "S", "w": ""}

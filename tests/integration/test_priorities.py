@@ -54,7 +54,7 @@ async def called(app: AsyncQ, raw, id: str) -> str:
 # -- the order -------------------------------------------------------------------------------------
 
 
-async def test_waiting_jobs_run_from_the_highest_level_to_the_lowest_each_in_turn(app, say, order):
+async def test_waiting_jobs_run_level_by_level_from_the_highest_to_the_lowest(app, say, order):
     results = [
         await say.options(priority=level).delay(f"{level}.{n}") for n in range(3) for level in (0, -9, 5, 9)
     ]
@@ -63,7 +63,9 @@ async def test_waiting_jobs_run_from_the_highest_level_to_the_lowest_each_in_tur
     assert order == [f"{level}.{n}" for level in (9, 5, 0, -9) for n in range(3)]
 
 
-async def test_a_job_that_comes_later_passes_waiting_ones_but_interrupts_none(app, say, order):
+async def test_a_later_job_with_a_higher_priority_starts_before_waiting_jobs_and_interrupts_none(
+    app, say, order
+):
     go = asyncio.Event()
 
     @app.task
@@ -95,7 +97,7 @@ async def test_levels_are_within_a_queue_and_the_order_of_queues_comes_first(app
     assert order == ["a1", "a-9", "b9", "b0"]
 
 
-async def test_a_call_says_more_than_its_task_and_a_child_inherits_nothing(app, raw):
+async def test_the_priority_of_a_call_overrides_that_of_its_task_and_children_inherit_none(app, raw):
     @app.task(priority=4)
     async def urgent() -> None:
         pass
@@ -129,7 +131,7 @@ async def test_a_priority_is_an_integer_from_minus_nine_to_nine(app, say, wrong)
         app.task(priority=wrong)(lambda: None)
 
 
-async def test_a_batch_takes_its_level_and_each_level_has_room_of_its_own(make_app, raw):
+async def test_a_batch_is_enqueued_to_its_level_and_each_level_has_its_own_maximum_length(make_app, raw):
     async with make_app(max_length=20) as app:
 
         @app.task
@@ -145,7 +147,7 @@ async def test_a_batch_takes_its_level_and_each_level_has_room_of_its_own(make_a
             assert await results.get(timeout=30) == list(range(20))
 
 
-async def test_levels_lie_in_every_shard(make_app):
+async def test_every_shard_has_levels(make_app):
     async with make_app(shards=2) as app:
 
         @app.task
@@ -161,7 +163,7 @@ async def test_levels_lie_in_every_shard(make_app):
 # -- workers learn of levels ------------------------------------------------------------------------
 
 
-async def test_a_level_that_is_new_is_served_at_once_by_a_worker_that_waits(app, say):
+async def test_a_new_level_is_served_at_once_by_a_waiting_worker(app, say):
     async with Worker(app):
         assert await say.call("plain") == "plain"
         await asyncio.sleep(0.05)  # by now its read waits at the server
@@ -173,7 +175,7 @@ async def test_a_level_that_is_new_is_served_at_once_by_a_worker_that_waits(app,
 
 
 @pytest.mark.parametrize("lost", ["news", "subscription"])
-async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
+async def test_a_new_level_is_found_though_its_message_was_lost(make_app, raw, lost):
     async with make_app(lease=0.6 if lost == "news" else 30) as app:
 
         @app.task
@@ -189,7 +191,7 @@ async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
             assert await result.get(timeout=30) == 1
 
 
-async def test_rubbish_among_the_levels_is_passed_over(app, say, raw):
+async def test_rubbish_among_the_levels_is_skipped(app, say, raw):
     await raw.sadd(app.sessions.shards[0].levels + "default", "x", "77", "0", b"\xff")
     async with Worker(app):
         await raw.publish(app.sessions.shards[0].new_levels, b"default^\xff")
@@ -201,7 +203,7 @@ async def test_rubbish_among_the_levels_is_passed_over(app, say, raw):
     assert len(streams) == 3, f"queue, last-attempt queue and one level: {streams}"
 
 
-async def test_without_levels_a_worker_reads_as_if_there_were_none(app, say, raw):
+async def test_without_levels_a_worker_sends_no_additional_commands(app, say, raw):
     async def calls() -> dict[str, int]:
         stats = await raw.info("commandstats")
         return {
@@ -244,7 +246,7 @@ async def test_a_delayed_job_and_a_retried_one_keep_their_level(app, raw):
     assert (attempts, result.queue) == ([1, 2], "default")
 
 
-async def test_the_jobs_of_a_workflow_have_each_its_own_level(app, raw):
+async def test_each_job_of_a_workflow_has_its_own_level(app, raw):
     @app.task
     async def where(*before: object) -> list[str]:
         return [asyncq.current().id]
@@ -287,7 +289,7 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
     await result.revoke()
 
 
-async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_listen(app, raw):
+async def test_a_worker_that_is_always_busy_with_a_high_level_is_shown_as_serving_all_levels(app, raw):
     result = await app.send("elsewhere", priority=9)
     assert not await app.sessions.current().broker.listened_to("default")
     busy = ClaimingConsumer(app.sessions.current().broker.commands, "busy", ["default"])
@@ -318,9 +320,7 @@ async def test_a_dead_letter_knows_its_queue_and_is_replayed_with_its_priority(a
     await again.revoke()
 
 
-async def test_the_job_of_a_dead_worker_goes_to_its_level_and_for_its_last_try_to_the_last_attempt_queue(
-    make_app, raw
-):
+async def test_a_job_of_a_dead_worker_returns_to_its_level_and_then_to_the_last_attempt_queue(make_app, raw):
     async with make_app() as app:
         result = await app.send("elsewhere", priority=8)
         worker = ClaimingConsumer(app.sessions.current().broker.commands, "w", ["default"])
@@ -344,7 +344,9 @@ async def test_the_job_of_a_dead_worker_goes_to_its_level_and_for_its_last_try_t
         worker.close()
 
 
-async def test_a_killed_workers_jobs_with_priorities_run_elsewhere(make_app, server_url, namespace, tmp_path):
+async def test_jobs_with_priorities_of_a_killed_worker_run_on_another_worker(
+    make_app, server_url, namespace, tmp_path
+):
     log = tmp_path / "log"
     async with make_app(lease=0.6) as app:
         jobs = [await app.send("logged", (str(log), str(level), 30), priority=level) for level in (5, -5)]

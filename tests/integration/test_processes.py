@@ -183,13 +183,13 @@ LEAVE_ITS_PROCESS_AS_IT_IS = [
 ]
 
 
-async def test_what_crosses_and_leaves_the_process_as_it_is(tasks, worker, log):
+async def test_bodies_that_do_not_end_their_process_run_in_one_process(tasks, worker, log):
     """All cases use one process, because the start of a process takes half a second of a core."""
     for check in LEAVE_ITS_PROCESS_AS_IT_IS:
         await check(tasks, worker, f"{log}.{check.__name__}")
 
 
-async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, log):
+async def test_no_more_processes_run_jobs_at_the_same_time_than_configured(tasks, worker, log):
     most = 0
     for seconds in (0.2, 1, 5):  # on a busy machine, the first may end before the second starts
         results = [await tasks.sleep.delay(log, f"{seconds} {number}", seconds) for number in range(4)]
@@ -205,9 +205,7 @@ async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, l
     pytest.fail("no two jobs ran at the same time")
 
 
-async def test_a_body_whose_job_is_another_ones_by_now_sees_that_when_it_has_reported(
-    app, tasks, worker, log, raw
-):
+async def test_a_body_whose_job_was_taken_over_learns_it_after_a_report(app, tasks, worker, log, raw):
     result = await tasks.reports_until_cancelled.delay(log)
     await until(lambda: text(log), "the body to report")
     await raw.delete(app.sessions.shards.of(result.id).records + result.id)
@@ -225,7 +223,7 @@ async def test_a_body_whose_job_is_another_ones_by_now_sees_that_when_it_has_rep
         ("crash", (), "SIGSEGV"),
     ],
 )
-async def test_the_death_of_a_process_is_its_jobs_alone(tasks, worker, log, name, args, how):
+async def test_the_death_of_a_process_affects_only_its_own_job(tasks, worker, log, name, args, how):
     beside = await tasks.sleep.delay(log, "beside", 0.5)
     with pytest.raises(WorkerLost, match=how):
         await getattr(tasks, name).call(*args)
@@ -233,21 +231,21 @@ async def test_the_death_of_a_process_is_its_jobs_alone(tasks, worker, log, name
     assert await tasks.double.call([1]) == [2]
 
 
-async def test_a_process_killed_from_outside_is_lost(tasks, worker, log):
+async def test_a_job_whose_process_is_killed_from_outside_is_lost(tasks, worker, log):
     result = await tasks.sleep.delay(log, "victim")
     os.kill(await started(log), signal.SIGKILL)
     with pytest.raises(WorkerLost, match="SIGKILL"):
         await result.get(timeout=30)
 
 
-async def test_a_process_that_is_killed_while_idle_costs_no_job(tasks, worker):
+async def test_no_job_is_lost_when_an_idle_process_is_killed(tasks, worker):
     pid = await tasks.pid.call()
     os.kill(pid, signal.SIGKILL)
     await until(lambda: is_gone(pid), "the process to be gone")
     assert await tasks.pid.call() != pid
 
 
-async def test_a_job_whose_policy_covers_it_is_tried_again(tasks, worker, log):
+async def test_a_job_is_retried_if_its_policy_covers_the_death_of_its_process(tasks, worker, log):
     assert await tasks.fails_once.call(log) == 2
 
 
@@ -280,7 +278,7 @@ async def test_a_job_that_waits_for_a_process_ends_at_its_deadline(tasks, worker
     assert "waits" not in text(log)
 
 
-async def test_a_soft_limit_that_is_not_caught_fails_the_job(app, worker, log):
+async def test_a_job_fails_if_its_body_does_not_catch_the_soft_limit(app, worker, log):
     napper = app.task(name="napper", executor="process", soft_timeout=0.2)(process_bodies.sleep)
     with pytest.raises(SoftTimeLimitExceeded):
         await napper.call(log, "long")
@@ -302,7 +300,7 @@ async def test_a_terminated_process_ends_and_the_worker_goes_on(tasks, worker, l
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-async def test_a_body_may_clean_up_and_its_value_is_dropped(tasks, worker, log, name):
+async def test_a_terminated_body_may_clean_up_and_its_value_is_dropped(tasks, worker, log, name):
     result = await tasks.clean_up.delay(log)
     await started(log)
     assert await result.revoke(terminate=True, signal=name, wait=True, timeout=30) == "REVOKED"
@@ -310,7 +308,7 @@ async def test_a_body_may_clean_up_and_its_value_is_dropped(tasks, worker, log, 
     assert text(log).splitlines()[1:] == expected
 
 
-async def test_a_signal_that_comes_just_before_a_call_blocks_comes_again(tasks, worker, log):
+async def test_a_signal_that_arrives_just_before_a_blocking_call_is_sent_again(tasks, worker, log):
     result = await tasks.loses_a_signal.delay(log)
     await started(log)
     assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
@@ -326,14 +324,14 @@ async def test_a_body_that_does_not_end_gets_a_stronger_signal(tasks, worker, lo
     assert text(log).splitlines()[1:] == ["SIGTERM"]
 
 
-async def test_sigkill_takes_what_the_body_has_started_too(tasks, worker, log):
+async def test_sigkill_also_ends_the_processes_that_the_body_started(tasks, worker, log):
     result = await tasks.with_child.delay(log)
     pid = await started(log)
     await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=30)
     await until(lambda: is_gone(pid), "the body's own process to be gone")
 
 
-async def test_a_signal_from_elsewhere_is_no_business_of_the_job(tasks, worker, log):
+async def test_a_signal_from_another_source_does_not_end_the_job(tasks, worker, log):
     result = await tasks.sleep.delay(log, "long", 0.5)
     pid = await started(log)
     os.kill(pid, signal.SIGTERM)
@@ -357,7 +355,7 @@ async def test_a_revoked_job_that_waits_for_a_process_never_starts(make_app, log
 
 
 @pytest.mark.parametrize("signal", ["SIGHUP", "sigterm", "", 15])
-async def test_another_signal_is_refused_and_the_message_names_those_that_are_not(app, signal):
+async def test_an_unsupported_signal_is_refused_and_the_error_names_the_supported_ones(app, signal):
     with pytest.raises(ValueError, match="SIGINT, SIGTERM, SIGKILL"):
         await app.AsyncResult("x").revoke(terminate=True, signal=signal)
 
@@ -393,7 +391,7 @@ async def test_a_stopping_worker_lets_processes_end_within_the_grace(app, tasks,
 
 
 @pytest.mark.parametrize("name", ["sleep", "ignore_signals"])
-async def test_what_does_not_end_within_the_grace_is_stopped_and_handed_back(app, tasks, log, name):
+async def test_a_job_that_does_not_end_within_the_grace_is_stopped_and_handed_back(app, tasks, log, name):
     begun = Stopwatch()
     async with Worker(app, grace=0.3) as worker:
         args = (log, "long") if name == "sleep" else (log,)
@@ -414,19 +412,19 @@ async def test_an_idle_process_ends_after_a_while(app, tasks, worker, monkeypatc
 # -- registration ----------------------------------------------------------------------------------
 
 
-async def test_a_coroutine_function_takes_no_executor(app):
+async def test_an_executor_is_refused_for_a_coroutine_function(app):
     with pytest.raises(TypeError, match="async function"):
 
         @app.task(executor="process")
         async def never() -> None: ...
 
 
-async def test_there_is_no_other_executor(app):
+async def test_an_unknown_executor_is_refused(app):
     with pytest.raises(ValueError, match='use "thread" or "process"'):
         app.task(executor="loop")(process_bodies.pid)
 
 
-async def test_a_worker_does_not_start_with_a_task_that_no_process_could_find(app):
+async def test_a_worker_does_not_start_with_a_process_task_that_cannot_be_imported(app):
     @app.task(executor="process")
     def hidden() -> None: ...
 
@@ -440,7 +438,7 @@ async def test_the_default_of_a_plain_function_is_a_thread(app):
 
 
 @pytest.mark.trial
-async def test_a_process_job_costs_so_much(tasks, worker):
+async def test_the_cost_of_a_job_in_a_process_is_bounded(tasks, worker):
     await tasks.double.call([1])
     begun = time.perf_counter()
     for _ in range(200):
@@ -451,7 +449,7 @@ async def test_a_process_job_costs_so_much(tasks, worker):
     report(f"a job in a process: {one * 1e6:.0f} us one by one, {500 / (time.perf_counter() - begun):.0f}/s")
 
 
-async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
+async def test_a_wait_that_is_cancelled_at_its_start_reacquires_the_slot():
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)  # the data here is too short to block

@@ -39,7 +39,7 @@ def environment(url: str, namespace: str) -> dict[str, str]:
         ),
     ],
 )
-def test_a_program_runs_its_tasks_in_processes(server_url, namespace, tmp_path, command, target, name):
+def test_a_script_runs_its_tasks_in_processes(server_url, namespace, tmp_path, command, target, name):
     log = tmp_path / "log"
     ran = subprocess.run(
         [sys.executable, *command, target, str(log)],
@@ -86,7 +86,7 @@ asyncio.run(main())
 """
 
 
-def test_a_script_that_starts_its_worker_on_import_gets_an_error_and_multiplies_no_processes(tmp_path):
+def test_a_script_that_starts_its_worker_on_import_gets_an_error_and_starts_no_process_twice(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     ran = subprocess.run(
         [sys.executable, "script.py"],

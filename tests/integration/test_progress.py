@@ -70,7 +70,7 @@ async def _collect(result: AsyncResult, **options) -> list[Event]:
     return [event async for event in result.events(**options)]
 
 
-async def test_a_refreshed_handle_shows_what_the_job_reported_last(app, counted, gate):
+async def test_a_refreshed_handle_shows_the_last_report_of_the_job(app, counted, gate):
     async with Worker(app):
         result = await counted.delay(2)
         await until_state(result, "STARTED")
@@ -102,7 +102,7 @@ async def test_events_come_in_order_from_the_newest_state_to_the_end(app, counte
     assert [info for _, info in seen[-4:]] == [_meta(1, 3), _meta(2, 3), _meta(3, 3), "done"]
 
 
-async def test_progress_is_pushed_and_not_looked_for(app, counted, gate):
+async def test_progress_is_pushed_and_not_polled(app, counted, gate):
     async with Worker(app):
         result = await counted.delay(20)
         events = result.events(timeout=30)
@@ -120,7 +120,7 @@ async def test_progress_is_pushed_and_not_looked_for(app, counted, gate):
         assert (await anext(events)).final
 
 
-async def test_a_job_that_is_not_tracked_shows_as_pending_until_it_says_something(app, gate):
+async def test_an_untracked_job_is_shown_as_pending_until_its_first_report(app, gate):
     started = asyncio.Event()
 
     @app.task(track_started=False)
@@ -147,7 +147,7 @@ async def test_a_job_that_is_not_tracked_shows_as_pending_until_it_says_somethin
     assert states == ["PENDING", "HALFWAY", "SUCCESS"]
 
 
-async def test_who_comes_late_gets_the_newest_state_first(app, make_app, counted, gate):
+async def test_a_late_reader_gets_the_newest_state_first(app, make_app, counted, gate):
     async with make_app() as elsewhere, Worker(app):
         result = await counted.delay(5)
         gate.open(4)
@@ -168,7 +168,7 @@ async def test_who_comes_late_gets_the_newest_state_first(app, make_app, counted
         assert [(event.state, event.info) for event in ended] == [("SUCCESS", "done")]
 
 
-async def test_the_newest_state_survives_cuts_of_the_subscription(app, make_app, raw):
+async def test_the_newest_state_arrives_though_the_subscription_is_cut(app, make_app, raw):
     messages = asyncio.Event()
 
     @app.task(name="steps")
@@ -199,7 +199,7 @@ async def test_the_newest_state_survives_cuts_of_the_subscription(app, make_app,
         assert isinstance(seen[-1], TaskRevoked)
 
 
-async def test_what_was_reported_while_the_subscription_was_down_is_fetched(app, make_app, counted, gate):
+async def test_reports_made_while_the_subscription_was_down_are_fetched(app, make_app, counted, gate):
     async with make_app() as elsewhere, Worker(app):
         result = await counted.delay(2)
         gate.open()
@@ -215,7 +215,7 @@ async def test_what_was_reported_while_the_subscription_was_down_is_fetched(app,
         assert (await anext(events)).final
 
 
-async def test_updates_in_a_row_are_coalesced_and_the_last_is_stored(app, raw):
+async def test_consecutive_reports_are_coalesced_and_the_last_one_is_stored(app, raw):
     @app.task(name="chatty")
     async def chatty() -> None:
         context = asyncq.current()
@@ -237,7 +237,7 @@ async def test_updates_in_a_row_are_coalesced_and_the_last_is_stored(app, raw):
         await result.revoke(terminate=True, wait=True)
 
 
-async def test_a_retry_shows_with_its_error_and_then_the_next_attempt(app, gate):
+async def test_a_retry_is_shown_with_its_error_before_the_next_attempt(app, gate):
     @app.task(name="flaky", retry=Retry(max_retries=1, backoff=0.1, jitter=False))
     async def flaky() -> int:
         attempt = asyncq.current().attempt
@@ -260,7 +260,7 @@ async def test_a_retry_shows_with_its_error_and_then_the_next_attempt(app, gate)
     assert [received[0][1], received[2][1], received[3][1]] == [1, 2, 2]
 
 
-async def test_a_look_that_the_next_attempt_overtakes_shows_no_failure_twice(app, gate, monkeypatch):
+async def test_a_query_that_the_next_attempt_overtakes_shows_no_failure_twice(app, gate, monkeypatch):
     @app.task(name="flaky", retry=Retry(max_retries=1, backoff=0.3, jitter=False))
     async def flaky() -> None:
         if asyncq.current().attempt == 1:
@@ -331,7 +331,7 @@ async def test_a_timeout_of_zero_gives_the_newest_state_only(app, counted):
     await result.revoke()
 
 
-async def test_unknown_forgotten_and_ignored_jobs_cannot_be_followed(app, counted, gate):
+async def test_unknown_forgotten_and_ignored_jobs_have_no_events(app, counted, gate):
     with pytest.raises(ResultNotFound):
         await _collect(app.AsyncResult("nobody"))
     ignored = await counted.options(ignore_result=True).delay(0)
@@ -347,7 +347,7 @@ async def test_unknown_forgotten_and_ignored_jobs_cannot_be_followed(app, counte
             await _collect(app.AsyncResult(result.id))
 
 
-async def test_forgetting_a_result_removes_what_the_job_reported(app, counted, gate, raw):
+async def test_forgetting_a_result_removes_the_reports_of_the_job(app, counted, gate, raw):
     async with Worker(app):
         gate.open(2)
         result = await counted.delay(1)
@@ -362,7 +362,7 @@ async def test_forgetting_a_result_removes_what_the_job_reported(app, counted, g
         assert not await raw.exists(key)
 
 
-async def test_get_calls_back_with_each_event(app, counted, gate):
+async def test_get_calls_its_callback_with_each_event(app, counted, gate):
     async with Worker(app):
         seen = []
 
@@ -375,7 +375,7 @@ async def test_get_calls_back_with_each_event(app, counted, gate):
     assert seen[-3:] == ["PROGRESS", "PROGRESS", "SUCCESS"]
 
 
-async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(app, raw):
+async def test_events_can_be_read_in_a_thread_and_a_task_in_a_thread_can_report(app, raw):
     @app.task(name="plain")
     def plain(steps: int) -> str:
         for n in range(steps):
@@ -397,7 +397,7 @@ async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(a
     assert (events[-1].state, events[-1].info) == ("SUCCESS", "done")
 
 
-async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
+async def test_leaving_an_iteration_over_events_unsubscribes(app, counted, raw):
     result = await counted.delay(1)
     channel = app.sessions.shards[0].events + result.id
 
@@ -415,7 +415,7 @@ async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
     await result.revoke()
 
 
-async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
+async def test_a_report_of_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
     result = await counted.delay(1)
     broker = app.sessions.current().broker
     mine, other = (ClaimingConsumer(broker.commands, name, ["default"]) for name in ("mine", "other"))
@@ -438,7 +438,7 @@ async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, ra
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED", "PENDING", "RETRY", "UNKNOWN", "", "a b"])
-async def test_a_task_cannot_say_what_is_not_for_it_to_say(app, state):
+async def test_a_task_cannot_report_a_reserved_state(app, state):
     @app.task(name="liar")
     async def liar(state: str) -> None:
         await asyncq.current().update_state(state, None)
@@ -448,7 +448,7 @@ async def test_a_task_cannot_say_what_is_not_for_it_to_say(app, state):
             await liar.options(wait=30).call(state)
 
 
-async def test_a_meta_that_cannot_travel_fails_the_call(app):
+async def test_a_report_whose_meta_cannot_be_encoded_raises_at_the_call(app):
     @app.task(name="odd")
     async def odd() -> None:
         await asyncq.current().update_state("ODD", {"x": object()})
@@ -458,7 +458,7 @@ async def test_a_meta_that_cannot_travel_fails_the_call(app):
             await odd.options(wait=30).call()
 
 
-async def test_following_inside_a_task_needs_leave(app, counted, gate):
+async def test_reading_events_inside_a_task_must_be_allowed(app, counted, gate):
     @app.task(name="nosy")
     async def nosy(id: str) -> str:
         with pytest.raises(WouldDeadlock):
@@ -472,7 +472,7 @@ async def test_following_inside_a_task_needs_leave(app, counted, gate):
         assert await nosy.options(wait=30).call(result.id) == "done"
 
 
-async def test_a_thread_sees_that_it_is_not_wanted_any_more(app):
+async def test_a_body_in_a_thread_sees_that_its_job_was_revoked(app):
     steps = []
 
     @app.task(name="patient")
@@ -492,7 +492,7 @@ async def test_a_thread_sees_that_it_is_not_wanted_any_more(app):
         await until(lambda: steps[-1] == "stopped", "the thread to stop by itself")
 
 
-async def test_a_plain_revocation_shows_and_lets_the_job_come_to_its_end(app):
+async def test_a_revocation_without_terminate_is_visible_to_the_job_and_lets_it_end(app):
     @app.task(name="polite")
     async def polite() -> str:
         context = asyncq.current()
@@ -507,7 +507,7 @@ async def test_a_plain_revocation_shows_and_lets_the_job_come_to_its_end(app):
         assert await result.get(timeout=30) == "as far as I got"
 
 
-async def test_a_heartbeat_ends_a_loop_that_never_waits(app):
+async def test_heartbeat_ends_a_revoked_body_that_never_waits(app):
     ended = asyncio.Event()
 
     @app.task(name="busy")
@@ -525,7 +525,7 @@ async def test_a_heartbeat_ends_a_loop_that_never_waits(app):
         await asyncio.wait_for(ended.wait(), 30)
 
 
-def test_a_call_made_here_reports_to_nobody_and_has_one_event():
+def test_reports_of_a_local_call_are_ignored_and_it_has_one_event():
     app = AsyncQ("memory://")
 
     @app.task(name="here")

@@ -486,7 +486,7 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
             stage.close()
 
 
-def test_every_script_is_among_the_calls():
+def test_every_script_is_called_in_these_tests():
     from asyncq.broker.transport import scripts
 
     called = {name.partition(",")[0] for name in CALLS}
@@ -497,7 +497,7 @@ def test_every_script_is_among_the_calls():
 # -- the crash table, row by row -------------------------------------------------------------------
 
 
-async def test_enqueue_sent_again_makes_no_second_job_while_any_trace_of_the_first_stands(stage):
+async def test_an_enqueue_sent_again_makes_no_second_job_while_any_trace_of_the_first_remains(stage):
     for step in (_nothing, _claim_it, _finish_it, _forget_it):
         await step(stage)
         length = await stage.raw.xlen(stage.stream)
@@ -517,7 +517,7 @@ async def _forget_it(stage: Stage) -> None:
     assert await stage.forget() == "forgotten"
 
 
-async def test_an_ignored_result_leaves_a_tombstone_so_that_a_late_enqueue_makes_no_second_job(stage):
+async def test_an_ignored_result_leaves_a_tombstone_and_a_late_enqueue_makes_no_second_job(stage):
     await stage.enqueue(ignore_result=True)
     await stage.claim()
     assert await stage.finish() == 1
@@ -527,14 +527,14 @@ async def test_an_ignored_result_leaves_a_tombstone_so_that_a_late_enqueue_makes
     assert 50_000 < await stage.raw.pttl(stage.keys.records + "job") <= 60_000
 
 
-async def test_an_id_that_is_taken_is_refused_also_within_one_call(stage):
+async def test_an_id_in_use_is_refused_even_within_one_call(stage):
     jobs = [stage.make_job("same", request_id) for request_id in ("a", "b", "a")]
     refused = await stage.broker.intake.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
     assert refused == [(jobs[1], False)]
     assert await stage.raw.xlen(stage.stream) == 1
 
 
-async def test_a_claim_whose_reply_was_lost_is_found_as_an_unknown_entry_and_the_held_ones_are_not(stage):
+async def test_a_claim_whose_reply_was_lost_is_an_unknown_entry_and_a_known_claim_is_not(stage):
     await _running(stage)
     found = await stage.mine.unknown_entries(stage.stream, [])
     assert [stage.mine.delivery(item).job.id for item in found] == ["job"]
@@ -543,7 +543,7 @@ async def test_a_claim_whose_reply_was_lost_is_found_as_an_unknown_entry_and_the
 
 
 @pytest.mark.usefixtures("leaves_keys")
-async def test_an_unknown_entry_whose_content_was_deleted_is_set_aside_and_leaves_nothing_pending(stage):
+async def test_an_unknown_entry_whose_content_was_deleted_is_quarantined_and_not_pending_any_more(stage):
     await _running(stage)
     await stage.raw.xdel(stage.stream, stage.held().entry)
     (unknown,) = await stage.mine.unknown_entries(stage.stream, [])
@@ -553,7 +553,7 @@ async def test_an_unknown_entry_whose_content_was_deleted_is_set_aside_and_leave
     assert (await stage.raw.xpending(stage.stream, GROUP))["pending"] == 0
 
 
-async def test_rubbish_that_bears_the_id_of_a_job_does_not_end_that_job(stage):
+async def test_rubbish_with_the_id_of_a_job_does_not_end_that_job(stage):
     await _running(stage)
     await stage.raw.xadd(stage.stream, {"i": "job", "m": "rubbish"})
     (item,) = await stage.mine.read([stage.stream], 1, block=False)
@@ -565,7 +565,7 @@ async def test_rubbish_that_bears_the_id_of_a_job_does_not_end_that_job(stage):
     assert await stage.raw.xlen(stage.stream) == 0
 
 
-async def test_finish_sent_again_says_so_and_a_zombie_is_refused(stage):
+async def test_finish_sent_again_is_recognised_and_finish_by_another_worker_is_refused(stage):
     await _succeeded(stage)
     assert await stage.finish() == 2
     assert await stage.finish(wire.FAILED, by=stage.other) == 0
@@ -573,14 +573,14 @@ async def test_finish_sent_again_says_so_and_a_zombie_is_refused(stage):
 
 
 @pytest.mark.parametrize("held", [2, 1000], ids=["looked for together", "looked for one by one"])
-async def test_a_job_that_is_twice_in_one_call_ends_once(stage, held):
+async def test_a_job_that_occurs_twice_in_one_call_ends_once(stage, held):
     await _running(stage)
     both = [(stage.held(), letter, OUTCOME) for letter in (wire.SUCCEEDED, wire.FAILED)]
     assert await stage.mine.claims.finish_now(stage.stream, both, held) == [1, 0]
     assert await stage.state() == "SUCCESS"
 
 
-async def test_finish_that_was_refused_half_way_acknowledges_when_it_is_sent_again(stage):
+async def test_a_finish_that_was_refused_halfway_acknowledges_the_entry_when_it_is_sent_again(stage):
     await stage.enqueue()
     entry = (await stage.claim()).entry
     # A call leaves this behind if its user may store, but not acknowledge.
@@ -613,7 +613,7 @@ async def test_finish_does_not_acknowledge_an_entry_that_names_another_job(stage
     assert await stage.finish() == 1
 
 
-async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_lists(stage):
+async def test_finish_finds_its_entry_among_more_pending_entries_than_one_range_lists(stage):
     for n in range(40):
         job = stage.make_job(f"j{n}", f"n{n}")
         await stage.broker.intake.enqueue_many([(job, wire.encode_job(job))])
@@ -626,7 +626,7 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
 
 @pytest.mark.parametrize("verb", ["finish", "retry", "dead_letter", "release", "defer"])
 @pytest.mark.usefixtures("leaves_keys")
-async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
+async def test_a_pending_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
     # After a flush or a failover that lost writes, there may be an old and a new delivery of the same job.
     await _running(stage)
     record = await stage.record()
@@ -638,14 +638,14 @@ async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
 
 
 @pytest.mark.parametrize("verb", ["finish", "retry", "dead_letter", "release", "defer"])
-async def test_an_entry_that_is_pending_for_another_is_no_claim(stage, verb):
+async def test_an_entry_that_is_pending_for_another_worker_is_no_claim(stage, verb):
     await _running(stage)
     assert await getattr(stage, verb)(by=stage.other) == 0
     assert await stage.state() == "STARTED"
     assert await stage.finish() == 1
 
 
-async def test_a_job_that_is_deferred_comes_back_with_all_that_its_entry_had_and_to_its_stream(stage):
+async def test_a_deferred_job_returns_to_its_stream_with_all_fields_of_its_entry(stage):
     await _running(stage)
     assert await stage.retry(wait=0) == 1
     await stage.promote()
@@ -670,7 +670,7 @@ async def test_a_job_that_is_deferred_comes_back_with_all_that_its_entry_had_and
     assert await stage.finish() == 1
 
 
-async def test_a_job_that_is_deferred_is_called_only_while_it_is(stage):
+async def test_a_job_is_called_only_while_it_is_deferred(stage):
     assert await stage.permits.wake("job") is False
     await _queued(stage)
     assert await stage.permits.wake("job") is True  # it is in its queue already
@@ -685,13 +685,13 @@ async def test_a_job_that_is_deferred_is_called_only_while_it_is(stage):
     assert await stage.state() == State.RETRY
 
 
-async def test_a_signalled_job_is_not_deferred_but_ends(stage):
+async def test_a_signalled_job_ends_and_is_not_deferred(stage):
     await _signalled(stage)
     assert await stage.defer() == 2
     assert await stage.state() == State.REVOKED
 
 
-async def test_take_is_refused_while_the_session_id_beats_and_a_second_take_finds_nothing(stage):
+async def test_a_takeover_is_refused_while_the_session_sends_heartbeats_and_a_second_one_finds_nothing(stage):
     await _running(stage)
     await stage.beat(stage.mine, 2)
     assert await stage.take(seen="1") == (0, 0, False)
@@ -701,19 +701,19 @@ async def test_take_is_refused_while_the_session_id_beats_and_a_second_take_find
     assert await stage.raw.xlen(stage.stream) == 1
 
 
-async def test_an_session_id_that_was_taken_for_dead_can_never_beat_again(stage):
+async def test_a_session_that_was_taken_for_dead_can_never_send_a_heartbeat_again(stage):
     await stage.take()
     assert await stage.beat(stage.mine, 2) is None
     assert not await stage.raw.hexists(stage.keys.beats, stage.mine.name)
 
 
-async def test_a_beat_returns_the_signals_to_jobs_it_holds(stage):
+async def test_a_heartbeat_returns_the_signals_to_the_jobs_of_its_session(stage):
     await _signalled(stage)
     assert await stage.beat(stage.mine, 2) == [b"job", b"t"]
     assert await stage.beat(stage.other, 2) == []
 
 
-async def test_the_last_try_goes_to_the_last_attempt_queue_and_the_cap_ends_the_job_with_a_dead_letter(stage):
+async def test_the_last_attempt_is_in_the_last_attempt_queue_and_a_further_crash_makes_a_dead_letter(stage):
     await _queued(stage)
     streams = []
     for _ in range(3):
@@ -729,7 +729,7 @@ async def test_the_last_try_goes_to_the_last_attempt_queue_and_the_cap_ends_the_
     assert (letter[b"i"], letter[b"c"], letter[b"m"] != b"") == (b"job", b"3", True)
 
 
-async def test_only_the_first_crash_counts_for_a_job_that_had_not_begun(stage):
+async def test_only_the_first_crash_counts_for_a_job_that_had_not_started(stage):
     await _queued(stage)
     seen = []
     for begins in (False, False, False, True, False):
@@ -745,7 +745,7 @@ async def test_only_the_first_crash_counts_for_a_job_that_had_not_begun(stage):
     assert await stage.state() == "PENDING"
 
 
-async def test_a_note_that_a_body_begins_is_of_one_entry_and_goes_when_that_is_over(stage):
+async def test_the_note_that_a_body_started_belongs_to_one_entry_and_is_removed_with_it(stage):
     await _running(stage)
     await stage.beat(stage.mine, 1)
     begun, first = stage.keys.started + stage.mine.name, stage.held()
@@ -760,7 +760,7 @@ async def test_a_note_that_a_body_begins_is_of_one_entry_and_goes_when_that_is_o
     assert not await stage.raw.exists(begun)
 
 
-async def test_a_retry_sent_again_is_refused_also_after_it_was_promoted_and_taken_by_the_same_worker(stage):
+async def test_a_retry_sent_again_is_refused_even_after_the_same_worker_claimed_the_job_again(stage):
     await _due_again(stage)
     first = stage.held()
     assert await stage.retry() == 0
@@ -774,14 +774,14 @@ async def test_a_retry_sent_again_is_refused_also_after_it_was_promoted_and_take
     assert await stage.state() == "STARTED"
 
 
-async def test_a_signalled_job_that_fails_ends_as_revoked_instead_of_being_tried_again(stage):
+async def test_a_signalled_job_that_fails_ends_as_revoked_and_is_not_retried(stage):
     await _signalled(stage)
     assert await stage.retry() == 2
     assert await stage.state() == "REVOKED"
     assert await stage.raw.zcard(stage.keys.delayed) == 0
 
 
-async def test_a_due_job_is_promoted_once_and_one_that_is_not_due_stays(stage):
+async def test_a_due_job_is_promoted_once_and_a_job_that_is_not_due_stays_delayed(stage):
     await _due(stage)
     later = stage.make_job("later", "n2", wait=60_000)
     await stage.broker.intake.enqueue_many([(later, wire.encode_job(later))])
@@ -797,7 +797,7 @@ async def test_a_due_job_is_promoted_once_and_one_that_is_not_due_stays(stage):
     assert delivery.job.body == stage.job.body
 
 
-async def test_a_revoked_job_that_waited_for_its_time_leaves_neither_message_nor_time(stage):
+async def test_a_revoked_delayed_job_leaves_neither_its_message_nor_its_time(stage):
     for prepare in (_scheduled, _retrying):
         await prepare(stage)
         assert await stage.revoke() == "revoked"
@@ -808,7 +808,7 @@ async def test_a_revoked_job_that_waited_for_its_time_leaves_neither_message_nor
         await stage.raw.delete(stage.keys.records + "job")
 
 
-async def test_revoke_answers_revoked_only_if_no_worker_has_the_job(stage):
+async def test_revoke_answers_revoked_only_if_no_worker_holds_the_job(stage):
     assert await stage.revoke() == "unknown"
     await _queued(stage)
     await stage.claim()
@@ -841,13 +841,13 @@ async def test_a_signalled_job_that_ends_first_keeps_its_outcome(stage):
     assert await stage.state() == "SUCCESS"
 
 
-async def test_an_expiry_leaves_a_running_job_alone(stage):
+async def test_an_expiry_does_not_end_a_running_job(stage):
     await _running(stage)
     assert await stage.expire() == "running"
     assert await stage.finish() == 1
 
 
-async def test_release_sent_again_is_refused_and_counts_no_crash(stage):
+async def test_a_release_sent_again_is_refused_and_counts_no_crash(stage):
     await _running(stage)
     assert await stage.release() == 1
     assert await stage.release() == 0
@@ -856,7 +856,7 @@ async def test_release_sent_again_is_refused_and_counts_no_crash(stage):
     assert again.crashes == 0
 
 
-async def test_release_keeps_the_crashes_that_were_counted_before(stage):
+async def test_a_release_keeps_the_crashes_that_were_counted_before(stage):
     await _taken_over(stage)
     await stage.claim(stage.other)
     assert await stage.release(by=stage.other) == 1
@@ -865,7 +865,7 @@ async def test_release_keeps_the_crashes_that_were_counted_before(stage):
     assert again.crashes == 1
 
 
-async def test_leaving_is_refused_while_something_is_pending(stage):
+async def test_a_session_is_not_unregistered_while_it_has_pending_entries(stage):
     await _running(stage)
     assert await stage.unregister() is False
     assert await stage.state() == "STARTED"
@@ -874,7 +874,7 @@ async def test_leaving_is_refused_while_something_is_pending(stage):
     assert await stage.beat(stage.mine, 7) is None
 
 
-async def test_a_look_joins_a_channel_once_and_keeps_at_most_64(stage):
+async def test_a_query_adds_its_reply_channel_once_and_a_record_keeps_at_most_64(stage):
     await _queued(stage)
     for n in range(70):
         await stage.broker.fetch_status(["job"], f"c{n}")
@@ -887,7 +887,7 @@ async def test_a_look_joins_a_channel_once_and_keeps_at_most_64(stage):
     assert await stage.finish() == 1, "also with channels that the worker does not know of"
 
 
-async def test_forgetting_a_running_job_leaves_no_result_but_its_waiters_get_it(stage, raw):
+async def test_forgetting_a_running_job_keeps_no_result_and_its_waiters_still_get_it(stage, raw):
     await _to_be_forgotten(stage)
     async with raw.pubsub() as ear:
         await ear.subscribe(stage.broker.channel)
@@ -899,7 +899,7 @@ async def test_forgetting_a_running_job_leaves_no_result_but_its_waiters_get_it(
 
 
 @pytest.mark.parametrize("size", [wire.PUSH_LIMIT, wire.PUSH_LIMIT + 1])
-async def test_an_outcome_above_the_limit_is_announced_and_not_sent(stage, raw, size):
+async def test_an_outcome_above_the_push_limit_is_announced_without_its_content(stage, raw, size):
     await _running(stage)
     outcome = b"o" * size
     async with raw.pubsub() as ear:
@@ -912,7 +912,7 @@ async def test_an_outcome_above_the_limit_is_announced_and_not_sent(stage, raw, 
     ]
 
 
-async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_look(stage):
+async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_observation(stage):
     await stage.take()
     await _queued(stage)
     assert await stage.claim(stage.mine)  # the read of the dead session was still at the server
@@ -943,7 +943,7 @@ async def test_a_full_server_refuses_new_jobs_and_lets_running_ones_end(stage, r
         await raw.config_set("maxmemory", "0")  # other tests use the same server
 
 
-async def test_items_come_once_and_none_before_a_gap(stage):
+async def test_each_item_is_stored_once_and_none_behind_a_gap(stage):
     assert await stage.append_items() == [answer_tags.REFUSED], "there is no job"
     await _running(stage)
     assert (await stage.append_items())[:2] == [answer_tags.APPENDED, 2]
@@ -961,7 +961,7 @@ async def test_items_come_once_and_none_before_a_gap(stage):
     assert await stage.mine.output(stage.held()).reader_position() is None
 
 
-async def test_the_place_is_that_of_the_furthest_reader_and_who_is_waited_for_says_so(stage):
+async def test_the_reader_position_is_that_of_the_furthest_reader_and_is_published_if_awaited(stage):
     await _running(stage)
     await stage.append_items()
     assert (await stage.mine.output(stage.held()).reader_position(notify_at=2))[0] == -1

@@ -39,7 +39,7 @@ async def connections(raw, app) -> dict[str, int]:
     return {kind: names.count(kind) for kind in sorted(set(names))}
 
 
-async def test_a_client_has_two_connections_whatever_it_waits_for(app, nap, raw):
+async def test_a_client_has_two_connections_however_many_jobs_it_waits_for(app, nap, raw):
     results = await nap.map([(0.0,)] * 50)
     waits = [asyncio.create_task(result.get(timeout=20)) for result in results for _ in range(3)]
     waits += [asyncio.create_task(app.AsyncResult(result.id).get(timeout=20)) for result in results]
@@ -55,7 +55,7 @@ async def test_a_client_has_two_connections_whatever_it_waits_for(app, nap, raw)
         }
 
 
-async def test_a_small_outcome_comes_with_the_notification_and_nothing_is_fetched(app, nap, raw):
+async def test_a_small_outcome_arrives_in_the_notification_and_nothing_is_fetched(app, nap, raw):
     async with Worker(app):
         await nap.options(wait=30).call(0.0)
         before = await raw.info("commandstats")
@@ -99,7 +99,7 @@ async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(ap
         assert begun.took < 5
 
 
-async def test_a_notification_that_was_lost_is_made_up_for_after_the_reconnection(app, nap, raw):
+async def test_an_outcome_whose_notification_was_lost_arrives_after_the_reconnection(app, nap, raw):
     result = await nap.delay(0)
     waiting = asyncio.create_task(result.get(timeout=60))
     await asyncio.sleep(0.05)
@@ -129,7 +129,7 @@ async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
 
 
 @pytest.mark.usefixtures("leaves_keys")
-async def test_forgetting_elsewhere_wakes_who_waits_for_a_job_that_is_gone(app, make_app, nap, raw):
+async def test_a_waiter_wakes_when_another_client_forgets_the_result(app, make_app, nap, raw):
     result = await nap.delay(0)
     await raw.delete(app.sessions.shards[0].records + result.id)
     async with make_app() as elsewhere:
@@ -212,7 +212,7 @@ def _allocated() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
+async def test_waiters_of_a_job_share_its_known_state_and_wake_together(app, nap):
     async with Worker(app):
         result = await nap.delay(0.05)
         handles = [result, *(app.AsyncResult(result.id) for _ in range(5))]
@@ -220,7 +220,7 @@ async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
         assert {handle.state for handle in handles} == {"SUCCESS"}
 
 
-async def test_the_poll_finds_what_no_push_delivered(app, nap, raw):
+async def test_the_poll_finds_an_outcome_that_no_push_delivered(app, nap, raw):
     # The subscription works and gets no message: the record does not name its channel any more.
     result = await nap.delay(0)
     record = (await raw.get(app.sessions.shards[0].records + result.id)).decode()
@@ -247,7 +247,7 @@ async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
         await until(lambda: result.state == "SUCCESS", "the end of the pause")
 
 
-async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, monkeypatch):
+async def test_a_subscription_waits_for_its_own_confirmation_only(app, monkeypatch):
     monkeypatch.setattr("asyncq.broker.subscription.REPLY_TIMEOUT", 0.5)
     subscription = app.sessions.current().broker.listener.subscription
     epoch = subscription.epoch

@@ -58,7 +58,7 @@ async def test_a_handle_from_an_id_shows_the_arguments_before_and_after_the_end(
     assert fresh.args[0] is not fresh.args[0], "each look is the caller's own"
 
 
-async def test_the_arguments_of_a_delayed_a_failed_and_a_revoked_job_show(app):
+async def test_a_handle_shows_the_arguments_of_a_delayed_a_failed_and_a_revoked_job(app):
     @app.task(retry=Retry(max_retries=1, backoff=100))
     async def fail(word: str) -> None:
         raise ValueError(word)
@@ -78,7 +78,7 @@ async def test_the_arguments_of_a_delayed_a_failed_and_a_revoked_job_show(app):
         assert (once.state, once.args) == ("FAILURE", ("once",))
 
 
-async def test_what_a_step_got_from_the_steps_before_is_among_its_arguments(app, add):
+async def test_the_arguments_of_a_step_include_the_values_of_its_parents(app, add):
     @app.task
     async def failed(id: str, error: Exception, trace: str, word: str) -> None:
         pass
@@ -99,7 +99,7 @@ async def test_what_a_step_got_from_the_steps_before_is_among_its_arguments(app,
         assert received.args == (None, None, None, "seen")
 
 
-async def test_a_process_keeps_the_arguments_too(app):
+async def test_arguments_of_a_job_in_a_process_are_kept(app):
     double = process_bodies.register(app).double
     async with Worker(app):
         result = await double.delay([1, 2])
@@ -109,7 +109,7 @@ async def test_a_process_keeps_the_arguments_too(app):
     assert handle.args == ([1, 2],)
 
 
-async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(make_app, server_url):
+async def test_without_the_setting_no_arguments_are_kept_and_no_query_is_added(make_app, server_url):
     async with make_app() as app:
 
         @app.task
@@ -133,7 +133,7 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
         assert job_of(handle).latest.ended.body == b""
 
 
-def test_an_outcome_with_arguments_comes_back_as_it_was_and_without_is_what_it_was():
+def test_an_outcome_is_decoded_unchanged_with_and_without_arguments():
     ended = wire.Ended("S", b"\x08", 1, 2, 1, "w", "add", "default", 0, ["child"], b"\x92\x91\x01\x80")
     stored = wire.encode_ended(ended)
     assert stored.hex() == "9b02c40108010201a177a3616464a764656661756c740091a56368696c64c40492910180"

@@ -60,7 +60,7 @@ def thread_nap(app):
 # -- states ----------------------------------------------------------------------------------------
 
 
-async def test_a_handle_is_unknown_before_its_first_look_and_pending_from_delay(app, nap):
+async def test_a_handle_from_an_id_is_unknown_before_its_first_query_and_one_from_delay_is_pending(app, nap):
     result = await nap.delay(0)
     assert (result.state, result.status) == (State.PENDING, "PENDING")
     rebuilt = app.AsyncResult("made-up")
@@ -118,7 +118,7 @@ async def test_final_states_never_change(app, nap, fail):
             assert await app.sessions.current().broker.state(result.id) == record
 
 
-async def test_a_result_set_failed_and_successful_and_ready_answer_each_state(app, nap, fail):
+async def test_ready_successful_and_failed_answer_for_each_state(app, nap, fail):
     queued = await nap.delay(0)
     for answer in (queued.ready(), queued.successful(), queued.failed()):
         assert await answer is False
@@ -154,7 +154,7 @@ async def test_a_timeout_ends_the_wait_and_not_the_job(app, nap):
         assert await result.get(timeout=timedelta(seconds=5)) == 0.3
 
 
-async def test_a_timeout_of_zero_looks_once(app, nap):
+async def test_a_timeout_of_zero_queries_the_server_once(app, nap):
     result = await nap.delay(0)
     with pytest.raises(ResultTimeout):
         await result.get(timeout=0)
@@ -164,12 +164,12 @@ async def test_a_timeout_of_zero_looks_once(app, nap):
 
 
 @pytest.mark.parametrize("bad", [-1, float("nan"), "soon"])
-async def test_a_timeout_that_is_no_duration_is_refused(app, nap, bad):
+async def test_a_timeout_that_is_not_a_duration_is_refused(app, nap, bad):
     with pytest.raises(ValueError, match="not a duration"):
         await app.AsyncResult("x").get(timeout=bad)
 
 
-async def test_a_timeout_error_of_the_tasks_own_is_not_a_result_timeout(app):
+async def test_a_timeout_error_that_the_task_raises_is_not_a_result_timeout(app):
     @app.task
     async def late() -> None:
         raise TimeoutError("mine")
@@ -219,7 +219,7 @@ async def test_cancelling_one_wait_disturbs_no_other(app, nap):
         assert waits[0].cancelled()
 
 
-async def test_an_outcome_says_everything_and_never_raises_for_the_task(app, nap, fail):
+async def test_outcome_returns_all_details_and_never_raises_the_error_of_the_task(app, nap, fail):
     async with Worker(app, name="w"):
         good = await (await nap.delay(0.05)).outcome(timeout=30)
         bad = await (await fail.delay()).outcome(timeout=30)
@@ -260,7 +260,7 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
 
 
 @pytest.mark.usefixtures("leaves_keys")
-async def test_a_record_that_expires_ends_what_this_process_has_not_seen(app, nap, raw):
+async def test_the_result_of_a_job_whose_record_has_expired_is_not_found(app, nap, raw):
     result = await nap.delay(0)
     await raw.delete(app.sessions.shards[0].records + result.id)
     assert not await result.exists()
@@ -284,7 +284,7 @@ async def test_a_job_exists_from_delay_until_it_is_forgotten(app, nap):
         await result.forget()
 
 
-async def test_forgetting_a_running_job_lets_its_waiters_have_the_value_and_keeps_none(app, nap):
+async def test_forgetting_a_running_job_keeps_no_value_and_its_waiters_still_get_it(app, nap):
     async with Worker(app):
         result = await nap.delay(0.2)
         await until_state(result, "STARTED")
@@ -367,7 +367,7 @@ async def test_a_running_coroutine_is_cancelled_by_push(app):
     assert result.date_started is not None
 
 
-async def test_a_terminated_coroutine_that_does_not_let_itself_be_cancelled_is_revoked_all_the_same(app):
+async def test_a_terminated_coroutine_that_ignores_its_cancellation_ends_as_revoked(app):
     @app.task
     async def stubborn() -> str:
         for _ in range(10):
@@ -425,14 +425,14 @@ async def test_a_terminated_job_that_waits_for_a_thread_never_starts(make_app):
     assert started == ["first", "third"]
 
 
-async def test_revoking_what_is_not_there(app):
+async def test_revoking_an_unknown_job_returns_unknown_and_waiting_for_its_end_raises(app):
     handle = app.AsyncResult("nobody")
     assert await handle.revoke() == "UNKNOWN"
     with pytest.raises(ResultNotFound):
         await handle.revoke(wait=True, timeout=1)
 
 
-async def test_a_revocation_holds_without_a_worker_and_for_the_one_that_comes(make_app, app, nap):
+async def test_another_client_can_revoke_a_job_though_no_worker_runs(make_app, app, nap):
     result = await nap.delay(0)
     async with make_app() as elsewhere:
         assert await elsewhere.AsyncResult(result.id).revoke() == "REVOKED"
@@ -443,7 +443,7 @@ async def test_a_revocation_holds_without_a_worker_and_for_the_one_that_comes(ma
 # -- then ------------------------------------------------------------------------------------------
 
 
-async def test_then_calls_back_before_and_after_the_end_with_the_right_one(app, nap, fail):
+async def test_then_calls_the_right_callback_before_and_after_the_end(app, nap, fail):
     called = []
     async with Worker(app):
         good, bad = await nap.delay(0.05), await fail.delay()
@@ -472,7 +472,7 @@ async def test_then_runs_a_coroutine_and_keeps_the_handle_alive(app, nap):
         await asyncio.wait_for(done.wait(), 30)
 
 
-async def test_what_a_callback_raises_goes_to_the_loops_handler_and_harms_no_other(app, nap):
+async def test_an_error_of_a_callback_goes_to_the_loops_handler_and_stops_no_other_callback(app, nap):
     received, problems = [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["exception"]))
     async with Worker(app):
@@ -499,7 +499,7 @@ async def test_a_result_set_gives_values_in_order_with_one_deadline(app, nap):
         assert begun.took < 0.5
 
 
-async def test_a_result_set_raises_the_first_failure_in_order_or_lists_it(app, nap, fail):
+async def test_a_result_set_raises_the_first_failure_in_order_or_returns_it_in_the_list(app, nap, fail):
     async with Worker(app):
         results = await app.submit([nap.s(0.05), fail.s(), nap.s(0)])
         with pytest.raises(ValueError, match="no"):
@@ -535,7 +535,7 @@ def test_a_handle_needs_an_id(make_app, bad):
         make_app().AsyncResult(bad)
 
 
-async def test_a_copy_shares_what_is_known(app, nap):
+async def test_a_copy_of_a_handle_shares_the_known_state(app, nap):
     result = await nap.delay(0.05)
     copies = [copy.copy(result), copy.deepcopy(result)]
     async with Worker(app):
@@ -575,7 +575,7 @@ def test_a_handle_keeps_its_parents_when_it_is_pickled_whatever_they_are(make_ap
     assert same.parent == group
 
 
-async def test_a_known_outcome_is_given_without_opening_an_app_that_was_closed(make_app, nap, app):
+async def test_a_known_outcome_is_returned_without_opening_a_closed_app(make_app, nap, app):
     async with Worker(app), make_app() as elsewhere:
         known, unknown = elsewhere.AsyncResult((await nap.delay(0)).id), elsewhere.AsyncResult("unknown")
         assert await known.get(timeout=30) == 0
@@ -589,7 +589,7 @@ async def test_a_known_outcome_is_given_without_opening_an_app_that_was_closed(m
     await elsewhere.close()
 
 
-async def test_an_unpickled_handle_works_in_a_process_with_one_app_and_says_what_to_do_in_others(
+async def test_an_unpickled_handle_works_in_a_process_with_one_app_and_else_raises_with_a_hint(
     app, nap, server_url, namespace
 ):
     async with Worker(app):
@@ -618,7 +618,7 @@ async def test_an_unpickled_handle_works_in_a_process_with_one_app_and_says_what
     assert "app=app" in lines[2]
 
 
-def test_the_types_of_a_users_imports():
+def test_public_classes_name_the_package_as_their_module():
     assert AsyncResult.__module__.startswith("asyncq")
     assert ResultSet.__module__.startswith("asyncq")
 
@@ -626,7 +626,7 @@ def test_the_types_of_a_users_imports():
 # -- a job that never ran because one before it failed ---------------------------------------------
 
 
-async def test_the_error_of_a_job_before_is_raised_or_on_request_named(app, fail, nap):
+async def test_the_error_of_a_failed_parent_is_raised_or_on_request_named(app, fail, nap):
     first, _ = job_of(fail)
     second, _ = job_of(nap, 0)
     second.parents = (first.id,)

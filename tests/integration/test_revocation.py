@@ -87,7 +87,9 @@ class Place:
 
 @pytest.mark.parametrize("terminate", [False, True], ids=["revoked", "terminated"])
 @pytest.mark.parametrize("where", FUNCTIONS)
-async def test_every_waiter_gets_the_same_outcome_wherever_the_job_is(make_app, tmp_path, where, terminate):
+async def test_every_waiter_of_a_revoked_job_gets_the_same_outcome_in_each_state_of_the_job(
+    make_app, tmp_path, where, terminate
+):
     async with make_app(threads=1, processes=1) as app, AsyncExitStack() as workers:
         place = Place(app, tmp_path, where)
         if where != "queued":

@@ -40,7 +40,7 @@ def enqueued(app) -> list[list[str]]:
     return seen
 
 
-async def test_a_hook_sees_each_way_in(app, enqueued):
+async def test_an_enqueue_hook_is_called_for_each_way_to_enqueue(app, enqueued):
     @app.task(name="add")
     async def add(x: int, y: int) -> int:
         return x + y
@@ -71,7 +71,7 @@ async def test_a_hook_sees_each_way_in(app, enqueued):
         assert enqueued == [["fails"], ["fails"]], "a retry is no new job"
 
 
-async def test_what_a_hook_raises_ends_the_enqueue(app, enqueued):
+async def test_an_error_of_a_hook_ends_the_enqueue(app, enqueued):
     async def refuse(jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
         raise PermissionError("not now")
 
@@ -85,7 +85,7 @@ async def test_what_a_hook_raises_ends_the_enqueue(app, enqueued):
     assert not await app.AsyncResult("refused").exists()
 
 
-async def test_hooks_stand_around_the_body_wherever_it_runs(app):
+async def test_run_hooks_enclose_the_body_wherever_it_runs(app):
     @app.task(name="on the loop")
     async def on_the_loop(x: int) -> int:
         return x
@@ -128,7 +128,7 @@ async def test_hooks_stand_around_the_body_wherever_it_runs(app):
     assert seen[2:] == [("inner", "fails", 7), ("outer", "fails", 7)]
 
 
-async def test_a_body_that_a_hook_does_not_go_on_to_never_runs(app):
+async def test_a_body_never_runs_if_a_hook_does_not_proceed(app):
     ran = []
 
     @app.task
@@ -145,7 +145,7 @@ async def test_a_body_that_a_hook_does_not_go_on_to_never_runs(app):
     assert not ran
 
 
-async def test_a_hook_sees_the_end_of_each_claim(app):
+async def test_a_hook_is_called_at_the_end_of_each_claim(app):
     runs = []
 
     @app.task(name="twice", retry=Retry(max_retries=1, backoff=0.01))

@@ -90,7 +90,7 @@ async def _lose_the_lease(app, worker, raw) -> None:
     await raw.hdel(app.sessions.shards[0].beats, consumer.name)
 
 
-async def test_blocked_threads_of_the_default_executor_hold_up_nothing(make_app, forwarder, raw):
+async def test_blocked_threads_of_the_default_executor_delay_nothing(make_app, forwarder, raw):
     gate = threading.Event()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     blocked = asyncio.create_task(asyncio.to_thread(gate.wait, 60))
@@ -146,7 +146,9 @@ async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_sec
     assert (worker.handed_back, worker.counts.left) == (0, 1)
 
 
-async def test_a_worker_that_waits_for_its_server_to_begin_anew_can_be_stopped(make_app, forwarder, raw):
+async def test_a_worker_that_waits_for_its_server_to_start_a_new_session_can_be_stopped(
+    make_app, forwarder, raw
+):
     async with make_app(forwarder.url) as app, Worker(app) as worker:
         lost = session_of(worker)
         forwarder.refuse()

@@ -50,11 +50,11 @@ def test_each_option_that_may_cost_jobs_is_found(options, output):
         {"maxmemory": "1"},
     ],
 )
-def test_nothing_is_reported_about_a_server_that_keeps_what_it_accepts(options):
+def test_nothing_is_reported_about_a_server_that_keeps_all_accepted_jobs(options):
     assert _problems(LOCAL, **options) == []
 
 
-def test_nothing_is_reported_about_what_the_server_does_not_show():
+def test_nothing_is_reported_about_options_that_the_server_does_not_show():
     assert server_check.findings(parse("redis://db/0"), {}) == []
 
 
@@ -79,7 +79,7 @@ def test_a_password_in_plain_text_to_another_machine_is_found(url):
         "redis://db:6379/0",
     ],
 )
-def test_a_password_that_nobody_can_read_on_the_way_is_no_finding(url):
+def test_a_password_that_nobody_on_the_network_can_read_is_no_finding(url):
     assert _problems(url) == []
 
 
@@ -100,13 +100,13 @@ async def test_an_unsafe_server_is_warned_of_once_however_often_an_app_opens(tmp
     assert all(server.url in line and "; CONFIG SET " in line for line in output)
 
 
-async def test_nothing_is_reported_about_servers_of_our_own_even_where_it_is_strict(caplog):
+async def test_nothing_is_reported_about_a_private_server_even_with_strict(caplog):
     async with AsyncQ("memory://", strict=True) as app:
         await app.control.dead.list()
     assert caplog.records == []
 
 
-async def test_a_strict_app_refuses_an_unsafe_server_each_time_and_leaves_no_connection(tmp_path):
+async def test_a_strict_app_refuses_an_unsafe_server_at_each_open_and_leaves_no_connection(tmp_path):
     with own_server(tmp_path, **UNSAFE) as server:
         app = AsyncQ(server.url, strict=True)
         for _ in range(2):
@@ -124,7 +124,7 @@ async def test_a_strict_app_refuses_an_unsafe_server_each_time_and_leaves_no_con
 
 
 @pytest.mark.parametrize("strict", [False, True])
-async def test_a_server_that_does_not_show_its_configuration_is_taken_as_it_is(tmp_path, caplog, strict):
+async def test_a_server_that_does_not_show_its_configuration_is_accepted(tmp_path, caplog, strict):
     with own_server(tmp_path, **UNSAFE) as server:
         server.do("ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-config")
         async with AsyncQ(server.url.replace("unix://", "unix://app:pw@"), strict=strict) as app:

@@ -93,7 +93,7 @@ def test_threads_with_loops_of_their_own_share_the_background_session(jobs, work
     assert connections() <= 2
 
 
-def test_a_block_in_each_thread_has_its_own_connections_and_leaves_none(jobs, worker, connections):
+def test_a_block_in_each_thread_has_its_own_connections_and_closes_them(jobs, worker, connections):
     most = []
 
     async def view() -> int:
@@ -107,7 +107,7 @@ def test_a_block_in_each_thread_has_its_own_connections_and_leaves_none(jobs, wo
     until_sync(lambda: connections() == 0, "the connections to be closed", 1.0)
 
 
-def test_a_block_leaves_no_connection_although_its_loop_is_never_closed(jobs, worker, connections):
+def test_a_block_leaves_no_connection_though_its_loop_is_never_closed(jobs, worker, connections):
     async def view() -> int:
         async with jobs.app:
             return await jobs.add.options(wait=30).call(1, 2)
@@ -185,7 +185,7 @@ async def test_closing_the_app_closes_the_background_session_and_no_block(jobs, 
 
 
 @pytest.mark.anyio
-async def test_open_and_close_stand_for_a_block(jobs, worker):
+async def test_open_and_close_work_like_a_block(jobs, worker):
     await jobs.app.open()
     await jobs.app.open()
     assert await jobs.add.options(wait=30).call(1, 2) == 3
@@ -196,7 +196,7 @@ async def test_open_and_close_stand_for_a_block(jobs, worker):
 
 
 @pytest.mark.anyio
-async def test_what_memory_holds_outlives_each_block():
+async def test_jobs_of_an_app_with_a_private_server_outlive_each_block():
     app = AsyncQ("memory://")
 
     @app.task
@@ -215,7 +215,7 @@ async def test_what_memory_holds_outlives_each_block():
 # -- handles --
 
 
-def test_a_handle_is_made_in_one_session_and_awaited_in_another(jobs, worker):
+def test_a_handle_made_in_one_session_can_be_awaited_in_another(jobs, worker):
     async def send():
         async with jobs.app:
             return await jobs.add.options(countdown=0.2).delay(1, 2)
@@ -231,7 +231,7 @@ def test_a_handle_is_made_in_one_session_and_awaited_in_another(jobs, worker):
 
 
 @pytest.mark.anyio
-async def test_a_handle_shows_what_any_of_its_sessions_is_notified_of(jobs, worker):
+async def test_a_handle_shows_the_outcome_that_any_of_its_sessions_receives(jobs, worker):
     async with jobs.app:
         result = await jobs.add.options(countdown=0.5).delay(1, 2)
 
@@ -264,7 +264,7 @@ user: ContextVar[object] = ContextVar("user", default="nobody")
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("in_block", [True, False])
-async def test_a_callback_sees_the_context_of_whoever_asked_for_it(jobs, worker, in_block):
+async def test_a_callback_runs_in_the_context_of_the_caller_that_registered_it(jobs, worker, in_block):
     seen = {}
 
     async def request(name: str) -> None:
@@ -383,7 +383,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("where", ["block", "no block"])
-def test_a_task_that_nobody_holds_is_not_collected_while_it_waits(server_url, namespace, where):
+def test_an_unreferenced_asyncio_task_is_not_garbage_collected_while_it_waits(server_url, namespace, where):
     words = [sys.executable, "-c", KEPT, server_url, namespace, where]
     done = subprocess.run(words, capture_output=True, text=True, timeout=55, check=False)
     expected = ["call", "events", "get", "get timeout", "set", "stream", "then", "wait"]
@@ -438,7 +438,7 @@ def test_a_worker_runs_in_a_thread_beside_blocking_code(make_app, first):
 
 
 @pytest.mark.anyio
-async def test_an_id_whose_enqueue_was_refused_is_asked_for(app, add):
+async def test_a_job_id_whose_enqueue_was_refused_is_queried(app, add):
     async with Worker(app):
         first = await add.options(task_id="mine").delay(1, 2)
         assert await first.get(timeout=30) == 3
@@ -450,7 +450,7 @@ async def test_an_id_whose_enqueue_was_refused_is_asked_for(app, add):
 
 
 @pytest.mark.anyio
-async def test_an_id_whose_enqueue_was_given_up_is_asked_for(app, add, raw):
+async def test_a_job_id_whose_enqueue_was_given_up_is_queried(app, add, raw):
     await raw.execute_command("CLIENT", "PAUSE", "300", "ALL")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):

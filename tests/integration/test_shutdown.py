@@ -44,7 +44,7 @@ def nap_task(app, log):
     return nap
 
 
-async def test_what_does_not_end_within_the_grace_is_cancelled_and_handed_back_then(app, log):
+async def test_a_job_that_does_not_end_within_the_grace_is_cancelled_and_handed_back(app, log):
     nap = nap_task(app, log)
     async with Worker(app, grace=0.3) as worker:
         result = await nap.delay(30)
@@ -74,7 +74,7 @@ async def test_the_second_stop_does_not_wait_for_the_grace(app, log):
     assert await result.refresh() == "PENDING"
 
 
-async def test_a_worker_that_is_cancelled_hands_back_at_once(app, log):
+async def test_a_worker_that_is_cancelled_hands_its_jobs_back_at_once(app, log):
     nap = nap_task(app, log)
     running = asyncio.create_task(Worker(app, grace=60).run())
     result = await nap.delay(30)
@@ -99,7 +99,7 @@ async def test_a_job_that_is_handed_back_again_and_again_never_counts_as_poison(
     assert await app.control.dead.list() == []
 
 
-async def test_a_stopping_worker_starts_nothing_more(app, log):
+async def test_a_stopping_worker_starts_no_more_jobs(app, log):
     nap = nap_task(app, log)
     async with Worker(app, concurrency=1, grace=5) as worker:
         first = await nap.delay(0.4)
@@ -113,7 +113,7 @@ async def test_a_stopping_worker_starts_nothing_more(app, log):
         assert await second.get(timeout=30) == await third.get(timeout=30) == "slept"
 
 
-async def test_a_revoked_job_that_is_handed_back_ends_instead(app, log):
+async def test_a_revoked_job_ends_instead_of_being_handed_back(app, log):
     nap = nap_task(app, log)
     async with Worker(app, grace=0):
         result = await nap.delay(30)
@@ -123,7 +123,7 @@ async def test_a_revoked_job_that_is_handed_back_ends_instead(app, log):
     assert await result.refresh() == "REVOKED"
 
 
-async def test_outcomes_and_retries_of_the_last_moment_are_stored(app, log):
+async def test_outcomes_and_retries_just_before_the_end_are_stored(app, log):
     nap = nap_task(app, log)
 
     @app.task(retry=Retry(max_retries=1, backoff=0, jitter=False))
@@ -140,7 +140,7 @@ async def test_outcomes_and_retries_of_the_last_moment_are_stored(app, log):
     assert await retried.refresh() == "RETRY"
 
 
-async def test_a_thread_is_handed_back_at_once_and_goes_on_beside_the_second_run(app, log):
+async def test_a_job_in_a_thread_is_handed_back_at_once_and_its_body_goes_on_beside_the_second_run(app, log):
     """As docs/guarantees.md says: a thread cannot be cancelled, so its body may run twice at the
     same time.
     """
@@ -165,7 +165,7 @@ async def test_a_thread_is_handed_back_at_once_and_goes_on_beside_the_second_run
     await until(lambda: sorted(lines(log)) == ["end", "end", "start", "start"], "both threads to end")
 
 
-async def test_a_worker_returns_and_names_the_body_that_does_not_let_itself_be_cancelled(app, caplog):
+async def test_a_worker_ends_and_names_the_body_that_ignores_its_cancellation(app, caplog):
     gate = asyncio.Event()
 
     @app.task(name="deaf")
@@ -194,7 +194,7 @@ async def test_a_worker_returns_and_names_the_body_that_does_not_let_itself_be_c
     gate.set()
 
 
-async def test_sigterm_twice_ends_a_process_at_once_and_hands_back(
+async def test_a_second_sigterm_ends_a_worker_process_at_once_and_its_jobs_are_handed_back(
     make_app, server_url, namespace, log, tmp_path
 ):
     async with make_app() as app:
@@ -262,7 +262,7 @@ async def _steady_load(task, log: str, rate: int, until_set: asyncio.Event) -> l
     return results
 
 
-async def test_a_worker_that_stops_while_it_waits_for_quiet_still_sends_what_became_of_jobs(app):
+async def test_a_worker_that_stops_during_the_pause_before_a_write_still_sends_the_outcomes(app):
     answered = asyncio.Event()
 
     async def call() -> int:
@@ -284,7 +284,7 @@ async def test_a_worker_that_stops_while_it_waits_for_quiet_still_sends_what_bec
         assert not sending.cancelled()
 
 
-async def test_the_grace_is_a_duration_like_any_other(app):
+async def test_the_grace_accepts_the_same_values_as_any_duration(app):
     assert Worker(app, grace=timedelta(minutes=1)).grace == 60
     with pytest.raises(ValueError, match="grace=-1 is not a duration"):
         Worker(app, grace=-1)

@@ -57,7 +57,7 @@ async def watch():
     await until(lambda: not watch_threads(), "the watch to end")
 
 
-async def test_a_stall_a_second_longer_than_the_limit_is_reported_whenever_it_begins(watch, stalls):
+async def test_a_stall_a_second_longer_than_the_limit_is_reported_whenever_it_starts(watch, stalls):
     watch(3.0)
     for _ in range(2):  # the stall begins at another moment of the second of each watch
         await asyncio.sleep(0.4)
@@ -79,12 +79,12 @@ async def test_a_shorter_stall_is_not_reported_and_one_that_goes_on_is_reported_
     assert "block(2.0)" in caplog.text  # the stack shows where
 
 
-async def test_zero_means_never(watch):
+async def test_a_limit_of_zero_reports_no_stall(watch):
     watch(0)
     assert watch_threads() == []
 
 
-async def test_an_idle_loop_is_asked_about_once_a_second(watch, monkeypatch):
+async def test_an_idle_loop_is_checked_once_a_second(watch, monkeypatch):
     asked = []
     loop = asyncio.get_running_loop()
     ask = loop.call_soon_threadsafe
@@ -94,7 +94,7 @@ async def test_an_idle_loop_is_asked_about_once_a_second(watch, monkeypatch):
     assert 1 <= len(asked) <= 3
 
 
-async def test_a_worker_reports_a_stall_while_a_beat_waits_for_the_server(make_app, monkeypatch, stalls):
+async def test_a_worker_reports_a_stall_while_a_heartbeat_waits_for_the_server(make_app, monkeypatch, stalls):
     """The heartbeat does not return until the stall is over."""
     app = make_app(lease=6, stall_warning=0.5)
     slow, held = threading.Event(), threading.Event()

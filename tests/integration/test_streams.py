@@ -111,7 +111,7 @@ async def _all(result, after=None, limit=20.0) -> list:
         return [item async for item in result.stream(after)]
 
 
-async def test_items_are_read_as_they_are_yielded_and_the_value_is_none(app, tasks):
+async def test_items_are_read_as_they_are_yielded_and_the_value_of_the_job_is_none(app, tasks):
     async with Worker(app):
         result = await tasks.stepwise.delay(3)
         assert isinstance(result, StreamResult)
@@ -128,7 +128,7 @@ async def test_items_are_read_as_they_are_yielded_and_the_value_is_none(app, tas
 
 
 @pytest.mark.parametrize(("n", "size"), [(0, 0), (1, 0), (499, 0), (5000, 0), (300, 1000), (12, 300_000)])
-async def test_every_item_comes_once_and_in_order_to_early_and_late_readers(app, make_app, tasks, n, size):
+async def test_early_and_late_readers_get_every_item_once_and_in_order(app, make_app, tasks, n, size):
     expected = ["x" * size] * n if size else list(range(1, n + 1))
     async with make_app() as elsewhere, Worker(app):
         result = await tasks.count.delay(n, size)
@@ -140,7 +140,7 @@ async def test_every_item_comes_once_and_in_order_to_early_and_late_readers(app,
         assert await _all(result, after=n + 10) == []
 
 
-async def test_reading_goes_on_behind_an_offset(app, tasks):
+async def test_a_reader_can_start_behind_an_offset(app, tasks):
     async with Worker(app):
         result = await tasks.count.delay(100)
         stream = result.stream()
@@ -152,7 +152,7 @@ async def test_reading_goes_on_behind_an_offset(app, tasks):
             result.stream(after=-1)
 
 
-async def test_items_have_the_type_that_the_task_says(app):
+async def test_items_have_the_type_that_the_task_declares(app):
     @app.task(name="points")
     async def points(n: int) -> AsyncIterator[Point]:
         for i in range(n):
@@ -175,7 +175,7 @@ async def test_a_plain_generator_runs_in_a_thread_and_is_read_from_another(app):
         assert stream.offset == 2500
 
 
-async def test_a_failure_comes_after_the_last_item(app):
+async def test_a_failure_is_raised_after_the_last_item(app):
     @app.task(name="broken")
     async def broken(n: int) -> AsyncIterator[int]:
         for i in range(1, n + 1):
@@ -198,7 +198,7 @@ async def _into(seen: list, stream) -> None:
             seen.append(item)  # noqa: PERF401  keeps what came before the exception
 
 
-async def test_a_time_limit_comes_after_the_last_item(app):
+async def test_an_exceeded_time_limit_is_raised_after_the_last_item(app):
     @app.task(name="slow", timeout=0.1)
     async def slow() -> AsyncIterator[int]:
         yield 1
@@ -211,7 +211,7 @@ async def test_a_time_limit_comes_after_the_last_item(app):
         assert seen == [1]
 
 
-async def test_an_attempt_that_yields_again_adds_nothing_twice(app):
+async def test_an_attempt_that_yields_the_same_items_again_adds_none_twice(app):
     @app.task(name="flaky", retry=Retry(max_retries=2, backoff=0.01, jitter=False))
     async def flaky() -> AsyncIterator[int]:
         for i in range(1, 11):
@@ -235,7 +235,7 @@ async def test_a_revocation_reaches_readers_and_closes_the_generator(app, tasks)
         await asyncio.wait_for(tasks.closed.wait(), 30)
 
 
-async def test_a_thread_that_goes_on_after_its_time_is_stopped_by_its_next_item(app):
+async def test_a_generator_in_a_thread_that_goes_on_after_its_time_is_stopped_at_its_next_item(app):
     gone = []
 
     @app.task(name="overtime", timeout=0.1)
@@ -254,7 +254,7 @@ async def test_a_thread_that_goes_on_after_its_time_is_stopped_by_its_next_item(
 
 
 @pytest.mark.parametrize("timeout", [None, 0.3])
-async def test_items_of_a_thread_that_cannot_be_stopped_live_as_long_as_its_result(
+async def test_items_of_a_thread_that_cannot_be_stopped_are_kept_as_long_as_its_result(
     make_app, raw, namespace, timeout
 ):
     gone = []
@@ -286,7 +286,7 @@ async def test_items_of_a_thread_that_cannot_be_stopped_live_as_long_as_its_resu
         assert 0 < left <= 3600 * 1000
 
 
-async def test_a_job_that_has_ended_is_not_ended_again_for_want_of_readers(app):
+async def test_a_job_that_has_ended_is_not_ended_again_because_it_has_no_reader(app):
     ended = []
 
     @app.task(name="quick")
@@ -306,7 +306,7 @@ async def test_a_job_that_has_ended_is_not_ended_again_for_want_of_readers(app):
         assert worker.done == 1
 
 
-async def test_items_of_a_dead_worker_live_as_long_as_the_result_of_a_job_that_ends_without_one(
+async def test_items_of_a_dead_worker_are_kept_as_long_as_the_result_of_a_job_revoked_without_a_worker(
     app, tasks, raw, namespace
 ):
     result = await tasks.count.delay(3)
@@ -317,7 +317,7 @@ async def test_items_of_a_dead_worker_live_as_long_as_the_result_of_a_job_that_e
     assert 0 < await raw.pttl(items) <= 3600 * 1000
 
 
-async def test_two_tasks_may_step_one_stream(app, tasks):
+async def test_two_asyncio_tasks_may_read_one_stream(app, tasks):
     async with Worker(app):
         result = await tasks.stepwise.delay(2)
         stream = result.stream()
@@ -391,7 +391,7 @@ async def test_without_a_reader_a_generator_runs_to_its_end(make_app):
             assert len(await _all(result)) == 3000
 
 
-async def test_a_reader_that_went_away_holds_up_nobody(make_app, monkeypatch):
+async def test_a_reader_that_left_delays_neither_the_generator_nor_other_readers(make_app, monkeypatch):
     from asyncq.broker import broker
     from asyncq.worker import stream_readers
 
@@ -410,7 +410,7 @@ async def test_a_reader_that_went_away_holds_up_nobody(make_app, monkeypatch):
             assert begun.took < 5
 
 
-async def test_too_many_items_fail_the_job_with_a_clear_error(make_app):
+async def test_a_job_with_too_many_items_fails_with_a_clear_error(make_app):
     async with make_app(stream_limit=30) as app:
         tasks = _register(app)
         async with Worker(app):
@@ -421,7 +421,7 @@ async def test_too_many_items_fail_the_job_with_a_clear_error(make_app):
             assert seen == list(range(1, 31))
 
 
-async def test_an_item_that_is_too_large_fails_the_job(make_app):
+async def test_a_job_fails_if_an_item_is_too_large(make_app):
     async with make_app(max_payload=1000) as app:
         tasks = _register(app)
         async with Worker(app):
@@ -429,7 +429,7 @@ async def test_an_item_that_is_too_large_fails_the_job(make_app):
                 await _all(await tasks.count.delay(2, 2000))
 
 
-async def test_a_server_that_is_full_fails_the_job_behind_what_there_was_room_for(tmp_path):
+async def test_a_job_fails_if_the_server_is_full_and_the_items_stored_before_are_readable(tmp_path):
     with own_server(tmp_path) as server:
         async with AsyncQ(server.url) as app:
             tasks = _register(app)
@@ -470,7 +470,7 @@ async def test_a_generator_that_is_read_is_not_idle_however_slow_it_is(make_app)
             assert await anext(stream, "end") == "end"
 
 
-async def test_a_stream_lives_as_long_as_the_result_and_goes_with_it(app, tasks, raw):
+async def test_a_stream_is_kept_as_long_as_the_result_and_is_deleted_with_it(app, tasks, raw):
     async with Worker(app):
         result = await tasks.count.options(result_ttl=120).delay(3)
         assert await _all(result) == [1, 2, 3]
@@ -486,7 +486,7 @@ async def test_a_stream_lives_as_long_as_the_result_and_goes_with_it(app, tasks,
             await _all(app.AsyncResult(result.id))
 
 
-async def test_a_stream_that_is_forgotten_while_it_lives_stays_no_longer_than_its_tombstone(app, tasks, raw):
+async def test_a_live_stream_whose_result_is_forgotten_is_kept_no_longer_than_its_tombstone(app, tasks, raw):
     async with Worker(app):
         result = await tasks.stepwise.delay(1)
         tasks.step()
@@ -511,7 +511,7 @@ async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
         assert await anext(stream, "end") == "end"
 
 
-async def test_readers_receive_all_when_their_subscription_is_cut_again_and_again(app, make_app, raw):
+async def test_readers_receive_all_items_though_their_subscription_is_cut_again_and_again(app, make_app, raw):
     @app.task(name="drip")
     async def drip(n: int) -> AsyncIterator[int]:
         for i in range(1, n + 1):
@@ -542,7 +542,7 @@ async def test_an_item_that_was_pushed_while_the_subscription_was_down_is_read(a
         assert await anext(stream, "end") == "end"
 
 
-async def test_no_item_is_lost_when_a_call_fails_and_the_one_behind_it_does_not(app, monkeypatch):
+async def test_no_item_is_lost_when_one_call_fails_and_the_next_one_succeeds(app, monkeypatch):
     @app.task(name="turns")
     async def turns(n: int) -> AsyncIterator[int]:
         for i in range(1, n + 1):
@@ -563,7 +563,7 @@ async def test_no_item_is_lost_when_a_call_fails_and_the_one_behind_it_does_not(
     assert len(calls) > 2
 
 
-async def test_nothing_is_lost_when_the_workers_connections_are_cut(app, make_app, raw, tasks):
+async def test_no_item_is_lost_when_the_workers_connections_are_cut(app, make_app, raw, tasks):
     async with make_app() as elsewhere, Worker(app):
         result = await tasks.count.delay(4000)
         reading = asyncio.create_task(_all(elsewhere.AsyncResult(result.id)))
@@ -573,7 +573,9 @@ async def test_nothing_is_lost_when_the_workers_connections_are_cut(app, make_ap
         assert await reading == list(range(1, 4001))
 
 
-async def test_a_worker_killed_in_the_middle_makes_no_item_come_twice(app, server_url, namespace, tmp_path):
+async def test_no_item_is_read_twice_after_a_worker_is_killed_in_the_middle(
+    app, server_url, namespace, tmp_path
+):
     tasks = worker_jobs.register(app)
     log = str(tmp_path / "log")
     with worker_process(server_url, namespace) as first, worker_process(server_url, namespace) as second:
@@ -589,7 +591,7 @@ async def test_a_worker_killed_in_the_middle_makes_no_item_come_twice(app, serve
         assert len(lines(tmp_path / "log")) == 2, "it was run twice"
 
 
-async def test_reading_inside_a_task_needs_leave(app, tasks):
+async def test_reading_a_stream_inside_a_task_must_be_allowed(app, tasks):
     @app.task(name="nosy")
     async def nosy(id: str) -> list[int]:
         with pytest.raises(WouldDeadlock):
@@ -602,7 +604,7 @@ async def test_reading_inside_a_task_needs_leave(app, tasks):
         assert await nosy.options(wait=30).call(result.id) == [1, 2, 3]
 
 
-async def test_unknown_ids_and_jobs_that_yield_nothing(app, tasks):
+async def test_the_streams_of_unknown_ids_and_of_jobs_that_yield_nothing(app, tasks):
     @app.task(name="add")
     async def add(x: int, y: int) -> int:
         return x + y
@@ -616,7 +618,7 @@ async def test_unknown_ids_and_jobs_that_yield_nothing(app, tasks):
         assert await _all(await add.delay(1, 2)) == []
 
 
-async def test_a_stream_that_is_dropped_unsubscribes(app, tasks, raw):
+async def test_dropping_a_stream_unsubscribes(app, tasks, raw):
     result = await tasks.count.delay(1)
     channel = app.sessions.shards[0].events + result.id
 
@@ -638,7 +640,7 @@ async def test_a_stream_that_is_dropped_unsubscribes(app, tasks, raw):
     await result.revoke()
 
 
-async def test_progress_and_items_of_one_job(app):
+async def test_one_job_can_report_progress_and_yield_items(app):
     @app.task(name="both")
     async def both() -> AsyncIterator[int]:
         for i in (1, 2):
@@ -656,7 +658,7 @@ async def _states(result) -> list[str]:
     return [str(event.state) async for event in result.events(timeout=30)]
 
 
-async def test_a_generator_with_company_in_the_queue_leaves_it_its_turn(app, tasks):
+async def test_a_generator_lets_other_jobs_of_its_queue_run(app, tasks):
     @app.task(name="quick")
     async def quick() -> int:
         return 1
@@ -670,7 +672,7 @@ async def test_a_generator_with_company_in_the_queue_leaves_it_its_turn(app, tas
         await result.revoke(terminate=True, wait=True)
 
 
-def test_a_call_made_here_has_its_items_at_hand():
+def test_a_local_call_of_a_generator_task_has_its_items():
     app = AsyncQ("memory://")
 
     @app.task(name="here")
@@ -691,7 +693,7 @@ def test_a_call_made_here_has_its_items_at_hand():
         next(items)
 
 
-def test_a_workflow_that_ran_here_has_the_items_of_its_generators():
+def test_a_workflow_that_ran_locally_has_the_items_of_its_generators():
     app = AsyncQ("memory://")
 
     @app.task(name="two")
@@ -713,7 +715,7 @@ def test_a_workflow_that_ran_here_has_the_items_of_its_generators():
     assert [item["x"] for item in becomes.apply((7,)).stream_sync()] == [7, 7]
 
 
-async def test_whatever_sends_a_generator_task_gives_a_handle_of_a_stream(app, tasks):
+async def test_every_way_to_enqueue_a_generator_task_returns_a_stream_handle(app, tasks):
     call, plain = tasks.count.s(2), _register_plain(app)
     async with Worker(app):
         handles = [
@@ -735,7 +737,7 @@ async def test_whatever_sends_a_generator_task_gives_a_handle_of_a_stream(app, t
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
-async def test_a_copy_of_the_handle_of_a_stream_is_one_too(make_app, duplicate, monkeypatch):
+async def test_a_copy_of_a_stream_handle_is_a_stream_handle(make_app, duplicate, monkeypatch):
     app = make_app()
     be_the_only_app(monkeypatch, app)
     tasks = _register(app)
@@ -746,7 +748,7 @@ async def test_a_copy_of_the_handle_of_a_stream_is_one_too(make_app, duplicate, 
         assert repr(result) == f"<StreamResult {result.id} count SUCCESS>"
 
 
-async def test_a_saved_group_of_streams_is_restored_as_one(app, tasks):
+async def test_a_saved_group_of_streams_is_restored_with_stream_handles(app, tasks):
     results = await group(tasks.count.s(1), tasks.count.s(2)).delay()
     await results.save()
     assert {type(one) for one in await app.GroupResult.restore(results.id)} == {StreamResult}
@@ -758,6 +760,6 @@ async def test_calls_of_a_generator_task_do_not_share_one_job(app, tasks):
             several([(1,)])
 
 
-async def test_a_generator_task_called_here_is_the_generator(app, tasks):
+async def test_a_direct_call_of_a_generator_task_returns_its_generator(app, tasks):
     assert [item async for item in tasks.count(3)] == [1, 2, 3]
     assert list(_register_plain(app)(3)) == [1, 2, 3]

@@ -75,7 +75,7 @@ def _signature(method):
     return signature.replace(return_annotation=str(signature.return_annotation).removeprefix("Async"))
 
 
-def test_every_awaited_method_has_a_blocking_twin_with_its_parameters(blocking_app):
+def test_every_awaited_method_has_a_blocking_variant_with_its_parameters(blocking_app):
     seen = set()
     for owner in _classes(blocking_app):
         for name in _awaited(owner):
@@ -92,7 +92,7 @@ def test_every_awaited_method_has_a_blocking_twin_with_its_parameters(blocking_a
     assert {"Task.delay", "AsyncResult.get", "ResultSet.as_completed", "DeadLetters.replay"} <= seen
 
 
-def test_the_blocking_twins_do_what_the_methods_do(blocking_app, worker, tmp_path):
+def test_the_blocking_variants_do_the_same_as_the_awaited_methods(blocking_app, worker, tmp_path):
     add, logged = blocking_app.jobs.add, blocking_app.jobs.logged
     with blocking_app:
         result = add.delay_sync(1, 2)
@@ -162,7 +162,7 @@ def test_a_result_outlives_the_app_that_was_closed_and_opened_again(blocking_app
 
 
 @pytest.mark.anyio
-async def test_a_blocking_call_where_a_loop_runs_is_refused_at_once_and_names_the_way_out(app):
+async def test_a_blocking_call_on_a_running_loop_is_refused_at_once_with_a_hint(app):
     @app.task
     async def add(x: int, y: int) -> int:
         return x + y
@@ -225,7 +225,7 @@ async def test_calls_from_other_loops_are_served_by_the_background_session(app):
 
 
 @pytest.mark.anyio
-async def test_then_calls_back_on_the_loop_where_it_was_asked_for(app):
+async def test_then_calls_its_callback_on_the_loop_where_it_was_registered(app):
     @app.task
     async def nap() -> None:
         await asyncio.sleep(0.05)
@@ -240,7 +240,7 @@ async def test_then_calls_back_on_the_loop_where_it_was_asked_for(app):
         assert await asyncio.to_thread(lambda: asyncio.run(on_another_loop()))
 
 
-def test_one_app_lives_through_several_loops(blocking_app, worker):
+def test_one_app_can_be_used_on_several_loops_one_after_the_other(blocking_app, worker):
     async def once() -> int:
         async with blocking_app:
             return await blocking_app.jobs.add.call(1, 2)
@@ -265,7 +265,7 @@ def test_a_handle_from_one_loop_works_on_the_next(blocking_app, worker):
     assert asyncio.run(receive(result)) == 3
 
 
-def test_a_block_left_open_by_its_loop_is_logged_and_disturbs_nobody(blocking_app, worker, caplog):
+def test_a_block_that_its_closed_loop_left_open_is_logged_and_disturbs_nobody(blocking_app, worker, caplog):
     async def careless() -> int:
         await blocking_app.__aenter__()
         return await blocking_app.jobs.add.call(1, 2)

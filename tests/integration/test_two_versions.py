@@ -91,7 +91,7 @@ def both(make_app):
     return old, register(old, FIRST, First), new, register(new, SECOND, Second)
 
 
-async def test_a_key_stands_for_the_same_call_in_both_versions_if_the_values_are_the_same(both):
+async def test_a_key_means_the_same_call_in_both_versions_if_the_values_are_equal(both):
     old, before, new, after = both
     async with old, new:
         for name, first, second in (
@@ -108,7 +108,7 @@ async def test_a_key_stands_for_the_same_call_in_both_versions_if_the_values_are
             await after.order.options(key="the order").delay(Second.Order(1))
 
 
-async def test_an_item_that_the_reader_cannot_read_is_named_and_hides_no_other(both):
+async def test_an_item_that_the_reader_cannot_decode_is_named_and_hides_no_other_item(both):
     old, before, new, after = both
     async with old, Worker(new):
         stream = (await before.items.delay(5)).stream()
@@ -121,7 +121,7 @@ async def test_an_item_that_the_reader_cannot_read_is_named_and_hides_no_other(b
         assert [item async for item in stream] == [5, Second.Order(5), 6]
 
 
-async def test_arguments_that_an_old_worker_cannot_read_are_tried_again_and_can_be_replayed(both):
+async def test_jobs_whose_arguments_an_old_worker_cannot_read_are_retried_and_can_be_replayed(both):
     old, _, new, after = both
     retry = Retry(max_retries=1, backoff=0.01, jitter=False)
     async with old, new:

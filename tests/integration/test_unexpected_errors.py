@@ -100,7 +100,7 @@ async def test_the_job_of_an_entry_that_cannot_be_started_is_found_again(app, ad
     assert len(raised) == 2
 
 
-async def test_an_entry_whose_message_breaks_the_decoder_is_set_aside(app, add, break_once):
+async def test_an_entry_whose_message_breaks_the_decoder_is_quarantined(app, add, break_once):
     async with Worker(app) as worker:
         broken = break_once(Consumer, "delivery")
         failed = await (await add.delay(1, 2)).outcome(timeout=20)
@@ -108,7 +108,7 @@ async def test_an_entry_whose_message_breaks_the_decoder_is_set_aside(app, add, 
         assert await add.call(1, 2) == 3
 
 
-async def test_delayed_jobs_become_due_after_a_look_that_failed(app, add, break_once):
+async def test_delayed_jobs_become_due_after_a_poll_that_failed(app, add, break_once):
     raised = break_once(Consumer, "promote")
     async with Worker(app):
         await until(lambda: raised, "the look to fail")
@@ -116,7 +116,7 @@ async def test_delayed_jobs_become_due_after_a_look_that_failed(app, add, break_
         assert await result.get(timeout=5) == 3  # sooner than the longest pause between two polls
 
 
-async def test_jobs_of_a_dead_worker_run_after_a_look_that_failed(app, add, break_once):
+async def test_jobs_of_a_dead_worker_run_after_a_recovery_that_failed(app, add, break_once):
     gone = Consumer(app.sessions.current().broker.commands, "gone", ["default"])
     await gone.make_groups()
     result = await add.delay(1, 2)
@@ -128,9 +128,7 @@ async def test_jobs_of_a_dead_worker_run_after_a_look_that_failed(app, add, brea
     assert raised == [["watch_streams"], ["take"]]
 
 
-async def test_what_shards_have_for_each_other_is_carried_after_a_look_that_failed(
-    make_app, break_once, monkeypatch
-):
+async def test_outbox_entries_are_forwarded_after_a_poll_that_failed(make_app, break_once, monkeypatch):
     async with make_app(lease=LEASE, shards=2) as app:
         raised = break_once(Commands, "forward")
         async with Worker(app):
@@ -140,7 +138,7 @@ async def test_what_shards_have_for_each_other_is_carried_after_a_look_that_fail
             await until(lambda: 2 in looked, "another look into both outboxes")
 
 
-async def test_the_lease_is_kept_after_a_beat_that_failed(app, nap, break_once):
+async def test_the_lease_is_kept_after_a_heartbeat_that_failed(app, nap, break_once):
     async with Worker(app) as worker, Worker(app, name="observer"):
         session = session_of(worker)
         raised = break_once(Beating, "beat", times=2)
@@ -149,21 +147,21 @@ async def test_the_lease_is_kept_after_a_beat_that_failed(app, nap, break_once):
         assert session_of(worker) is session  # the session was not taken for dead
 
 
-async def test_a_worker_starts_after_a_first_beat_that_failed(app, add, break_once):
+async def test_a_worker_starts_after_a_first_heartbeat_that_failed(app, add, break_once):
     raised = break_once(Beating, "beat")
     async with Worker(app):
         assert await add.call(1, 2) == 3
     assert raised
 
 
-async def test_an_outcome_that_cannot_be_sent_costs_another_run(app, add, break_once):
+async def test_a_job_whose_outcome_cannot_be_sent_runs_again(app, add, break_once):
     raised = break_once(Claims, "_finish_command")
     async with Worker(app):
         assert await (await add.delay(1, 2)).get(timeout=20) == 3
     assert raised
 
 
-async def test_outcomes_are_stored_after_some_that_could_not_be(app, add, break_once, lose_answers):
+async def test_outcomes_are_stored_after_earlier_ones_could_not_be_stored(app, add, break_once, lose_answers):
     lost = lose_answers(Claims, UNDER_WAY)
     raised = break_once(Commands, "send", UNDER_WAY, script="finish")
     async with Worker(app):
@@ -171,7 +169,7 @@ async def test_outcomes_are_stored_after_some_that_could_not_be(app, add, break_
     assert (len(lost), len(raised)) == (UNDER_WAY, UNDER_WAY)
 
 
-async def test_a_retry_that_could_not_be_stored_is_another_run(app, break_once):
+async def test_a_job_whose_retry_could_not_be_stored_runs_again(app, break_once):
     runs = []
 
     @app.task(retry=Retry(max_retries=1, backoff=0.01))
@@ -202,7 +200,7 @@ async def test_a_generator_learns_of_items_that_cannot_be_sent(app, break_once, 
     assert (outcome.state, str(outcome.error)) == ("FAILURE", "send is broken")
 
 
-async def test_a_process_whose_question_fails_gets_an_answer(app, break_once):
+async def test_a_request_of_a_process_that_fails_gets_an_answer(app, break_once):
     tasks = process_bodies.register(app)
     raised = break_once(JobOutput, "report")
     async with Worker(app):

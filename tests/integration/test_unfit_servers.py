@@ -80,7 +80,7 @@ async def test_a_sentinel_is_refused(start, database):
     assert "the URL of the server itself" in mend
 
 
-async def test_a_database_that_the_server_has_not_is_refused_and_the_last_one_is_taken(start):
+async def test_a_database_number_above_the_last_one_is_refused_and_the_last_one_is_accepted(start):
     address = start("--databases", "4")
     what, mend = await refused(f"redis://{address}/4")
     assert what == f"redis://{address}/4: the server has no database 4"
@@ -138,7 +138,7 @@ async def test_a_server_that_is_too_old_is_refused(hello, output):
     ("version", "fits"),
     [("5.0.14", False), ("6.2.14", False), ("7.0.0", True), ("7.4.1-rc1", True), ("10.1", True), ("?", True)],
 )
-def test_which_versions_fit(version, fits):
+def test_which_server_versions_are_accepted(version, fits):
     facts = {b"server": b"redis", b"version": version.encode(), b"mode": b"standalone"}
     assert (supported_servers.problem(facts) is None) == fits
     assert (supported_servers.problem({"version": version, "mode": "standalone"}) is None) == fits
@@ -150,7 +150,7 @@ async def unreachable(url: str) -> str:
     return str(caught.value).partition("\n")[2]
 
 
-async def test_tls_asked_of_a_plain_server_is_reported(start):
+async def test_a_tls_url_for_a_server_without_tls_is_reported(start):
     assert "write redis:// instead of rediss://" in await unreachable(f"rediss://{start()}")
 
 
@@ -188,7 +188,7 @@ async def test_the_certificate_of_a_server_must_be_for_the_name_in_the_url(certi
         server.close()
 
 
-async def test_what_a_server_with_tls_is_asked_wrongly_is_reported(certificate):
+async def test_wrong_urls_and_certificates_for_a_server_with_tls_are_reported(certificate):
     """Plain text, an unknown certificate and a missing file are refused; the right certificate works."""
     folder = certificate("IP:127.0.0.1")
     server, port = await old_with_tls(folder)
@@ -204,6 +204,6 @@ async def test_what_a_server_with_tls_is_asked_wrongly_is_reported(certificate):
         server.close()
 
 
-async def test_a_server_that_is_not_there_is_not_reported_as_one_with_another_protocol():
+async def test_an_unreachable_server_is_not_reported_as_one_with_another_protocol():
     for scheme in ("redis", "rediss"):
         assert await unreachable(f"{scheme}://127.0.0.1:1") == ""

@@ -65,7 +65,7 @@ async def test_two_services_may_share_a_queue(make_app):
         assert await batch_task.get(timeout=20) == ["a", "b"]
 
 
-async def test_a_job_fails_when_no_worker_of_its_queue_has_known_its_task_for_the_time_set(make_app, caplog):
+async def test_a_job_fails_if_no_worker_of_its_queue_knows_its_task_for_the_configured_time(make_app, caplog):
     app, elsewhere = _knowing(make_app(unknown_task_wait=0.5), "known"), _knowing(make_app(), "nobody's")
     begun = Stopwatch()
     async with Worker(app), Worker(elsewhere, queues=["another"]):
@@ -81,7 +81,7 @@ async def test_a_job_fails_when_no_worker_of_its_queue_has_known_its_task_for_th
     assert "so far no worker of the queue knows it" in caplog.text
 
 
-async def test_what_a_dead_worker_knew_counts_no_longer_than_its_lease(make_app, raw, namespace):
+async def test_tasks_of_a_dead_worker_count_as_known_no_longer_than_its_lease(make_app, raw, namespace):
     app = _knowing(make_app(unknown_task_wait=0.3, lease=0.6), "known")
     async with app, _beating_once(app, "new") as dead, Worker(app):
         result = await app.send("new", ("value",))
@@ -106,7 +106,7 @@ async def _beating_once(app: AsyncQ, task: str) -> AsyncIterator[ClaimingConsume
     consumer.close()
 
 
-async def test_a_job_that_is_put_off_can_be_revoked(make_app, caplog):
+async def test_a_deferred_job_of_an_unknown_task_can_be_revoked(make_app, caplog):
     app = _knowing(make_app(unknown_task_wait=20), "known")
     async with Worker(app):
         result = await app.send("new", ("value",))
@@ -124,7 +124,7 @@ async def test_a_task_that_is_registered_while_the_worker_runs_is_announced(make
         await until(lambda: raw.hexists(key, "tnew"), "the new task to be announced")
 
 
-async def test_a_worker_that_leaves_takes_back_what_it_announced(make_app, raw, namespace):
+async def test_a_worker_that_stops_withdraws_the_tasks_that_it_announced(make_app, raw, namespace):
     app = _knowing(make_app(), "known")
     async with Worker(app):
         [key] = await raw.keys(f"{{{namespace}:0}}:a:*")

@@ -33,7 +33,7 @@ async def test_a_worker_builds_classes_that_are_imported_for_type_checkers(app):
         assert await latest.options(wait=10).call(orders, date_(2026, 1, 1)) == orders[1]
 
 
-async def test_a_worker_does_not_start_with_an_annotation_that_is_nowhere(app):
+async def test_a_worker_does_not_start_with_an_annotation_that_is_defined_nowhere(app):
     @app.task
     async def buy(order: Ordr) -> None: ...  # noqa: F821
 
@@ -52,7 +52,7 @@ class Shelf:
     box: Box[int] | Box[str]
 
 
-async def test_a_worker_does_not_start_with_a_union_in_a_field_whose_arms_are_ambiguous(app):
+async def test_a_worker_does_not_start_with_a_field_of_an_ambiguous_union(app):
     @app.task
     async def put(shelf: list[Shelf] | None) -> None: ...
 
@@ -64,7 +64,7 @@ async def test_a_worker_does_not_start_with_a_union_in_a_field_whose_arms_are_am
             pass
 
 
-async def test_a_call_with_an_annotation_that_is_nowhere_enqueues_nothing(app):
+async def test_a_call_with_an_annotation_that_is_defined_nowhere_enqueues_nothing(app):
     @app.task
     async def buy(order: int) -> Ordr: ...  # noqa: F821
 

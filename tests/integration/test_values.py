@@ -70,7 +70,7 @@ def received(value: Any) -> Any:
     )
 
 
-async def test_random_values_go_through_a_worker_and_come_back_as_they_were(make_app):
+async def test_random_values_are_equal_after_their_way_through_a_worker(make_app):
     app = make_app()
 
     @app.task
@@ -101,7 +101,7 @@ async def _with_examples(check) -> None:
         await check(value)
 
 
-async def test_classes_of_types_stand_anywhere_and_others_are_refused_at_the_call(make_app):
+async def test_supported_classes_work_at_every_depth_and_others_are_refused_at_the_call(make_app):
     app = make_app(types=[Price])
 
     @app.task
@@ -125,7 +125,7 @@ async def test_an_app_that_trusts_no_models_validates_arguments_and_results(make
         assert await give.options(wait=30).call(Price(100)) == 141.61
 
 
-def test_a_call_is_shown_without_its_secrets():
+def test_the_text_of_a_call_does_not_show_its_secrets():
     app = AsyncQ("memory://")
 
     @app.task

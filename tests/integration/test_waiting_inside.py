@@ -80,7 +80,7 @@ async def test_one_slot_is_enough_for_any_depth_of_nesting(app, fib):
         assert await fib.options(wait=30).call(12) == 144
 
 
-async def test_one_slot_and_one_thread_are_enough_for_plain_functions(make_app):
+async def test_one_slot_and_one_thread_are_enough_for_nested_plain_functions(make_app):
     async with make_app(threads=1) as app:
         bodies = Bodies()
 
@@ -102,7 +102,7 @@ async def test_one_slot_and_one_thread_are_enough_for_plain_functions(make_app):
         assert bodies.most == 1, "threads=1"
 
 
-async def test_waits_of_one_body_in_several_tasks_need_no_slot_either(app, add):
+async def test_waits_of_one_body_in_several_asyncio_tasks_hold_no_slot(app, add):
     @app.task
     async def both() -> list[int]:
         handles = [await add.delay(1, 2), await add.delay(3, 4)]
@@ -142,7 +142,7 @@ async def test_no_more_bodies_run_than_there_are_slots(app):
     assert bodies.now == 0
 
 
-async def test_who_comes_back_goes_before_who_is_new(app):
+async def test_a_job_that_resumes_after_a_wait_gets_a_slot_before_new_jobs(app):
     order: list[str] = []
     gate = asyncio.Event()
 
@@ -172,7 +172,7 @@ async def test_who_comes_back_goes_before_who_is_new(app):
     assert order.index("parent") <= 2
 
 
-async def test_a_wait_that_times_out_or_is_cancelled_takes_its_slot_again(app):
+async def test_a_job_reacquires_its_slot_after_a_wait_that_times_out_or_is_cancelled(app):
     gate = asyncio.Event()
     bodies = Bodies()
 
@@ -215,7 +215,7 @@ async def test_a_wait_that_times_out_or_is_cancelled_takes_its_slot_again(app):
     assert bodies.most <= 2
 
 
-async def test_two_hundred_may_wait_at_once(app):
+async def test_two_hundred_jobs_may_wait_at_once(app):
     gate = asyncio.Event()
 
     @app.task
@@ -239,7 +239,7 @@ async def test_two_hundred_may_wait_at_once(app):
     gate.set()
 
 
-async def test_one_more_than_max_parked_is_refused(make_app):
+async def test_one_waiting_job_more_than_max_parked_is_refused(make_app):
     async with make_app(max_parked=2) as app:
 
         @app.task
@@ -261,7 +261,7 @@ async def test_one_more_than_max_parked_is_refused(make_app):
             assert {type(one) for one in await first.get(timeout=30, propagate=False)} == {TaskRevoked}
 
 
-async def test_a_job_that_waits_is_revoked_like_any_other(app):
+async def test_a_job_that_waits_for_another_is_revoked_like_any_job(app):
     seen: list[str] = []
 
     @app.task
@@ -297,7 +297,7 @@ async def test_a_job_that_waits_is_revoked_like_any_other(app):
     await target.revoke()
 
 
-async def test_a_job_whose_time_is_up_does_not_wait_for_a_slot_first(app):
+async def test_a_waiting_job_that_exceeds_its_limit_ends_without_reacquiring_a_slot(app):
     gate = asyncio.Event()
 
     @app.task
@@ -327,7 +327,7 @@ async def test_a_job_whose_time_is_up_does_not_wait_for_a_slot_first(app):
         await target.revoke()
 
 
-async def test_a_worker_that_stops_hands_back_those_that_wait(app):
+async def test_a_stopping_worker_hands_back_its_waiting_jobs(app):
     runs: list[int] = []
 
     @app.task
@@ -358,7 +358,7 @@ async def test_a_worker_that_stops_hands_back_those_that_wait(app):
     assert runs == [1, 1, 1, 1], "twice each, and no crash was counted"
 
 
-async def test_a_job_read_for_a_slot_that_was_taken_meanwhile_goes_back_to_its_queue(app):
+async def test_a_job_that_was_read_for_a_slot_that_is_taken_meanwhile_returns_to_its_queue(app):
     gate = asyncio.Event()
 
     @app.task(name="child")
@@ -386,7 +386,7 @@ async def test_a_job_read_for_a_slot_that_was_taken_meanwhile_goes_back_to_its_q
         assert await long.get(timeout=30) is None
 
 
-async def test_one_slot_and_one_process_are_enough_for_tasks_in_processes(make_app):
+async def test_one_slot_and_one_process_are_enough_for_nested_tasks_in_processes(make_app):
     async with make_app(processes=1, max_parked=1) as app:
         tasks = process_bodies.register(app)
 
@@ -402,7 +402,7 @@ async def test_one_slot_and_one_process_are_enough_for_tasks_in_processes(make_a
             assert "-> wait_for_above:" in await starts.options(wait=30).call(), "the path to the job above"
 
 
-async def test_a_process_that_is_killed_while_its_job_waits_gives_everything_back(make_app):
+async def test_all_slots_are_released_after_a_process_is_killed_while_its_job_waits(make_app):
     async with make_app(processes=1) as app:
         tasks = process_bodies.register(app)
         target = await tasks.pid.options(countdown=3600).delay()
@@ -419,7 +419,7 @@ async def test_a_process_that_is_killed_while_its_job_waits_gives_everything_bac
         await target.revoke()
 
 
-async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(make_app):
+async def test_a_job_in_its_last_attempt_waits_for_jobs_that_the_same_worker_runs(make_app):
     """A job on its last try runs alone, but the jobs that it waits for must run."""
     async with make_app(max_crashes=2, lease=0.6) as app:
 
@@ -444,7 +444,7 @@ async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(ma
             assert await result.get(timeout=30) == [2, 1]
 
 
-async def test_a_plain_function_gives_its_slot_back_when_it_waits_on_another_loop(app, make_app):
+async def test_a_plain_function_releases_its_slot_when_it_waits_on_another_loop(app, make_app):
     """The function's own client has a loop in a background thread."""
     gate = asyncio.Event()
 
@@ -468,7 +468,7 @@ async def test_a_plain_function_gives_its_slot_back_when_it_waits_on_another_loo
         assert await result.get(timeout=30) == 1
 
 
-async def test_a_wait_that_ends_because_its_app_is_closed_gives_everything_back(app, make_app):
+async def test_all_slots_are_released_after_a_wait_that_ends_because_its_app_is_closed(app, make_app):
     @app.task
     async def waits(id_: str) -> str:
         client = make_app()

@@ -39,7 +39,7 @@ async def test_jobs_of_one_queue_start_in_the_order_of_their_enqueue(app, note, 
     assert ran == [str(i) for i in range(300)]
 
 
-async def test_the_first_queue_named_is_the_most_urgent(app, note, ran):
+async def test_a_worker_serves_the_first_queue_in_its_list_first(app, note, ran):
     for queue in ("low", "default", "high"):
         await note.options(queue=queue).map([(f"{queue}{i}",) for i in range(5)])
     async with Worker(app, concurrency=1, queues=["high", "default", "low"]):
@@ -47,7 +47,7 @@ async def test_the_first_queue_named_is_the_most_urgent(app, note, ran):
     assert ran == [f"{queue}{i}" for queue in ("high", "default", "low") for i in range(5)]
 
 
-async def test_a_worker_without_queue_names_serves_the_default_and_those_of_its_tasks(app, note, ran):
+async def test_a_worker_without_queue_names_serves_the_default_queue_and_those_of_its_tasks(app, note, ran):
     @app.task(queue="mail")
     async def send(text: str) -> None:
         ran.append(text)
@@ -59,7 +59,7 @@ async def test_a_worker_without_queue_names_serves_the_default_and_those_of_its_
     assert ran == ["a", "b"]
 
 
-async def test_a_worker_leaves_other_queues_alone(app, note, ran):
+async def test_a_worker_does_not_read_other_queues(app, note, ran):
     other = await note.options(queue="other").delay("other")
     async with Worker(app, queues=["default"]):
         await note.call("mine")
@@ -68,13 +68,13 @@ async def test_a_worker_leaves_other_queues_alone(app, note, ran):
 
 
 @pytest.mark.parametrize("bad", ["default", ["a b"], ["ok", ""]])
-def test_queues_that_cannot_be_names_are_refused(make_app, bad):
+def test_invalid_queue_names_are_refused(make_app, bad):
     with pytest.raises((ValueError, TypeError)):
         Worker(make_app(), queues=bad)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 10])
-async def test_never_more_jobs_at_once_than_the_concurrency(app, concurrency):
+async def test_no_more_jobs_run_at_once_than_the_concurrency(app, concurrency):
     now = most = 0
 
     @app.task
@@ -90,7 +90,9 @@ async def test_never_more_jobs_at_once_than_the_concurrency(app, concurrency):
     assert most == concurrency
 
 
-async def test_what_a_worker_cannot_run_yet_stays_in_the_queue_for_others(make_app, app, note, ran):
+async def test_jobs_that_a_worker_cannot_run_yet_stay_in_the_queue_for_other_workers(
+    make_app, app, note, ran
+):
     async with Worker(app, concurrency=1):
         first = await note.delay("first", 0.4)
         await until_state(first, "STARTED")
@@ -102,7 +104,7 @@ async def test_what_a_worker_cannot_run_yet_stays_in_the_queue_for_others(make_a
         await first.get(timeout=30)
 
 
-async def test_threads_of_a_worker_are_bounded(make_app):
+async def test_the_number_of_threads_of_a_worker_is_bounded(make_app):
     import threading
 
     now = most = 0
@@ -124,7 +126,7 @@ async def test_threads_of_a_worker_are_bounded(make_app):
     assert most == 2
 
 
-async def test_a_body_that_blocks_the_loop_longer_than_the_lease_is_not_taken_for_dead(
+async def test_a_worker_whose_loop_is_blocked_longer_than_the_lease_is_not_taken_for_dead(
     make_app, server_url, namespace
 ):
     from helpers.worker_process import worker_process
@@ -169,7 +171,7 @@ RUBBISH: dict[str, dict] = {
 }
 
 
-async def test_rubbish_in_the_queue_is_set_aside_counted_and_harms_nobody(app, note, raw):
+async def test_rubbish_in_the_queue_is_quarantined_and_counted_and_disturbs_no_job(app, note, raw):
     stream = app.sessions.shards[0].stream("default")
     async with Worker(app, concurrency=4) as worker:
         await note.call("before")
@@ -209,7 +211,7 @@ async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_notified(a
     assert result.state == "FAILURE"
 
 
-async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, raw):
+async def test_a_job_fails_if_its_arguments_cannot_be_decoded(app, note, raw):
     job = wire.Job("job", note.name, "default", b"\xc1", "request", app.sessions.channel(), 1, 60_000)
     await app.sessions.current().broker.intake.enqueue_many([(job, wire.encode_job(job))])
     async with Worker(app) as worker:
@@ -217,7 +219,7 @@ async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, r
         assert (outcome.state, worker.malformed) == ("FAILURE", 0)
 
 
-async def test_an_entry_with_no_record_behind_it_is_run_and_leaves_nothing(app, note, ran, raw):
+async def test_an_entry_without_a_record_is_run_and_leaves_nothing(app, note, ran, raw):
     # The server may have evicted the record. The message is complete, so the job runs.
     job = wire.Job("orphan", note.name, "default", note.arguments.dumps(("orphan",), {}), "n", "", 1, 60_000)
     stream = app.sessions.shards[0].stream("default")
@@ -231,7 +233,7 @@ async def test_an_entry_with_no_record_behind_it_is_run_and_leaves_nothing(app, 
 # -- cuts ------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_lost_while_every_connection_is_cut_again_and_again(app, note, ran, raw):
+async def test_no_job_is_lost_while_every_connection_is_cut_again_and_again(app, note, ran, raw):
     async with Worker(app, concurrency=20):
         results = []
 
@@ -294,21 +296,21 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
                 await beside.revoke(terminate=True)
 
 
-async def test_a_worker_makes_the_group_again_when_the_server_lost_it(app, note, raw):
+async def test_a_worker_creates_the_consumer_group_again_after_the_server_lost_it(app, note, raw):
     async with Worker(app):
         await note.call("before")
         await raw.delete(app.sessions.shards[0].stream("default"))
         assert await note.options(wait=30).call("after") == "after"
 
 
-async def test_a_worker_finds_its_scripts_again_when_the_server_lost_them(app, note, raw):
+async def test_a_worker_loads_its_scripts_again_after_the_server_lost_them(app, note, raw):
     async with Worker(app):
         await note.call("before")
         await raw.script_flush()
         assert await note.options(wait=30).call("after") == "after"
 
 
-async def test_a_worker_that_cannot_reach_its_server_says_so_at_the_start(make_app, tmp_path):
+async def test_a_worker_that_cannot_reach_its_server_raises_at_its_start(make_app, tmp_path):
     app = make_app(f"unix://{tmp_path}/nobody", operation_timeout=1.2)
     with pytest.raises(BrokerUnavailable, match="nobody"):
         await Worker(app).run()
@@ -317,7 +319,7 @@ async def test_a_worker_that_cannot_reach_its_server_says_so_at_the_start(make_a
 # -- the end ---------------------------------------------------------------------------------------
 
 
-async def test_a_stopping_worker_takes_nothing_new_and_lets_what_runs_end(app, note, ran):
+async def test_a_stopping_worker_takes_no_new_jobs_and_lets_running_jobs_end(app, note, ran):
     async with Worker(app, grace=5) as worker:
         running = await note.delay("running", 0.2)
         await until(lambda: ran, "the body to begin")
@@ -328,7 +330,7 @@ async def test_a_stopping_worker_takes_nothing_new_and_lets_what_runs_end(app, n
     assert ran == ["running"]
 
 
-async def test_what_does_not_end_within_the_grace_goes_back_to_the_queue(app, note, ran):
+async def test_a_job_that_does_not_end_within_the_grace_returns_to_the_queue(app, note, ran):
     async with Worker(app, grace=0.05) as worker:
         coroutine = await note.delay("job", 30)
         await until_state(coroutine, "STARTED")
@@ -337,7 +339,7 @@ async def test_what_does_not_end_within_the_grace_goes_back_to_the_queue(app, no
     await coroutine.revoke()
 
 
-async def test_a_second_stop_hands_back_at_once(app, note):
+async def test_a_second_stop_hands_jobs_back_at_once(app, note):
     begun = Stopwatch()
     async with Worker(app, grace=20) as worker:
         result = await note.delay("job", 30)
@@ -348,7 +350,7 @@ async def test_a_second_stop_hands_back_at_once(app, note):
     assert await result.refresh() == "PENDING"
 
 
-async def test_a_cancelled_worker_hands_back_at_once(app, note):
+async def test_a_cancelled_worker_hands_its_jobs_back_at_once(app, note):
     worker = Worker(app, grace=20)
     running = asyncio.create_task(worker.run())
     await worker.started.wait()
@@ -382,7 +384,7 @@ async def test_a_worker_leaves_nothing_behind(app, note, raw):
 
 
 @pytest.mark.parametrize("bad", [0, -3])
-def test_a_worker_needs_room_for_a_job(make_app, bad):
+def test_a_worker_with_a_concurrency_below_one_is_refused(make_app, bad):
     with pytest.raises(ValueError, match="at least 1"):
         Worker(make_app(), concurrency=bad)
 

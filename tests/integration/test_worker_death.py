@@ -61,7 +61,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_bound_on_every_queue
     assert max(took) <= BOUND
 
 
-async def test_an_outcome_of_a_worker_that_stood_still_past_its_lease_is_refused(
+async def test_an_outcome_of_a_worker_that_was_frozen_longer_than_its_lease_is_refused(
     make_app, server_url, namespace, log, tmp_path
 ):
     app = make_app()
@@ -94,7 +94,7 @@ async def _record(app, id_):
     return await app.sessions.current().broker.state(id_)
 
 
-async def test_a_job_that_ends_its_worker_three_times_is_lost_and_takes_nobody_with_it(
+async def test_a_job_that_kills_its_worker_three_times_is_lost_and_no_other_job_is(
     make_app, server_url, namespace, log, tmp_path
 ):
     app = make_app(lease=1)
@@ -123,7 +123,7 @@ async def test_a_job_that_ends_its_worker_three_times_is_lost_and_takes_nobody_w
     assert [line[2] for line in tries] == ["default"] * 3, "the last-attempt queue is no queue of the user's"
 
 
-async def test_a_stopping_worker_hands_back_what_does_not_end_within_its_grace(
+async def test_a_stopping_worker_hands_back_jobs_that_do_not_end_within_its_grace(
     make_app, server_url, namespace, log, tmp_path
 ):
     app = make_app()
@@ -157,7 +157,7 @@ async def test_a_stopping_worker_lets_running_jobs_end_within_its_grace(make_app
     assert lines(log) == ["start job", "end job"]
 
 
-async def test_nothing_is_left_of_a_worker_that_went_in_peace(make_app, server_url, namespace, raw, log):
+async def test_nothing_is_left_of_a_worker_that_stopped_normally(make_app, server_url, namespace, raw, log):
     app = make_app()
     jobs = register(app)
     async with app:

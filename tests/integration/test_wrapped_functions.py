@@ -46,7 +46,7 @@ def register(app, request) -> Callable[..., Any]:
     return make
 
 
-async def test_its_value_its_errors_and_its_retries_are_those_of_a_coroutine(app, register):
+async def test_the_value_errors_and_retries_of_a_wrapped_function_are_those_of_a_coroutine(app, register):
     adds, fails = register(wrapped_bodies.adds), register(wrapped_bodies.fails)
     retried = register(wrapped_bodies.retried, retry=Retry(backoff=0.01, on=(wrapped_bodies.OutOfStock,)))
     exits = register(wrapped_bodies.exits)
@@ -62,7 +62,7 @@ async def test_its_value_its_errors_and_its_retries_are_those_of_a_coroutine(app
             await exits.options(wait=30).call()
 
 
-async def test_it_starts_jobs_that_are_its_children(app, register):
+async def test_jobs_that_a_wrapped_function_starts_are_its_children(app, register):
     register(wrapped_bodies.adds)
     enqueues = register(wrapped_bodies.enqueues)
     async with Worker(app):
@@ -71,7 +71,7 @@ async def test_it_starts_jobs_that_are_its_children(app, register):
         assert (await result.outcome()).children == [child]
 
 
-async def test_its_time_limit_holds_for_what_is_awaited(app, register):
+async def test_the_time_limit_of_a_wrapped_function_includes_what_is_awaited(app, register):
     sleeps = register(wrapped_bodies.sleeps, timeout=1)
     async with Worker(app):
         begun = time.monotonic()
@@ -80,7 +80,7 @@ async def test_its_time_limit_holds_for_what_is_awaited(app, register):
         assert time.monotonic() - begun < 20
 
 
-async def test_its_soft_time_limit_is_raised_where_it_waits(app, register):
+async def test_the_soft_time_limit_of_a_wrapped_function_is_raised_where_it_waits(app, register):
     if register.executor == "thread":
         with pytest.raises(ValueError, match="soft_timeout"):
             register(wrapped_bodies.sleeps, soft_timeout=1)
@@ -91,7 +91,7 @@ async def test_its_soft_time_limit_is_raised_where_it_waits(app, register):
             await sleeps.options(wait=30).call()
 
 
-async def test_a_revocation_ends_it(app, register):
+async def test_a_revocation_ends_a_wrapped_function(app, register):
     sleeps = register(wrapped_bodies.sleeps)
     async with Worker(app):
         result = await sleeps.delay()
@@ -108,7 +108,7 @@ async def test_a_plain_wrapper_of_an_async_generator_function_streams(app):
         assert [item async for item in result.stream()] == [0, 1, 2]
 
 
-async def test_a_plain_wrapper_with_a_loop_of_its_own_runs_in_a_thread(app):
+async def test_a_plain_wrapper_with_its_own_loop_runs_in_a_thread(app):
     own_loop = app.task(name="own_loop")(wrapped_bodies.own_loop)
     async with Worker(app):
         assert await own_loop.options(wait=30).call(1) == 2
@@ -124,7 +124,7 @@ async def test_a_handle_that_a_plain_function_returns_is_not_awaited(app):
         assert type(error).__name__ == "SerializationError"
 
 
-async def test_a_callable_object_and_a_partial_run_as_what_they_are(app):
+async def test_a_callable_object_and_a_partial_run_according_to_their_kind(app):
     class Adds:
         async def __call__(self, x: int, y: int) -> int:
             await asyncio.sleep(0)
