@@ -19,9 +19,9 @@ REVOKED = wire.encode_ended(wire.Ended(wire.REVOKED))
 
 
 async def flags_of(broker, id_: str) -> str:
-    [look] = await broker.fetch_status([id_])
-    assert isinstance(look, str)
-    return look
+    [status] = await broker.fetch_status([id_])
+    assert isinstance(status, str)
+    return status
 
 
 # -- enqueue --
@@ -199,7 +199,7 @@ async def test_a_workflow_over_several_shards_runs_as_in_one_shard(make_app):
         assert await result.get(timeout=30) == "3"
 
 
-# -- looks --
+# -- queries --
 
 
 async def test_a_query_for_many_jobs_returns_the_status_of_each(broker, make_job, hand):
@@ -275,10 +275,10 @@ async def test_an_outcome_is_pushed_to_the_client_that_enqueued_the_job_and_to_o
     async with make_app() as elsewhere:
         handle = elsewhere.AsyncResult(result.id)
         waiting = asyncio.create_task(handle.get(timeout=30))
-        await asyncio.sleep(0.05)  # as a rule it waits by then; else its look finds the outcome
+        await asyncio.sleep(0.05)  # it usually waits by then; otherwise its query finds the outcome
         await hand.succeed(result, 9)
         assert await waiting == 9
-        await until(lambda: result.state == "SUCCESS", "the push to the one who enqueued")
+        await until(lambda: result.state == "SUCCESS", "the push to the client that enqueued the job")
 
 
 async def test_an_outcome_that_is_too_large_for_a_push_is_fetched(app, hand):
@@ -328,8 +328,8 @@ async def test_a_running_job_gets_the_revocation_signal_and_no_further_attempt(b
 async def test_a_weaker_revocation_signal_does_not_replace_a_stronger_one(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     await hand.take()
-    for mark, shown in (("t", "t"), ("c", "t"), ("k", "k")):
-        assert await broker.revoke("a", signal=mark, outcome=REVOKED) == "signalled"
+    for signal, shown in (("t", "t"), ("c", "t"), ("k", "k")):
+        assert await broker.revoke("a", signal=signal, outcome=REVOKED) == "signalled"
         assert await flags_of(broker, "a") == f"L{shown}--"
 
 
@@ -429,7 +429,7 @@ async def test_a_wait_that_completes_a_wait_cycle_gets_the_path_of_the_cycle(bro
     async def goes() -> bool:
         return await block("c", entries["c"], "m4", ["a"], 5) == []
 
-    await until(goes, "the wait to be taken back")
+    await until(goes, "the wait to be removed")
 
 
 async def test_a_job_may_not_wait_for_itself(broker, make_job, hand):
@@ -438,7 +438,7 @@ async def test_a_job_may_not_wait_for_itself(broker, make_job, hand):
     assert await broker.waits.block("a", job.delivery.entry, "m", ["a"], 5) == ["a"]
 
 
-# -- following --
+# -- events --
 
 
 async def test_a_reader_of_events_receives_the_reports_the_retry_and_the_end_of_a_job(app, hand):
@@ -448,7 +448,7 @@ async def test_a_reader_of_events_receives_the_reports_the_retry_and_the_end_of_
 
     async def follow() -> None:
         async for event in result.events(timeout=30):
-            seen.append((event.state, event.info))  # noqa: PERF401  each is looked for at once
+            seen.append((event.state, event.info))  # noqa: PERF401  each event is checked at once
 
     following = asyncio.create_task(follow())
     await until(lambda: seen, "the first event")
