@@ -109,7 +109,7 @@ except BrokerNotConfigured as error: print(error)
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Installs a shell script in the place of the server."""
+    """Installs a shell script instead of the server."""
 
     def install(body):
         path = tmp_path / "server"
@@ -122,21 +122,21 @@ def program(tmp_path, monkeypatch):
 
 def test_a_server_that_never_answers_is_stopped_at_the_deadline(project, program, impatient):
     program(f'echo $$ > "{project}/pid"; echo still thinking; exec sleep 60')
-    began = Stopwatch()
+    stopwatch = Stopwatch()
     message = failure(project)
     assert "did not answer" in message
     assert "still thinking" in message
-    assert began.took < 3
+    assert stopwatch.took < 3
     assert "sleep" not in embedded.operations.command_line(int((project / "pid").read_text()))
 
 
 def test_a_server_that_ends_at_once_is_reported_at_once(project, program):
     program("echo out of order; exit 3")
-    began = Stopwatch()
+    stopwatch = Stopwatch()
     message = failure(project)
     assert "status 3" in message
     assert "out of order" in message
-    assert began.took < 5, "well before the deadline"
+    assert stopwatch.took < 5, "well before the deadline"
 
 
 def test_only_the_log_of_this_start_is_shown(project, program):

@@ -116,7 +116,7 @@ send_line(sum(statuses), embedded.status(project).running)
 """
     for round_ in (1, 2):
         assert script(crowd).end() == ["0", "False"], (
-            "all ended well, and the last one out stopped the server"
+            "all ended normally, and the last user stopped the server"
         )
         with embedded.acquire(project) as server:
             assert ask(server, "GET count") == str(30 * round_), "no increment was lost"
@@ -130,10 +130,10 @@ def test_a_killed_server_is_started_again_with_its_data(project, ask):
         ask(server, "WAITAOF 1 0 5000")  # answers once the append-only file is on disk
         os.kill(embedded.status(project).pid, signal.SIGKILL)
         until_sync(lambda: not running(project), "the killed server is gone")
-        assert server.socket.exists(), "what is left is a stale socket"
+        assert server.socket.exists(), "a stale socket remains"
         with embedded.acquire(project) as again:
             assert again.started_here
-            assert again.url == server.url, "clients need not learn a new address"
+            assert again.url == server.url, "the address stays the same"
             assert ask(again, "GET basket") == "apples"
 
 
@@ -223,10 +223,10 @@ def test_a_process_that_inherited_the_lock_file_descriptor_counts_as_a_user(proj
     # This happens after a fork in C, and for an instant before a forked child has reopened the lock.
     server = embedded.acquire(project)
     users = embedded.server_handle.HeldServers.held[project].users
-    heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(users,))
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(users,))
     server.release()
     assert running(project)
-    heir.communicate(b"\n")
+    child.communicate(b"\n")
     assert embedded.stop(project)
 
 
@@ -313,7 +313,7 @@ def test_a_forced_stop_ends_a_server_that_hangs(project, impatient):
 
 def test_stop_reports_that_no_server_was_running(project):
     assert not embedded.stop(project)
-    assert not list(project.iterdir()), "looking leaves no traces"
+    assert not list(project.iterdir()), "a status check leaves no files"
 
 
 def test_status_describes_the_server(project, ask):
@@ -354,7 +354,7 @@ def test_foreground_keeps_the_server_running_until_a_signal(script, project, num
     foreground.receive_line()
     with embedded.acquire(project) as guest:
         assert not guest.started_here
-    assert running(project), "the last guest is not the last one out"
+    assert running(project), "foreground still uses the server after the last guest has left"
     foreground.process.send_signal(number)
     assert foreground.end() == ["ended"]
     assert not running(project)

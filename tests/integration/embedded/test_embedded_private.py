@@ -56,7 +56,7 @@ def test_two_processes_have_two_private_servers(script):
 def test_a_private_server_ends_when_its_process_exits(script):
     ending = script(HOLD)
     directory, pid = ending.end()
-    assert server_is_gone(directory, pid), "gone when the process is, not some time later"
+    assert server_is_gone(directory, pid), "it ends with the process, and not later"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

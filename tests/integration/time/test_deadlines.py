@@ -32,27 +32,27 @@ def nap(app, diary):
 
 async def test_a_running_coroutine_is_cancelled_at_its_deadline(app, nap, diary):
     async with Worker(app):
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(TimeLimitExceeded, match="before its deadline"):
             await nap.options(deadline=0.3, timeout=20).call(30)
-        assert 0.29 <= begun.took < 0.6
+        assert 0.29 <= stopwatch.took < 0.6
     assert diary.texts == ["start", "end"]
 
 
 async def test_a_job_past_its_deadline_is_not_started_and_its_waiter_wakes_at_the_deadline(app, nap, diary):
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     with pytest.raises(TaskExpired):
         await nap.options(deadline=0.2).call(0)
-    assert 0.2 <= begun.took < 0.45
+    assert 0.2 <= stopwatch.took < 0.45
     async with Worker(app):
         await nap.call(0)
     assert diary.texts == ["start", "end"]
 
 
 async def test_a_deadline_does_not_change_a_job_that_ends_in_time(app, nap):
-    moment = datetime.now(UTC) + timedelta(seconds=5)
+    end = datetime.now(UTC) + timedelta(seconds=5)
     async with Worker(app):
-        assert await nap.options(deadline=moment).call(0.1) == "slept"
+        assert await nap.options(deadline=end).call(0.1) == "slept"
 
 
 async def test_children_and_their_children_inherit_the_deadline(app, nap):
@@ -64,16 +64,16 @@ async def test_children_and_their_children_inherit_the_deadline(app, nap):
         child = await (parent.delay(depth - 1) if depth else nap.delay(30))
         return child.id
 
-    begun, moment = Stopwatch(), datetime.now(UTC) + timedelta(seconds=0.6)
+    stopwatch, end = Stopwatch(), datetime.now(UTC) + timedelta(seconds=0.6)
     async with Worker(app):
-        child = app.AsyncResult(await parent.options(deadline=moment).call(1))
+        child = app.AsyncResult(await parent.options(deadline=end).call(1))
         grandchild = app.AsyncResult(await child.get(timeout=30))
         with pytest.raises(TimeLimitExceeded):
             await grandchild.get(timeout=30)
-    assert datetime.now(UTC) >= moment
-    assert begun.took < 0.9
+    assert datetime.now(UTC) >= end
+    assert stopwatch.took < 0.9
     assert len(seen) == 2
-    assert all(deadline and abs(deadline - moment) < timedelta(milliseconds=2) for deadline in seen)
+    assert all(deadline and abs(deadline - end) < timedelta(milliseconds=2) for deadline in seen)
 
 
 async def test_a_childs_own_deadline_counts_only_if_it_is_earlier(app, nap):
@@ -83,11 +83,11 @@ async def test_a_childs_own_deadline_counts_only_if_it_is_earlier(app, nap):
 
     async with Worker(app):
         for own, first in ((0.2, 0.2), (30, 0.5)):
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             child = app.AsyncResult(await parent.options(deadline=0.5).call(own))
             with pytest.raises(TimeLimitExceeded):
                 await child.get(timeout=30)
-            assert first - 0.01 <= begun.took < first + 0.25
+            assert first - 0.01 <= stopwatch.took < first + 0.25
 
 
 async def test_the_deadline_of_one_job_does_not_apply_to_the_next(app, nap):
@@ -107,19 +107,19 @@ async def test_no_attempt_is_planned_for_a_time_after_the_deadline(app, diary):
         raise OSError("the error itself")
 
     async with Worker(app):
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(OSError, match="the error itself"):
             await fails.options(deadline=2).call()
-        assert begun.took < 1, "it fails when it is clear that there is no time left"
+        assert stopwatch.took < 1, "it fails when it is clear that there is no time left"
     assert len(diary.notes) == 1
 
 
 async def test_a_delayed_job_whose_deadline_comes_first_never_runs(app, nap, diary):
     async with Worker(app):
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(TaskExpired):
             await nap.options(countdown=30, deadline=0.2).call(0)
-        assert begun.took < 0.45
+        assert stopwatch.took < 0.45
     assert diary.notes == []
 
 
@@ -131,8 +131,8 @@ async def test_a_thread_past_its_deadline_goes_on_and_its_value_is_dropped(app, 
         return "too late"
 
     async with Worker(app):
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(TimeLimitExceeded):
             await block.options(deadline=0.2).call()
-        assert begun.took < 0.45
-        await until(lambda: diary.texts == ["end"], "the thread to come to its end")
+        assert stopwatch.took < 0.45
+        await until(lambda: diary.texts == ["end"], "the thread to end")

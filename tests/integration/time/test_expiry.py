@@ -30,18 +30,18 @@ def tick(app, diary):
     return tick
 
 
-async def _expired_after(result, begun: Stopwatch) -> Took:
+async def _expired_after(result, stopwatch: Stopwatch) -> Took:
     with pytest.raises(TaskExpired):
         await result.get(timeout=30)
-    return begun.took
+    return stopwatch.took
 
 
 @pytest.mark.parametrize("delayed", [False, True])
 async def test_a_waiter_of_a_queued_job_learns_of_its_expiry_though_no_worker_runs(app, raw, tick, delayed):
     later = {"countdown": 30} if delayed else {}
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     result = await tick.options(expires=0.3, **later).delay()
-    took = await _expired_after(result, begun)
+    took = await _expired_after(result, stopwatch)
     report(f"expired after {took:.3f} s of 0.3 s")
     assert 0.3 <= took <= 0.3 + AT_ONCE
     assert result.state == "REVOKED"
@@ -52,18 +52,18 @@ async def test_a_waiter_of_a_queued_job_learns_of_its_expiry_though_no_worker_ru
 @pytest.mark.parametrize("delayed", [False, True])
 async def test_a_waiter_in_another_client_learns_of_the_expiry(app, make_app, tick, delayed):
     later = {"countdown": 30} if delayed else {}
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     result = await tick.options(expires=0.4, **later).delay()
     async with make_app() as elsewhere:
-        assert 0.4 <= await _expired_after(elsewhere.AsyncResult(result.id), begun) <= 0.4 + AT_ONCE
+        assert 0.4 <= await _expired_after(elsewhere.AsyncResult(result.id), stopwatch) <= 0.4 + AT_ONCE
 
 
 async def test_every_waiter_and_callback_of_a_job_learns_of_its_expiry(app, tick):
     notified: list[str] = []
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     result = await tick.options(expires=0.3).delay()
     result.then(lambda handle: notified.append(handle.state))
-    waits = [_expired_after(app.AsyncResult(result.id), begun) for _ in range(3)]
+    waits = [_expired_after(app.AsyncResult(result.id), stopwatch) for _ in range(3)]
     assert max(await asyncio.gather(*waits)) <= 0.3 + AT_ONCE
     await until(lambda: notified == ["REVOKED"], "the callback")
 
@@ -105,5 +105,5 @@ async def test_a_waiter_learns_of_an_expiry_after_the_server_has_stopped_hanging
                 await asyncio.sleep(2)  # longer than the expiry and the operation timeout together
             back = Stopwatch()
             await waiting
-            report(f"told of an expiry {back.took:.2f} s after the server was back")
+            report(f"notified of an expiry {back.took:.2f} s after the server was back")
             assert back.took < 8, "the bound for a push that was lost"

@@ -1,4 +1,4 @@
-"""A server that stands still with its connections open: every timeout is kept by asyncq's own clock."""
+"""A server that hangs with its connections open: every timeout is kept by asyncq's own clock."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SLACK = 0.25
 
 
 async def _took(call, error: type[Exception]) -> float:
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(error):
         await call
-    return time.monotonic() - begun
+    return time.monotonic() - start
 
 
 async def test_while_the_server_hangs_waits_end_in_time_and_calls_give_up(make_app, tmp_path):
@@ -105,7 +105,7 @@ async def test_a_call_that_waits_for_a_connection_learns_that_the_app_was_closed
         with server.hanging():
             connection.drop()
             call = asyncio.create_task(app.AsyncResult("id").exists())
-            await until(lambda: is_connecting(connection), "it to connect")
+            await until(lambda: is_connecting(connection), "the client to connect")
             await app.close()
             with pytest.raises(BrokerUnavailable):
                 await asyncio.wait_for(asyncio.shield(call), 30)

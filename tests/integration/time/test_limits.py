@@ -88,11 +88,11 @@ async def test_no_more_bodies_run_at_once_than_the_limit_over_all_workers(app, b
             await asyncio.sleep(0.003)
 
     async with Worker(app, concurrency=10), Worker(app, concurrency=10):
-        began = Stopwatch()
+        stopwatch = Stopwatch()
         results = await limited.map([()] * 40)
         await results.get(timeout=30)
-        took = began.took
-        await until(lambda: is_empty(permits, "limited"), "all permits to be given back")
+        took = stopwatch.took
+        await until(lambda: is_empty(permits, "limited"), "all permits to be released")
     report(f"40 jobs of 3 ms, {limit} at once: {took:.2f} s")
     assert bodies.most == limit
 
@@ -120,10 +120,10 @@ async def test_jobs_that_wait_for_a_permit_hold_no_slot_are_pending_and_start_in
 
 
 async def soon(coming: Awaitable[Any]) -> Any:
-    """Awaits a job that must be called: it must not take as long as if it came by itself."""
-    begun = Stopwatch()
+    """Awaits a job that must be called: it must not take as long as if it asked again by itself."""
+    stopwatch = Stopwatch()
     value = await coming
-    assert begun.took < 4
+    assert stopwatch.took < 4
     return value
 
 
@@ -162,7 +162,7 @@ async def test_a_body_that_ends_in_any_way_releases_its_permit_to_the_next_job(a
                 first.stop()
             assert await soon(waits.get(timeout=30)) == 1
             await soon(holder.outcome(timeout=30))
-            await until(lambda: is_empty(permits), "all permits to be given back")
+            await until(lambda: is_empty(permits), "all permits to be released")
 
 
 async def test_a_revoked_waiting_job_is_skipped(app, alone, bodies, permits):
@@ -175,14 +175,14 @@ async def test_a_revoked_waiting_job_is_skipped(app, alone, bodies, permits):
         assert await soon(results[3].get(timeout=30)) == 3
         with pytest.raises(TaskRevoked):
             await results[1].get(timeout=1)
-        await until(lambda: is_empty(permits), "who was revoked to be forgotten")
+        await until(lambda: is_empty(permits), "the revoked jobs to be removed")
     assert bodies.order == [0, 3]
 
 
 async def test_a_job_can_expire_while_it_waits_for_a_permit(app, alone, bodies, permits):
     async with Worker(app):
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the permit to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be held")
         late = await alone.options(expires=0.3).delay(1)
         dead = await alone.options(deadline=0.3).delay(2)
         for result in (late, dead):
@@ -197,10 +197,10 @@ async def test_a_reader_of_events_learns_once_that_a_job_waits_however_often_it_
 ):
     async with Worker(app) as worker:
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the permit to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be held")
         waits = await alone.delay(1)
         await until_waiting(permits, 1)
-        await until(lambda: is_put_aside(app, waits), "it to be put aside")
+        await until(lambda: is_deferred(app, waits), "the job to be deferred")
         claims, asked = session_of(worker).attempts.outcomes.claims, 0
         defer = claims.defer
 
@@ -215,7 +215,7 @@ async def test_a_reader_of_events_learns_once_that_a_job_waits_however_often_it_
         states = [(await anext(events)).state]
         for times in range(1, 4):
             assert await limiter_of(worker).permits.wake(waits.id)
-            await until(lambda times=times: asked == times, "it to come for nothing")
+            await until(lambda times=times: asked == times, "the job to ask in vain")
         bodies.gate.set()
         states += [event.state async for event in events]
     assert ("PENDING", "PENDING") not in pairwise(states)
@@ -235,7 +235,7 @@ async def test_jobs_of_a_limited_task_are_freed_without_garbage_collection(app, 
     try:
         async with Worker(app):
             await (await limited.map([()] * 20)).get(timeout=30)
-            await until(lambda: is_empty(permits, "limited"), "all permits to be given back")
+            await until(lambda: is_empty(permits, "limited"), "all permits to be released")
             await until(lambda: not left(), "the worker to hold no job")
     finally:
         gc.enable()
@@ -246,7 +246,7 @@ async def test_a_job_that_has_expired_when_it_is_called_leaves_its_permit_to_the
 ):
     async with Worker(app, grace=0):
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the permit to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be held")
         late = await alone.options(expires=0.3).delay(1)
         await until_waiting(permits, 1)
         await alone.delay(2)
@@ -256,7 +256,7 @@ async def test_a_job_that_has_expired_when_it_is_called_leaves_its_permit_to_the
             keys.permits_waiting + "alone", late.id
         )  # as the process that releases the permit and calls it
         await raw.delete(keys.permits_held + "alone")
-        await soon(until(lambda: bodies.order == [0, 2], "the next to start"))
+        await soon(until(lambda: bodies.order == [0, 2], "the next job to start"))
         with pytest.raises(TaskExpired):
             await soon(late.get(timeout=30))
 
@@ -284,7 +284,7 @@ async def test_a_job_that_expired_while_it_waited_is_removed_from_the_waiting_jo
 ):
     async with Worker(app, grace=0):
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the permit to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be held")
         late = await alone.options(expires=0.2).delay(1)
         await until_waiting(permits, 1)
         await until_waiting(permits, 0)  # no waiter exists that would end the job
@@ -299,17 +299,17 @@ async def test_a_job_that_was_called_before_it_was_deferred_is_called_again(
     """The holder ends after the answer that there is no permit, and before the step that defers the job."""
     async with Worker(app) as worker:
         first = await alone.delay()
-        await until(lambda: bodies.now == 1, "the permit to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be held")
         claims = session_of(worker).attempts.outcomes.claims
         defer = claims.defer
 
-        async def later(delivery: wire.Delivery, wait: int, turn: bytes) -> int:
+        async def later(delivery: wire.Delivery, wait: int, limiter_state: bytes) -> int:
             bodies.gate.set()
             await first.get(timeout=30)
-            await until(lambda: not limiter_of(worker).known, "its permit to be given back")
+            await until(lambda: not limiter_of(worker).known, "its permit to be released")
             if answer == "is lost":
-                await defer(delivery, wait, turn)
-            return await defer(delivery, wait, turn)
+                await defer(delivery, wait, limiter_state)
+            return await defer(delivery, wait, limiter_state)
 
         claims.defer = later
         assert await soon(alone.options(wait=30).call(1)) == 1
@@ -340,7 +340,7 @@ async def test_a_job_that_waits_for_a_job_of_its_task_releases_its_permit_and_re
         assert await deep.get(timeout=30) == 3
         await more.get(timeout=30)
         await others.get(timeout=30)
-        await until(lambda: is_empty(permits, "nested"), "all permits to be given back")
+        await until(lambda: is_empty(permits, "nested"), "all permits to be released")
     assert bodies.most == 1
     assert bodies.order[:5] == [0, 1, 2, 3, 4]
 
@@ -352,7 +352,7 @@ async def test_a_job_that_resumes_after_a_wait_while_its_permit_is_taken_gets_th
 
     @app.task(name="elsewhere")
     async def elsewhere() -> None:
-        await until(lambda: bodies.now == 1, "the permit to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be held")
 
     @app.task(name="alone", concurrency=1)
     async def alone(number: int) -> None:
@@ -370,11 +370,11 @@ async def test_a_job_that_resumes_after_a_wait_while_its_permit_is_taken_gets_th
             waiting = (await permits())[1]
             return len(waiting) == 5 and any(member.startswith(">") for member in waiting)
 
-        await until(it_waits, "the first to come back and find no permit")
+        await until(it_waits, "the first job to resume and get no permit")
         assert bodies.now == 1
         bodies.gate.set()
         await soon(asyncio.gather(*(result.get(timeout=30) for result in results)))
-        await until(lambda: is_empty(permits), "all permits to be given back")
+        await until(lambda: is_empty(permits), "all permits to be released")
     assert (bodies.order[1], bodies.most) == (0, 1)
 
 
@@ -389,12 +389,12 @@ async def test_every_kind_of_task_is_limited(app, permits, tmp_path, kind):
         else:
             results = [await task.delay(str(log), i) for i in range(3)]
         await asyncio.gather(*(result.outcome(timeout=30) for result in results))
-        await until(lambda: is_empty(permits, task.name), "all permits to be given back")
+        await until(lambda: is_empty(permits, task.name), "all permits to be released")
     words = [line.split()[0] for line in lines(log)]
     assert words == ["start", "end"] * (6 if kind == "map in one job" else 3)
 
 
-def in_turn(log: str, number: int) -> None:
+def plain_start_and_end(log: str, number: int) -> None:
     from helpers.notes import note
 
     note(log, f"start {number}")
@@ -403,7 +403,7 @@ def in_turn(log: str, number: int) -> None:
 
 
 def KINDS(app):
-    async def in_line(log: str, number: int) -> None:
+    async def start_and_end(log: str, number: int) -> None:
         from helpers.notes import note
 
         note(log, f"start {number}")
@@ -411,14 +411,14 @@ def KINDS(app):
         note(log, f"end {number}")
 
     async def items(log: str, number: int) -> AsyncIterator[int]:
-        await in_line(log, number)
+        await start_and_end(log, number)
         yield number
 
     return {
-        "thread": app.task(name="thread", concurrency=1)(in_turn),
-        "process": app.task(name="process", concurrency=1, executor="process")(in_turn),
+        "thread": app.task(name="thread", concurrency=1)(plain_start_and_end),
+        "process": app.task(name="process", concurrency=1, executor="process")(plain_start_and_end),
         "generator": app.task(name="generator", concurrency=1)(items),
-        "map in one job": app.task(name="calls", concurrency=1)(in_line),
+        "map in one job": app.task(name="calls", concurrency=1)(start_and_end),
     }
 
 
@@ -434,11 +434,11 @@ async def test_the_permit_of_a_killed_worker_is_released(make_app, server_url, n
                 waits = await jobs.alone.delay(str(log), "waits", str(gate))
                 await until_waiting(permits, 1)
                 victim.kill()
-                await until(lambda: len(lines(log)) == 2, "somebody to have the permit")
+                await until(lambda: len(lines(log)) == 2, "another job to have the permit")
                 gate.touch()
                 assert (await held.outcome(timeout=30)).attempts == 2
                 assert "waits" in await waits.get(timeout=30)
-                await until(lambda: is_empty(permits), "all permits to be given back")
+                await until(lambda: is_empty(permits), "all permits to be released")
     words = [line.split()[0] for line in lines(log)]
     assert words == ["start", "start", "end", "start", "end"]  # the killed attempt did not end
 
@@ -451,10 +451,10 @@ async def test_a_permit_that_no_job_knows_of_is_released(app, alone, bodies, per
         delivery = wire.Delivery(
             "1-1", "stream", 0, 0, wire.Job("gone", "alone", "default", b"", "n", "", 0, 1)
         )
-        turn = await Permits(session.broker.commands, session.consumer.name).ask(
+        reply = await Permits(session.broker.commands, session.consumer.name).ask(
             Limits("alone", 0.0, 1), delivery, None
         )
-        assert turn.starts
+        assert reply.starts
         waits = await alone.delay(1)
         await until_waiting(permits, 1)
         session.fetcher._may_have_lost_a_reply = True
@@ -467,7 +467,7 @@ def job(number: int = 0) -> wire.Delivery:
 
 
 @pytest.fixture
-async def gate(app, raw) -> AsyncIterator[Permits]:
+async def limiter(app, raw) -> AsyncIterator[Permits]:
     """The limiter, as a worker with a heartbeat uses it."""
     beats = app.sessions.shards.of("t").beats
     await raw.hset(beats, "me", 1)
@@ -475,51 +475,51 @@ async def gate(app, raw) -> AsyncIterator[Permits]:
     await raw.hdel(beats, "me")
 
 
-async def test_a_permit_that_a_job_cannot_use_because_of_the_rate_goes_to_the_next_job(gate):
+async def test_a_permit_that_a_job_cannot_use_because_of_the_rate_goes_to_the_next_job(limiter):
     permits, both = Limits("t", 0.0, 2), Limits("t", 60e6, 2)
-    assert (await gate.ask(both, job(0), None)).starts
-    assert (await gate.ask(permits, job(1), None)).starts
-    assert [(await gate.ask(permits, job(number), None)).waits_for_permit for number in (2, 3)] == [
+    assert (await limiter.ask(both, job(0), None)).starts
+    assert (await limiter.ask(permits, job(1), None)).starts
+    assert [(await limiter.ask(permits, job(number), None)).waits_for_permit for number in (2, 3)] == [
         True,
         True,
     ]
-    assert await gate.release(permits, job(1).claim) == "j2"
-    turn = await gate.ask(both, job(2), None)
-    assert (turn.starts, turn.waits_for_permit, turn.next_job) == (False, False, "j3")
+    assert await limiter.release(permits, job(1).claim) == "j2"
+    reply = await limiter.ask(both, job(2), None)
+    assert (reply.starts, reply.waits_for_permit, reply.next_job) == (False, False, "j3")
 
 
-async def test_a_job_that_waits_in_a_dead_worker_or_was_cancelled_there_gets_no_permit(app, raw, gate):
+async def test_a_job_that_waits_in_a_dead_worker_or_was_cancelled_there_gets_no_permit(app, raw, limiter):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
     dead = Permits(app.sessions.current().broker.commands, "dead")
     await raw.hset(keys.beats, "dead", 1)
-    assert (await gate.ask(limits, job(0), None)).starts
-    assert (await gate.ask(limits, job(1), None)).waits_for_permit
+    assert (await limiter.ask(limits, job(0), None)).starts
+    assert (await limiter.ask(limits, job(1), None)).waits_for_permit
     assert await dead.reacquire(limits, job(2)) == (False, "")
-    assert await gate.reacquire(limits, job(3)) == (False, "")
-    assert await gate.release(limits, job(3).claim) == ""
+    assert await limiter.reacquire(limits, job(3)) == (False, "")
+    assert await limiter.release(limits, job(3).claim) == ""
     await raw.hdel(keys.beats, "dead")
-    assert await gate.release(limits, job(0).claim) == "j1"
+    assert await limiter.release(limits, job(0).claim) == "j1"
     assert not await raw.exists(keys.permits_held + "t", keys.permits_waiting + "t")
 
 
 async def test_a_job_that_resumes_after_a_wait_gets_a_permit_before_jobs_that_have_not_started(
-    app, raw, gate
+    app, raw, limiter
 ):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
-    assert (await gate.ask(limits, job(0), None)).starts
+    assert (await limiter.ask(limits, job(0), None)).starts
     for number in range(1, 5):
-        assert (await gate.ask(limits, job(number), None)).waits_for_permit
-    assert await gate.reacquire(limits, job(9)) == (False, "")
-    assert await gate.release(limits, job(0).claim) == ""
+        assert (await limiter.ask(limits, job(number), None)).waits_for_permit
+    assert await limiter.reacquire(limits, job(9)) == (False, "")
+    assert await limiter.release(limits, job(0).claim) == ""
     assert await raw.hgetall(keys.permits_held + "t") == {job(9).claim.encode(): b"me"}
-    assert await gate.reacquire(limits, job(9)) == (True, "")
+    assert await limiter.reacquire(limits, job(9)) == (True, "")
 
 
-async def test_the_more_jobs_wait_for_a_permit_the_longer_is_the_pause_before_they_ask_again(gate):
+async def test_the_more_jobs_wait_for_a_permit_the_longer_is_the_pause_before_they_ask_again(limiter):
     limits = Limits("t", 0.0, 1)
-    assert (await gate.ask(limits, job(0), None)).starts
-    assert [(await gate.ask(limits, job(i), None)).wait for i in range(1, 4)] == [5000, 5020, 5040]
-    assert (await gate.ask(limits, job(4), 100)).wait == 100  # until it expires
+    assert (await limiter.ask(limits, job(0), None)).starts
+    assert [(await limiter.ask(limits, job(i), None)).wait for i in range(1, 4)] == [5000, 5020, 5040]
+    assert (await limiter.ask(limits, job(4), 100)).wait == 100  # until it expires
 
 
 # -- rates ---------------------------------------------------------------------------------------
@@ -558,12 +558,12 @@ async def test_a_rate_limit_and_a_concurrency_limit_hold_together(app, bodies, d
             await asyncio.sleep(0.025)
 
     async with Worker(app), Worker(app):
-        began = Stopwatch()
+        stopwatch = Stopwatch()
         await (await both.map([()] * 20)).get(timeout=30)
-        took = began.took
-        await until(lambda: is_empty(permits, "both"), "all permits to be given back")
+        took = stopwatch.took
+        await until(lambda: is_empty(permits, "both"), "all permits to be released")
     assert bodies.most == 2
-    assert took < 2.0  # free permits were called for: no job came by itself
+    assert took < 2.0  # waiting jobs were called: none had to ask again by itself
 
 
 async def test_each_attempt_asks_the_limiter_again(app, diary):
@@ -580,12 +580,12 @@ async def test_each_attempt_asks_the_limiter_again(app, diary):
     assert diary.times[-1] - diary.times[0] >= 0.15 - 0.1
 
 
-async def test_a_job_that_would_expire_before_its_start_time_takes_no_start_time(gate):
+async def test_a_job_that_would_expire_before_its_start_time_takes_no_start_time(limiter):
     limits = Limits("t", 60e6)
-    assert (await gate.ask(limits, job(), None)).starts
-    expires = await gate.ask(limits, job(), 1000)
+    assert (await limiter.ask(limits, job(), None)).starts
+    expires = await limiter.ask(limits, job(), 1000)
     assert (expires.starts, expires.wait, expires.state[:1]) == (False, 1000, b"0")
-    assert 59_000 < (await gate.ask(limits, job(), None)).wait <= 60_000
+    assert 59_000 < (await limiter.ask(limits, job(), None)).wait <= 60_000
 
 
 async def test_a_revoked_job_that_waits_for_its_start_time_never_starts(app, diary):
@@ -596,14 +596,14 @@ async def test_a_revoked_job_that_waits_for_its_start_time_never_starts(app, dia
     async with Worker(app):
         first, second = await daily.delay(1), await daily.delay(2)
         await first.get(timeout=30)
-        await until(lambda: is_put_aside(app, second), "it to be put aside")
+        await until(lambda: is_deferred(app, second), "the job to be deferred")
         assert await second.revoke()
         with pytest.raises(TaskRevoked):
             await second.get(timeout=30)
     assert diary.texts == [1]
 
 
-async def is_put_aside(app, result) -> bool:
+async def is_deferred(app, result) -> bool:
     return str((await app.sessions.current().broker.fetch_status([result.id]))[0])[0] == wire.DEFERRED
 
 
@@ -612,34 +612,34 @@ def cases() -> Iterator[tuple[float, float, float, bool]]:
     """Yields the interval, the open and the first free time from now, in seconds; and whether the job has a
     time.
     """
-    moments = (-5.0, -0.05, 0.05, 0.3, 7.0)
+    offsets = (-5.0, -0.05, 0.05, 0.3, 7.0)
     return (
         (interval, opens, free, granted)
         for interval in (0.01, 0.5, 60.0)
-        for opens in moments
-        for free in moments
+        for opens in offsets
+        for free in offsets
         for granted in (False, True)
     )
 
 
-async def test_the_limiter_script_gives_the_answers_of_the_rule_in_python(app, raw, gate, cases):
+async def test_the_limiter_script_gives_the_answers_of_the_rule_in_python(app, raw, limiter, cases):
     keys, delivery = app.sessions.shards.of("t"), job()
     for interval, opens, free, granted in cases:
         late = 1.0
         while late > 0.03:  # otherwise it is not clear when the script read the clock
             now = await _clock(raw)
-            us = [round((now + moment) * 1e6) for moment in (opens, free)]
+            us = [round((now + start) * 1e6) for start in (opens, free)]
             await raw.set(keys.rates + "t", f"{us[0]} {us[1]} {interval * 1e6:.1f}", px=60_000)
             delivery.limiter_state = b"1 5" if granted else b""
-            turn = await gate.ask(Limits("t", interval * 1e6), delivery, None)
+            reply = await limiter.ask(Limits("t", interval * 1e6), delivery, None)
             late = await _clock(raw) - now
         rule = Cell(interval, now + opens, now + free)
-        moment = rule.ask(now, granted=granted)
+        start = rule.ask(now, granted=granted)
         what = (interval, opens, free, granted)
-        assert turn.starts == (moment is None), what
-        if moment is not None:
-            assert turn.wait / 1000 == pytest.approx(moment - now, abs=0.03), what
-            assert turn.state.startswith(b"1 "), what
+        assert reply.starts == (start is None), what
+        if start is not None:
+            assert reply.wait / 1000 == pytest.approx(start - now, abs=0.03), what
+            assert reply.state.startswith(b"1 "), what
         kept = [float(word) / 1e6 for word in (await raw.get(keys.rates + "t")).split()[:2]]
         assert kept == pytest.approx([rule.open, rule.free_from], abs=0.03), what
 
@@ -649,12 +649,12 @@ async def _clock(raw) -> float:
     return seconds + micro / 1e6
 
 
-async def test_a_changed_rate_does_not_wait_for_start_times_that_were_assigned_before(gate):
+async def test_a_changed_rate_does_not_wait_for_start_times_that_were_assigned_before(limiter):
     slow, fast = Limits("t", 60e6), Limits("t", 1e6)
-    waits = [(await gate.ask(slow, job(), None)).wait for _ in range(3)]
+    waits = [(await limiter.ask(slow, job(), None)).wait for _ in range(3)]
     assert waits == pytest.approx([0, 60_000, 120_000], abs=500)
-    assert (await gate.ask(fast, job(), None)).wait <= 60_000
-    assert 60_000 < (await gate.ask(fast, job(), None)).wait <= 61_000
+    assert (await limiter.ask(fast, job(), None)).wait <= 60_000
+    assert 60_000 < (await limiter.ask(fast, job(), None)).wait <= 61_000
 
 
 async def test_jobs_start_on_time_after_the_servers_clock_was_set_back(app, raw):
@@ -668,16 +668,16 @@ async def test_jobs_start_on_time_after_the_servers_clock_was_set_back(app, raw)
     async with Worker(app):
         promised = await paced.options(countdown=100).delay()
         results = await paced.map([()] * 30)
-        await until(lambda: len(starts) >= 5, "the first to start")
+        await until(lambda: len(starts) >= 5, "the first jobs to start")
         await set_clock_back(app, raw, 20, "paced")
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         # Without the correction, a new job would start in 20 s, and so would the jobs that wait.
         results.add(await paced.delay())
         await results.get(timeout=60)
-        assert begun.took < 15, "1.3 s, and not 20 s longer"
+        assert stopwatch.took < 15, "1.3 s, and not 20 s longer"
         offset = int(await raw.get(keys.clock_offset))
-        assert 19_000 < offset < 21_000, "counted once, whoever notices it"
+        assert 19_000 < offset < 21_000, "counted once, by whichever call notices it"
         due = await raw.zscore(keys.delayed, promised.id)
-        assert due / 1000 > await _clock(raw) + 90, "a countdown goes by the server's clock"
+        assert due / 1000 > await _clock(raw) + 90, "a countdown follows the server's clock"
         await promised.revoke()
     await raw.delete(keys.clock_offset)

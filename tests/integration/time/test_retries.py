@@ -156,7 +156,7 @@ async def test_a_job_that_is_revoked_between_two_attempts_never_runs_again(app, 
         assert await result.revoke(wait=True) == "REVOKED"
         with pytest.raises(TaskRevoked):
             await result
-        await asyncio.sleep(0.6)  # well past the time of the next try, which must not come
+        await asyncio.sleep(0.6)  # well past the time of the next attempt, which must not start
     assert diary.texts == [1]
     assert await raw.zcard(app.sessions.shards[0].delayed) == 0
     assert not await raw.exists(app.sessions.shards[0].messages + result.id)
@@ -185,17 +185,17 @@ async def test_jobs_that_failed_at_the_same_time_are_retried_at_different_times(
         scores = await raw.zrange(app.sessions.shards[0].delayed, 0, -1, withscores=True)
         return [score / 1000 for _, score in scores]
 
-    async def all_are_put_off() -> bool:
+    async def all_are_delayed() -> bool:
         return len(await due()) + len(diary.notes) == 200  # a few jobs are promoted at once
 
     async with Worker(app, concurrency=200):
-        begun = time.time()
+        start = time.time()
         results = await together.map([()] * 200)
-        await until(all_are_put_off, "all jobs to be put off")
-        moments = [*await due(), *diary.times]
+        await until(all_are_delayed, "all jobs to be delayed")
+        times = [*await due(), *diary.times]
         await results.revoke()
-    tenths = [sum(n <= (when - begun) / 60 < n + 1 for when in moments) for n in range(11)]
-    report(f"second tries of 200 jobs in each tenth of their ten minutes: {tenths}")
+    tenths = [sum(n <= (when - start) / 60 < n + 1 for when in times) for n in range(11)]
+    report(f"second attempts of 200 jobs in each tenth of their ten minutes: {tenths}")
     assert max(tenths) < 60, "20 are due in each"
     assert sum(tenths) == 200
 

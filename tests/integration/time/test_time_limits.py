@@ -23,10 +23,10 @@ pytestmark = pytest.mark.anyio
 
 
 async def _timed_out(call, least: float, most: float) -> None:
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     with pytest.raises(TimeLimitExceeded):
         await call
-    took = begun.took
+    took = stopwatch.took
     report(f"a limit of {least:g} s took {took:.3f} s")
     assert least <= took < most
 
@@ -65,7 +65,7 @@ async def test_waiters_of_a_thread_are_notified_at_its_timeout_and_its_value_is_
     async with Worker(app):
         result = await block.delay()
         await _timed_out(result.get(), 0.1, 0.5)
-        await until(lambda: diary.texts == ["end"], "the thread to come to its end")
+        await until(lambda: diary.texts == ["end"], "the thread to end")
         assert await result.refresh() == "FAILURE"
 
 
@@ -276,7 +276,7 @@ async def test_a_thread_past_its_limit_keeps_its_slot_and_can_see_that_its_time_
             result = await block.delay(1)
             await _timed_out(result.get(), 0.1, 1.2)
             second = await block.delay(2)
-            await asyncio.sleep(0.3)  # long enough for it to begin, if it could
+            await asyncio.sleep(0.3)  # long enough for it to start, if it could
             assert diary.texts == ["start 1"]
             gate.set()
             await second.get(timeout=30)

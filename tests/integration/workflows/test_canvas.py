@@ -37,7 +37,7 @@ class Tasks:
 
     def __init__(self, app):  # noqa: C901  a function for each task, none with a branch
         self.noted: list[Any] = []
-        self.begun: list[int] = []
+        self.started: list[int] = []
 
         @app.task
         async def add(x: int, y: int) -> int:
@@ -57,7 +57,7 @@ class Tasks:
 
         @app.task
         async def hang(*_args: Any) -> None:
-            self.begun.append(1)
+            self.started.append(1)
             await asyncio.Event().wait()
 
         @app.task
@@ -220,17 +220,17 @@ async def test_handles_know_their_parents(tasks, worker):
 async def test_workflows_accept_more_arguments_and_options_and_have_blocking_variants(tasks, worker, app):
     assert await (tasks.add.s(2) | tasks.add.s(3)).call(1) == 6
     assert await tasks.add.s(2).apply_async((1,), queue="default", task_id="mine") == "mine"
-    line = tasks.add.s(2) | tasks.seen.s()
+    workflow = tasks.add.s(2) | tasks.seen.s()
 
     def blocking():
         return [
-            line.call_sync(1),
-            line.delay_sync(1).get_sync(timeout=30),
-            line.apply_async_sync((1,)).get_sync(timeout=30),
-            group(line).call_sync(1),
-            group(line).delay_sync(1).get_sync(timeout=30),
-            group(line).apply_async_sync((1,)).get_sync(timeout=30),
-            app.submit_sync([line.clone((1,))]).get_sync(timeout=30),
+            workflow.call_sync(1),
+            workflow.delay_sync(1).get_sync(timeout=30),
+            workflow.apply_async_sync((1,)).get_sync(timeout=30),
+            group(workflow).call_sync(1),
+            group(workflow).delay_sync(1).get_sync(timeout=30),
+            group(workflow).apply_async_sync((1,)).get_sync(timeout=30),
+            app.submit_sync([workflow.clone((1,))]).get_sync(timeout=30),
         ]
 
     assert await asyncio.to_thread(blocking) == [[3], [3], [3], [[3]], [[3]], [[3]], [[3]]]
@@ -302,8 +302,8 @@ async def test_callbacks_run_after_a_success_and_error_callbacks_after_a_failure
 
 
 async def test_an_error_callback_of_a_chain_is_called_once_for_a_failure_of_any_step(tasks, worker):
-    line = (tasks.fail.s() | tasks.seen.s() | tasks.seen.s()).link_error(tasks.note.s())
-    result = await line.delay()
+    workflow = (tasks.fail.s() | tasks.seen.s() | tasks.seen.s()).link_error(tasks.note.s())
+    result = await workflow.delay()
     await until(lambda: tasks.noted, "the error callback to be called")
     ((id_, error, _),) = tasks.noted
     assert (id_, repr(error)) == (result.id, "ValueError('no')")
@@ -339,7 +339,7 @@ async def test_revoking_a_workflow_revokes_every_member(app, tasks, which):
 
 async def test_revoking_with_terminate_ends_the_running_member(tasks, worker):
     result = await (tasks.hang.s() | tasks.seen.s()).delay()
-    await until(lambda: tasks.begun, "the first step to run")
+    await until(lambda: tasks.started, "the first step to run")
     assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
     await until_state(result.parent, "REVOKED")
 

@@ -22,13 +22,13 @@ class Tasks:
 
     def __init__(self, app: AsyncQ) -> None:
         self.app = app
-        self.begun: list[str] = []
+        self.started_bodies: list[str] = []
         self.ended: list[str] = []
 
         @app.task
         async def step(*args: Any) -> str:
-            name: str = args[-1]  # the value of the step before may stand before it
-            self.begun.append(name)
+            name: str = args[-1]  # the value of the step before may come before it
+            self.started_bodies.append(name)
             if name.startswith("hang"):
                 await asyncio.Event().wait()
             self.ended.append(name)
@@ -69,25 +69,25 @@ async def tasks(request, make_app) -> AsyncIterator[Tasks]:
 
 async def by_handle(tasks: Tasks) -> None:
     result = await tasks.plan.delay()
-    await until(lambda: "hang one" in tasks.begun, "the replacement to run")
+    await until(lambda: "hang one" in tasks.started_bodies, "the replacement to run")
     assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
 
 
 async def by_id(tasks: Tasks) -> None:
     result = await tasks.outer.delay()
-    await until(lambda: "hang one" in tasks.begun, "the replacement of a replacement to run")
+    await until(lambda: "hang one" in tasks.started_bodies, "the replacement of a replacement to run")
     assert await tasks.app.AsyncResult(result.id).revoke(terminate=True) == "REVOKED"
 
 
 async def of_a_group(tasks: Tasks) -> None:
     results = await group(tasks.plan.si(), tasks.plan.si()).delay()
-    await until(lambda: tasks.begun.count("hang one") == 2, "both replacements to run")
+    await until(lambda: tasks.started_bodies.count("hang one") == 2, "both replacements to run")
     assert await results.revoke(terminate=True, wait=True, timeout=30) == ["REVOKED"] * 2
 
 
 async def of_a_step(tasks: Tasks) -> None:
     result = await (tasks.step.s("early") | tasks.plan.s() | tasks.step.s("late")).delay()
-    await until(lambda: "hang one" in tasks.begun, "the replacement to run")
+    await until(lambda: "hang one" in tasks.started_bodies, "the replacement to run")
     await result.revoke(terminate=True)
     assert await result.refresh() == "REVOKED"
 
@@ -95,27 +95,27 @@ async def of_a_step(tasks: Tasks) -> None:
 async def by_scope(tasks: Tasks) -> None:
     async with tasks.app.scope():
         await tasks.plan.delay()
-        await until(lambda: "hang one" in tasks.begun, "the replacement to run")
+        await until(lambda: "hang one" in tasks.started_bodies, "the replacement to run")
 
 
 async def by_abandon(tasks: Tasks) -> None:
     result = await tasks.plan.delay()
-    await until(lambda: "hang one" in tasks.begun, "the replacement to run")
+    await until(lambda: "hang one" in tasks.started_bodies, "the replacement to run")
     with pytest.raises(ResultTimeout):
         await result.get(timeout=0.01, revoke_on_abandon=True)
     await until(lambda: result.state == "REVOKED", "the abandoned job to be revoked")
 
 
-async def by_the_id_of_what_waits_for_it(tasks: Tasks) -> None:
+async def by_the_id_of_a_dependent(tasks: Tasks) -> None:
     last = await (tasks.plan.s() | tasks.step.s("late") | tasks.step.s("last of all")).delay()
-    await until(lambda: "hang one" in tasks.begun, "the replacement to run")
+    await until(lambda: "hang one" in tasks.started_bodies, "the replacement to run")
     await tasks.app.AsyncResult(last.id).revoke(terminate=True, parents=True)
     assert await last.parent.parent.refresh() == "REVOKED"
 
 
 @pytest.mark.parametrize(
     "end",
-    [by_handle, by_id, of_a_group, of_a_step, by_scope, by_abandon, by_the_id_of_what_waits_for_it],
+    [by_handle, by_id, of_a_group, of_a_step, by_scope, by_abandon, by_the_id_of_a_dependent],
 )
 async def test_the_revocation_of_a_job_ends_the_workflow_that_replaced_it(
     tasks: Tasks, end: Callable[[Tasks], Awaitable[None]]
@@ -140,7 +140,7 @@ async def members_that_run(app: AsyncQ) -> list[bytes]:
 
 async def test_a_revocation_by_id_alone_does_not_revoke_the_parents_of_the_job(tasks: Tasks) -> None:
     result = await (tasks.step.si("hang first") | tasks.step.si("second") | tasks.step.si("third")).delay()
-    await until(lambda: tasks.begun, "the first step to run")
+    await until(lambda: tasks.started_bodies, "the first step to run")
     alone = tasks.app.AsyncResult(result.parent.id)
     assert await alone.revoke(terminate=True) == "REVOKED"
     assert await result.parent.parent.refresh() == "STARTED"
@@ -166,8 +166,8 @@ async def test_a_callback_of_a_job_is_called_when_the_workflow_that_replaced_it_
     async def alarm(id_: str, error: Exception, _traceback: str, name: str) -> None:
         received.append((id_, str(error), name))
 
-    line = tasks.failing.s().link_error(alarm.s("own")) | tasks.step.s("late").link_error(alarm.s("late"))
-    result = await line.link_error(alarm.s("line")).delay()
+    workflow = tasks.failing.s().link_error(alarm.s("own")) | tasks.step.s("late").link_error(alarm.s("late"))
+    result = await workflow.link_error(alarm.s("line")).delay()
     with pytest.raises(ValueError, match="no"):
         await result.get(timeout=30)
     await until(lambda: len(received) == 2, "both callbacks to be called")
