@@ -109,11 +109,11 @@ async def test_a_cancelled_wait_ends_at_once_though_the_server_does_not_answer(a
     task = asyncio.create_task(result.get(revoke_on_abandon=True))
     await asyncio.sleep(0.05)
     await raw.execute_command("CLIENT", "PAUSE", "800", "ALL")
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert begun.took < 0.3
+    assert stopwatch.took < 0.3
     await until_revoked(app, result.id)
 
 
@@ -130,10 +130,10 @@ async def test_closing_the_app_does_not_wait_forever(make_app, nap, raw, monkeyp
     async with make_app() as other:
         result = await other.task_named("nap").delay(60)
         await raw.execute_command("CLIENT", "PAUSE", "1500", "ALL")
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(ResultTimeout), caplog.at_level(logging.WARNING, "asyncq"):
             await result.get(timeout=0.01, revoke_on_abandon=True)
-    assert begun.took < 1.4
+    assert stopwatch.took < 1.4
     assert "given up" in caplog.text
     await raw.ping()
 
@@ -224,7 +224,7 @@ async def test_a_scope_revokes_at_its_end_the_jobs_that_it_did_not_wait_for(app,
         for result in (running, queued, delayed):
             with pytest.raises(TaskRevoked):
                 await result.get(timeout=30)
-        await until(lambda: "cancelled running" in log, "the running one to be cancelled")
+        await until(lambda: "cancelled running" in log, "the running job to be cancelled")
     assert "start queued" not in log
 
 
@@ -254,7 +254,7 @@ async def test_jobs_of_dropped_handles_belong_to_the_scope_and_their_ends_are_no
             await asyncio.sleep(0.1)
             before = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
         calls = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - before
-    assert calls <= 4, "one revocation and its look; the worker may beat meanwhile"
+    assert calls <= 4, "one revocation and its query; the worker may send a heartbeat meanwhile"
     await until_revoked(app, lost)
 
 
@@ -326,11 +326,11 @@ async def test_a_cancelled_scope_revokes_its_jobs_and_ends_without_delay(app, na
     task = asyncio.create_task(block())
     await until(lambda: results, "the job to be enqueued")
     await asyncio.sleep(0.1)
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert begun.took < 0.3
+    assert stopwatch.took < 0.3
     await until_revoked(app, results[0].id)
 
 
@@ -516,7 +516,7 @@ def test_blocking_code_has_scopes_too(make_app):
             )
 
         assert wait(app.sessions, app.sessions.run_on_app_loop(left())) == 3, (
-            "a bare thread has a context of its own"
+            "a new thread has its own context"
         )
         kept.revoke_sync()
 

@@ -189,7 +189,7 @@ async def test_the_acl_templates_allow_all_that_asyncq_does_and_nothing_else(ser
     assert {command for _, command in refused} <= {"client|setinfo", "config|get"}, refused
     used = {name.removeprefix("cmdstat_") for name in server.do("INFO", "commandstats")}
     allowed = _allowed("asyncq-producer") | _allowed("asyncq-worker")
-    assert allowed - used - KEEPALIVE == set(), "the templates allow what nobody needs"
+    assert allowed - used - KEEPALIVE == set(), "the templates allow commands that nobody needs"
 
 
 FOREIGN = "return redis.call('SET', 'elsewhere', 1)"
@@ -351,7 +351,7 @@ async def test_a_worker_that_loses_a_right_logs_it_a_few_times_and_works_again_w
         server.do("ACL", "SETUSER", "asyncq-worker", f"-{right}")
         server.do("CLIENT", "KILL", "USER", "asyncq-worker")
         jobs = [await add.delay(n, n) for n in range(20)]
-        await until(lambda: _refusals(caplog), "a word about it")
+        await until(lambda: _refusals(caplog), "a log record about it")
         await asyncio.sleep(2 * worker.app.settings.lease)  # long enough to repeat the message
         output = len(_refusals(caplog))
         server.do("ACL", "SETUSER", "asyncq-worker", f"+{right}")

@@ -351,21 +351,21 @@ async def _use_everything(app: AsyncQ) -> None:
         with allow_join_result():
             return await app.AsyncResult(id).get(timeout=30)
 
-    for home in range(COUNT):
-        ids = [named((home + n) % COUNT) for n in range(12)]
+    for first_shard in range(COUNT):
+        ids = [named((first_shard + n) % COUNT) for n in range(12)]
         header = group(tasks.add.s(n, n).set(task_id=id_) for n, id_ in enumerate(ids))
-        flow = header | tasks.total.s().set(task_id=named(home)) | tasks.add.s(1).set(countdown=0.01)
+        flow = header | tasks.total.s().set(task_id=named(first_shard)) | tasks.add.s(1).set(countdown=0.01)
         assert await (await flow.delay()).get(timeout=30) == 133
         failing = chain(
-            tasks.fail.si("no").set(task_id=named(home)),
-            tasks.add.s(1).set(task_id=named((home + 1) % COUNT)),
+            tasks.fail.si("no").set(task_id=named(first_shard)),
+            tasks.add.s(1).set(task_id=named((first_shard + 1) % COUNT)),
         )
         with pytest.raises(ValueError, match="no"):
             await (await failing.delay()).get(timeout=30)
-        stream = await items.options(task_id=named(home)).delay(3)
+        stream = await items.options(task_id=named(first_shard)).delay(3)
         assert [item async for item in stream.stream()] == [0, 1, 2]
-        assert await waits.options(task_id=named(home)).call(ids[0]) == 0
-        queued = await tasks.add.options(countdown=60, task_id=named(home)).delay(1, 1)
+        assert await waits.options(task_id=named(first_shard)).call(ids[0]) == 0
+        queued = await tasks.add.options(countdown=60, task_id=named(first_shard)).delay(1, 1)
         await queued.revoke()
         assert await queued.refresh() == "REVOKED"
         await queued.forget()
@@ -390,7 +390,7 @@ async def test_a_call_after_the_outbox_task_has_just_ended_starts_another_one(ap
             if waiting := ask(shard):
                 await waiting
                 assert not blocking.xlen(shard.outbox)
-            await until(lambda: not blocking.xlen(shard.outbox), "the word to be told", 1.0)
+            await until(lambda: not blocking.xlen(shard.outbox), "the outbox to be empty", 1.0)
 
 
 @pytest.mark.parametrize("shard", range(COUNT))
@@ -423,18 +423,18 @@ async def test_closing_the_app_ends_a_wait_for_an_outbox_task_that_has_not_start
 
 
 async def test_the_last_worker_forwards_the_outbox_entries_of_its_last_job_before_it_ends(make_app, app):
-    begun = asyncio.Event()
+    started = asyncio.Event()
     async with make_app(shards=COUNT, namespace=app.settings.namespace) as other:
 
         @other.task
         async def fail_late() -> None:
-            begun.set()
+            started.set()
             await asyncio.sleep(0.02)
             raise ValueError("the last")
 
         steps = [make_tasks(other).add.si(1, 1).set(task_id=named((n + 1) % COUNT)) for n in range(12)]
         result = await chain(fail_late.s().set(task_id=named(0)), *steps).delay()
         async with Worker(other):
-            await begun.wait()
+            await started.wait()
     with pytest.raises(ValueError, match="the last"):
         await app.AsyncResult(result.id).get(timeout=30)

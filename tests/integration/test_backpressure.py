@@ -71,7 +71,7 @@ async def test_a_high_limit_holds_in_each_queue_though_another_queue_is_always_f
 
         await until(refused, "the other queue to be found full", 0.5)
         for _ in range(10):
-            assert await refused(), "once it is known to be full, each call looks"
+            assert await refused(), "each call queries the length once the queue is known to be full"
         await raw.delete(stream)
 
 
@@ -97,7 +97,9 @@ async def test_the_limit_counts_delayed_jobs_of_all_queues_together_and_apart_fr
         assert [type(each) for each in await asyncio.gather(*mixed, return_exceptions=True)] == [
             QueueFull
         ] * 2
-        assert await raw.xlen(app.sessions.shards[0].stream("third")) == 0, "a batch fits whole or not at all"
+        assert await raw.xlen(app.sessions.shards[0].stream("third")) == 0, (
+            "all jobs of a batch fit, or none is accepted"
+        )
         assert await raw.zcard(app.sessions.shards[0].delayed) == 3
 
 
@@ -144,7 +146,7 @@ async def test_an_enqueue_may_wait_until_the_queue_has_capacity(make_app):
         await echo.map([(1,), (2,)])
         waiting = asyncio.create_task(echo.delay(3))
         done, _ = await asyncio.wait({waiting}, timeout=0.3)
-        assert not done, "there is no room yet"
+        assert not done, "the queue has no capacity yet"
         async with Worker(app):
             assert await (await waiting).get(timeout=30) == 3
 
@@ -171,11 +173,11 @@ async def test_the_wait_for_queue_capacity_is_bounded(make_app):
     async with make_app(max_length=1, full_wait=0.5) as app:
         echo = register(app)
         await echo.delay(1)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(QueueFull):
             await echo.delay(2)
-        took = begun.took
-        report(f"a wait for room of 0.5 s gave up after {took:.2f} s")
+        took = stopwatch.took
+        report(f"a wait of 0.5 s for capacity gave up after {took:.2f} s")
         assert 0.4 <= took <= 0.75
 
 
@@ -292,12 +294,12 @@ async def test_a_server_without_free_memory_refuses_new_jobs_and_lets_running_jo
             async with Worker(app):
                 running = [await wait_for_gate.delay(False), await wait_for_gate.delay(True)]
                 retried = await fails_once.delay()
-                await until(lambda: _started([*running, retried]), "all to run")
+                await until(lambda: _started([*running, retried]), "all jobs to run")
                 server.do("CONFIG", "SET", "maxmemory", "1")
-                begun = Stopwatch()
+                stopwatch = Stopwatch()
                 with pytest.raises(QueueFull, match="memory"):
                     await wait_for_gate.delay(False)
-                assert begun.took < 1, "an enqueue says so at once"
+                assert stopwatch.took < 1, "an enqueue is refused at once"
                 gate.set()
                 assert await running[0].get(timeout=30) == "done"
                 with pytest.raises(KeyError):

@@ -29,16 +29,16 @@ pytestmark = pytest.mark.anyio
 
 
 class Gate:
-    """Bodies in threads that wait for `opened`, and the order in which they began."""
+    """Bodies in threads that wait for `opened`, and the order in which they started."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
-        self.begun: list[tuple[str, int]] = []
+        self.started: list[tuple[str, int]] = []
 
     def register(self, app: AsyncQ, worker: str, **options: Any) -> Any:
         @app.task(name="block", **options)
         def block(number: int) -> int:
-            self.begun.append((worker, number))
+            self.started.append((worker, number))
             self.opened.wait(20)
             return number
 
@@ -71,32 +71,38 @@ async def test_jobs_without_a_free_thread_wait_in_the_executor_queue_and_delay_n
     one, two = make_app(threads=2, shards=shards), make_app(threads=2, shards=shards)
     block, quick = gate.register(one, "one"), _quick(one)
     gate.register(two, "two"), _quick(two)
-    lines = [f"{{{namespace}:{shard}}}:q:default^t" for shard in range(shards)]
+    executor_queues = [f"{{{namespace}:{shard}}}:q:default^t" for shard in range(shards)]
 
-    async def in_line(*, taken: bool = False) -> int:
+    async def in_executor_queues(*, taken: bool = False) -> int:
         """Returns how many jobs are in executor queues; with `taken`, how many of them a worker holds."""
         if taken:
             pending = [
-                await raw.xpending_range(line, "g", "-", "+", 10) for line in lines if await raw.exists(line)
+                await raw.xpending_range(executor_queue, "g", "-", "+", 10)
+                for executor_queue in executor_queues
+                if await raw.exists(executor_queue)
             ]
             return sum(map(len, pending))
-        return sum([await raw.xlen(line) for line in lines])
+        return sum([await raw.xlen(executor_queue) for executor_queue in executor_queues])
 
     async with Worker(one):
         jobs = await block.map([(number,) for number in range(7)])
-        assert await quick.call() == "done", "it is not behind jobs that wait for a thread"
+        assert await quick.call() == "done", "it does not wait behind jobs that wait for a thread"
         # A worker reads one shard after the other, so this takes a while.
-        await until(lambda: _equals(in_line(), 5), "all that find no thread to be in line")
+        await until(
+            lambda: _equals(in_executor_queues(), 5), "all jobs without a thread to be in the executor queue"
+        )
         async with Worker(two):
-            await until(lambda: len(gate.begun) == 4, "the idle worker to take what it has room for")
+            await until(
+                lambda: len(gate.started) == 4, "the idle worker to claim as many jobs as it has threads"
+            )
             assert await quick.call() == "done"
-            assert await in_line() == 5, "two of them are pending for the other worker"
-            assert await in_line(taken=True) == 2
+            assert await in_executor_queues() == 5, "two of them are pending entries of the other worker"
+            assert await in_executor_queues(taken=True) == 2
             gate.opened.set()
             assert await jobs.get(timeout=20) == list(range(7))
-    assert sorted(number for _, number in gate.begun[:4]) == [0, 1, 2, 3]
-    assert sorted(number for _, number in gate.begun) == list(range(7)), "each began once"
-    assert {worker for worker, _ in gate.begun[:4]} == {"one", "two"}
+    assert sorted(number for _, number in gate.started[:4]) == [0, 1, 2, 3]
+    assert sorted(number for _, number in gate.started) == list(range(7)), "each job started once"
+    assert {worker for worker, _ in gate.started[:4]} == {"one", "two"}
 
 
 async def test_jobs_in_the_executor_queue_start_in_order_after_those_with_a_higher_priority(
@@ -106,18 +112,18 @@ async def test_jobs_in_the_executor_queue_start_in_order_after_those_with_a_high
         block = gate.register(app, "one")
         _quick(app)  # otherwise the queue itself would be the executor queue
         urgent = block.options(priority=5)
-        line, line_above = (f"{{{namespace}:0}}:q:default^{level}t" for level in ("", 5))
+        executor_queue, queue_above = (f"{{{namespace}:0}}:q:default^{level}t" for level in ("", 5))
         async with Worker(app):
             first = await block.delay(0)
-            await until(lambda: gate.begun, "the thread to be taken")
+            await until(lambda: gate.started, "the thread to be in use")
             rest = [await block.delay(number) for number in (1, 2, 3)]
-            await until(lambda: _equals(raw.xlen(line), 3), "them to be in line")
+            await until(lambda: _equals(raw.xlen(executor_queue), 3), "the jobs to be in the executor queue")
             sooner = [await urgent.delay(number) for number in (10, 11)]
-            await until(lambda: _equals(raw.xlen(line_above), 2), "them to be in line")
+            await until(lambda: _equals(raw.xlen(queue_above), 2), "the jobs to be in the executor queue")
             gate.opened.set()
             for each in (first, *rest, *sooner):
                 await each.get(timeout=20)
-    assert [number for _, number in gate.begun] == [0, 10, 11, 1, 2, 3]
+    assert [number for _, number in gate.started] == [0, 10, 11, 1, 2, 3]
 
 
 async def test_a_job_that_arrives_when_a_thread_becomes_free_starts_after_the_executor_queue(
@@ -137,18 +143,21 @@ async def test_a_job_that_arrives_when_a_thread_becomes_free_starts_after_the_ex
         urgent = block.options(priority=5)
         async with Worker(app):
             jobs = [await block.delay(0)]
-            await until(lambda: gate.begun, "the thread to be taken")
+            await until(lambda: gate.started, "the thread to be in use")
             jobs += [await urgent.delay(number) for number in (1, 2)]
-            await until(lambda: _is_empty(raw, f"{{{namespace}:0}}:q:default^5"), "them to be put in line")
+            await until(
+                lambda: _is_empty(raw, f"{{{namespace}:0}}:q:default^5"),
+                "the jobs to be moved to the executor queue",
+            )
             assert await quick.call() == "done"
             gate.opened.set()
-            await until(lambda: reads, "the worker to read the line")
+            await until(lambda: reads, "the worker to read the executor queue")
             jobs.append(await block.delay(3))
             assert await quick.call() == "done"
             may_read.set()
             for job in jobs:
                 await job.get(timeout=20)
-    assert [number for _, number in gate.begun] == [0, 1, 2, 3]
+    assert [number for _, number in gate.started] == [0, 1, 2, 3]
 
 
 async def test_without_coroutine_tasks_no_job_goes_into_an_executor_queue(make_app, gate, raw, namespace):
@@ -156,7 +165,7 @@ async def test_without_coroutine_tasks_no_job_goes_into_an_executor_queue(make_a
         block = gate.register(app, "one")
         async with Worker(app):
             jobs = await block.map([(number,) for number in range(6)])
-            await until(lambda: len(gate.begun) == 2, "the threads to be taken")
+            await until(lambda: len(gate.started) == 2, "the threads to be in use")
             assert len(await raw.xpending_range(f"{{{namespace}:0}}:q:default", "g", "-", "+", 10)) == 2
             gate.opened.set()
             assert await jobs.get(timeout=20) == list(range(6))
@@ -179,7 +188,10 @@ async def test_jobs_in_an_executor_queue_count_towards_the_limit_of_their_queue(
             with pytest.raises(QueueFull, match="max_length=4"):
                 await (block.s(5) | quick.si()).delay()
             jobs = await urgent.map([(number,) for number in range(10, 14)])
-            await until(lambda: _is_empty(raw, f"{{{namespace}:0}}:q:default^3"), "them to be put in line")
+            await until(
+                lambda: _is_empty(raw, f"{{{namespace}:0}}:q:default^3"),
+                "the jobs to be moved to the executor queue",
+            )
             with pytest.raises(QueueFull, match="max_length=4"):
                 await urgent.delay(14)
             gate.opened.set()
@@ -205,19 +217,19 @@ async def test_entries_claimed_by_a_parallel_read_are_known_before_unknown_entri
         separate_read = asyncio.create_task(reader.read_separately(stream, 1))
         await asyncio.sleep(0)
         separate_read.cancel()
-        assert len(await reader.unknown_entries(stream, [])) == 1, "its worker was told to stop meanwhile"
+        assert len(await reader.unknown_entries(stream, [])) == 1, "its worker was asked to stop meanwhile"
         reader.close()
 
 
 async def test_entries_lost_by_an_executor_queue_read_during_a_search_for_unknown_entries_are_found(
     make_app, monkeypatch
 ):
-    looks, unknown_entries = [], Consumer.unknown_entries
+    searches, unknown_entries = [], Consumer.unknown_entries
 
     async def unknown_entries_while_a_read_fails(consumer: Consumer, stream: str, held: Any) -> Any:
         found = await unknown_entries(consumer, stream, held)
-        looks.append(stream)
-        if len(looks) == 1:
+        searches.append(stream)
+        if len(searches) == 1:
             fetcher._executor_queues.may_have_lost_a_reply = True
         return found
 
@@ -229,7 +241,7 @@ async def test_entries_lost_by_an_executor_queue_read_during_a_search_for_unknow
             fetcher._executor_queues.may_have_lost_a_reply = True
             assert [await quick.call() for _ in "123"] == ["done"] * 3
             streams = [*fetcher._consumer.served.streams, *fetcher._consumer.served.last_attempt_queues]
-            assert looks == streams * 2
+            assert searches == streams * 2
 
 
 async def test_a_job_in_an_executor_queue_is_revoked_like_any_waiting_job(make_app, gate):
@@ -243,7 +255,7 @@ async def test_a_job_in_an_executor_queue_is_revoked_like_any_waiting_job(make_a
                 await second.get(timeout=10)
             gate.opened.set()
             assert await first.get(timeout=10) == 0
-    assert gate.begun == [("one", 0)]
+    assert gate.started == [("one", 0)]
 
 
 async def test_a_job_from_an_executor_queue_is_retried_in_the_executor_queue(
@@ -264,7 +276,7 @@ async def test_a_job_from_an_executor_queue_is_retried_in_the_executor_queue(
 
         async with Worker(app):
             await block.delay(0)
-            await until(lambda: gate.begun, "the thread to be taken")
+            await until(lambda: gate.started, "the thread to be in use")
             result = await fails_once.delay()
             assert await quick.call() == "done"
             assert await raw.xlen(f"{{{namespace}:0}}:q:default^t") == 1
@@ -279,15 +291,15 @@ async def test_processes_are_counted_separately_and_a_stopping_worker_starts_no_
     async with make_app(processes=1) as app:
         hold = app.task(name="hold", executor="process")(process_bodies.hold)
         quick = _quick(app)
-        line = f"{{{namespace}:0}}:q:default^p"
+        executor_queue = f"{{{namespace}:0}}:q:default^p"
         async with Worker(app, grace=20) as worker:
             jobs = await hold.map([(str(log), str(gate))] * 2)
             assert await quick.call() == "done"
-            assert await raw.xlen(line) == 1
+            assert await raw.xlen(executor_queue) == 1
             # The process for the first job is still starting.
             worker.stop()
         assert worker.handed_back == 1
-        assert not log.exists(), "nothing has begun"
+        assert not log.exists(), "no job has started"
         gate.touch()
         async with Worker(app):
             await jobs.get(timeout=30)

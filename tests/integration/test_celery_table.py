@@ -150,8 +150,8 @@ def test_every_test_has_exactly_one_row() -> None:
 
 
 def test_every_public_member_of_celerys_classes_has_a_row() -> None:
-    wanted = {f"{owner}.{member}" for owner, members in MEMBERS.items() for member in members.split()}
-    assert wanted - set(ROWS) == set()
+    expected_rows = {f"{owner}.{member}" for owner, members in MEMBERS.items() for member in members.split()}
+    assert expected_rows - set(ROWS) == set()
 
 
 def has_none(owner: Any, *names: str) -> None:
@@ -320,12 +320,12 @@ async def _(stage: Stage) -> None:
 @row("AsyncResult.get(timeout=)", "timeout=0 waits for ever")
 async def _(stage: Stage) -> None:
     waiting, ended = await stage.queued(), stage.fresh(await stage.ended())
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     with pytest.raises(ResultTimeout):
         await waiting.get(timeout=0)
     with pytest.raises(ResultTimeout):
         await stage.app.ResultSet([waiting]).join(timeout=0)
-    assert begun.took < 1
+    assert stopwatch.took < 1
     assert await ended.get(timeout=0) == 3
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(waiting.get(timeout=None), 0.1)
@@ -471,7 +471,7 @@ async def _(stage: Stage) -> None:
     assert result.then(received.append) is result
     (await stage.fail.delay()).then(received.append, lambda failed: received.append(failed.state))
     stage.gate.set()
-    await until(lambda: len(received) == 2, "both to be told, though nobody waits")
+    await until(lambda: len(received) == 2, "both callbacks to be called, though nobody waits")
     assert set(map(str, received)) == {result.id, "FAILURE"}
     refuses(AsyncResult.then, "weak")
 
@@ -531,7 +531,7 @@ async def _(stage: Stage) -> None:
     waiting = await stage.queued()  # a job that has a worker may have ended when `delay` returns
     assert (waiting.state, waiting.status) == ("PENDING", "PENDING")
     result = await stage.add.delay(1)
-    await until(lambda: result.state == "SUCCESS", "the state to be told")
+    await until(lambda: result.state == "SUCCESS", "the state to be pushed")
     other = stage.fresh(await stage.ended(5))
     assert (other.state, await other.refresh(), other.status) == ("UNKNOWN", "SUCCESS", "SUCCESS")
 
@@ -690,7 +690,7 @@ async def _(stage: Stage) -> None:
     received: list[Any] = []
     results = await stage.add.map([(1,), (2,)])
     results.then(received.append)
-    await until(lambda: received, "the set to be told")
+    await until(lambda: received, "the callback of the set to be called")
     assert received == [results]
 
 

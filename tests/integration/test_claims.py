@@ -1,4 +1,4 @@
-"""`Claims` is the one place where a claim ends: a hook is called for every way out."""
+"""`Claims` ends every claim: a hook is called for every kind of end."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ async def test_a_hook_is_called_for_every_kind_of_end_of_a_job(stage, received, 
     (one,) = received
     assert (one.way, one.stream) == (BY_END[end], stage.broker.shards[0].stream(QUEUE))
     assert one.id == ("" if one.way is Way.UNREADABLE else "parent")
-    ended_as_told = one.way in {Way.FINISHED, Way.DEAD, Way.UNREADABLE, Way.LOST}
-    assert (one.letter, one.answer) == (letter if ended_as_told else "", 1 if ended_as_told else 2)
+    ended_as_requested = one.way in {Way.FINISHED, Way.DEAD, Way.UNREADABLE, Way.LOST}
+    assert (one.letter, one.answer) == (letter if ended_as_requested else "", 1 if ended_as_requested else 2)
 
 
 async def test_a_hook_is_called_when_a_claim_ends_and_the_job_goes_on(stage, received):
@@ -95,7 +95,7 @@ async def test_a_worker_releases_a_job_whose_hook_fails(app, add, caplog):
     async with Worker(app) as worker:
         session_of(worker).attempts.outcomes.claims.hooks += [fail, received.append]
         assert await add.call(1, 2) == 3
-        await until(lambda: not session_of(worker).held, "the worker to let go of it")
+        await until(lambda: not session_of(worker).held, "the worker to release the job")
     assert [(one.way, one.letter) for one in received] == [(Way.FINISHED, "S")]
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert (record.name, record.exc_info[1].args) == ("asyncq.broker.claims", ("a fault of the hook",))

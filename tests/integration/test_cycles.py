@@ -1,4 +1,4 @@
-"""Waits that would never end: for the job itself, for a job above it,
+"""Waits that would never end: for the job itself, for one of its ancestors,
 and in a cycle of jobs on any workers.
 """
 
@@ -143,7 +143,7 @@ async def test_one_of_two_jobs_that_wait_for_each_other_gets_an_error_and_the_ot
                     errors = [await result.get(propagate=False) for result in results]
                 assert {type(error) for error in errors} == {WouldDeadlock}
                 assert re.search(rf"(waits_for:)?({first}|{other}) -> \S+ -> \S+$", str(errors[0]))
-    await until(lambda: _are(app, 0), "every note to go")
+    await until(lambda: _are(app, 0), "every recorded wait to be removed")
 
 
 async def _keys(app: AsyncQ, kind: str):
@@ -163,7 +163,7 @@ async def test_the_job_that_completes_a_wait_cycle_of_three_gets_an_error_with_t
             waits_for.options(task_id="three").delay("one", "wait"),
         )
         for count, gate in enumerate(gates.values()):
-            await until(lambda count=count: slots_of(worker).released == count, "those before to wait")
+            await until(lambda count=count: slots_of(worker).released == count, "the jobs before to wait")
             gate.set()
         with pytest.raises(WouldDeadlock, match=path):
             await three.get(timeout=30)
@@ -203,11 +203,11 @@ async def test_a_wait_for_the_first_of_several_jobs_makes_no_wait_cycle(app, add
     async with Worker(app, concurrency=2) as worker:
         late = await add.options(task_id="late", countdown=0.5).delay(1, 2)
         chooser = await first_of.options(task_id="chooser").delay(["circle", "late"])
-        circle = await waits_for.options(task_id="circle").delay("chooser")
-        await until(lambda: slots_of(worker).released == 1, "it to wait")
+        in_cycle = await waits_for.options(task_id="circle").delay("chooser")
+        await until(lambda: slots_of(worker).released == 1, "the job to wait")
         gate.set()
         assert await chooser.get(timeout=30) == ["late"]
-        assert await circle.get(timeout=30) == ["late"]
+        assert await in_cycle.get(timeout=30) == ["late"]
         assert await late.get(timeout=30) == 3
         with pytest.raises(WouldDeadlock):
             await first_of.options(task_id="again", wait=30).call(["again"])
@@ -222,12 +222,12 @@ async def test_the_record_of_a_wait_is_removed_however_the_wait_ends(app, add):
         with allowed():
             for attempt in range(2):
                 waiting = asyncio.create_task(app.ResultSet(handles).get(timeout=1.0))
-                notes.append(await until(lambda: _notes(app), "the wait to be noted"))
+                notes.append(await until(lambda: _notes(app), "the wait to be recorded"))
                 if attempt:
                     waiting.cancel()
                 with pytest.raises(asyncio.CancelledError if attempt else ResultTimeout):
                     await waiting
-                await until(lambda: _are(app, 0), "the note to go")
+                await until(lambda: _are(app, 0), "the recorded wait to be removed")
 
     results = await add.options(countdown=3600).map([(1, 2)] * 1000)
     async with Worker(app, concurrency=1):
@@ -250,14 +250,14 @@ async def test_a_wait_that_ends_keeps_the_record_of_another_wait_for_the_same_jo
         with allowed():
             other = await asks.options(countdown=3600, task_id=id).delay(asyncq.current().id)
             long = asyncio.create_task(other.get())
-            await until(lambda: _are(app, 1), "the first wait to be noted")
+            await until(lambda: _are(app, 1), "the first wait to be recorded")
             with pytest.raises(ResultTimeout):
                 await other.get(timeout=0.05)
-            await until(lambda: _are(app, 1), "the note of the second wait to go")
+            await until(lambda: _are(app, 1), "the record of the second wait to be removed")
             long.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await long
-            await until(lambda: _are(app, 0), "the last note to go")
+            await until(lambda: _are(app, 0), "the last recorded wait to be removed")
             await other.revoke()
 
     async with Worker(app):
@@ -286,15 +286,17 @@ async def test_recorded_waits_of_an_attempt_whose_worker_died_are_ignored(
         first = await tasks.waits_at_first.options(task_id="first").delay(
             str(log), "first", "second", str(gate)
         )
-        await until(lambda: _notes(app), "the wait to be noted")
+        await until(lambda: _notes(app), "the wait to be recorded")
         doomed.kill()
     with worker_process(server_url, namespace, queues=["default"]):
-        await until(lambda: "start first 2" in lines(log), "it to run again", timeout=20)
+        await until(lambda: "start first 2" in lines(log), "the job to run again", timeout=20)
         with worker_process(server_url, namespace, queues=["later"]):
-            await until(lambda: _are(app, 2), "the other to wait, beside the note of the first attempt")
+            await until(
+                lambda: _are(app, 2), "the other job to wait, beside the recorded wait of the first attempt"
+            )
             gate.touch()
             assert [await first.get(timeout=30), await second.get(timeout=30)] == ["first", "first"]
-    assert await _notes(app) == 1, "it has a day to go"
+    assert await _notes(app) == 1, "it is kept for a day"
 
 
 async def test_a_job_may_wait_though_the_server_does_not_answer_the_deadlock_guard(
@@ -302,7 +304,7 @@ async def test_a_job_may_wait_though_the_server_does_not_answer_the_deadlock_gua
 ):
     monkeypatch.setattr(deadlock, "CYCLE_CHECK_TIMEOUT", 0.2)
     monkeypatch.setattr(deadlock, "_has_warned", False)
-    begun, go = asyncio.Event(), asyncio.Event()
+    started, go = asyncio.Event(), asyncio.Event()
     with own_server(tmp_path) as server:
         async with AsyncQ(server.url, operation_timeout=10, lease=5) as app:
 
@@ -313,18 +315,19 @@ async def test_a_job_may_wait_though_the_server_does_not_answer_the_deadlock_gua
             @app.task(name="parent")
             async def parent() -> int:
                 handles = [await child.delay(), await child.delay()]
-                begun.set()
+                started.set()
                 await go.wait()
                 with allowed():
                     return sum([await handle.get() for handle in handles])
 
             async with Worker(app, concurrency=1):
                 result = await parent.delay()
-                await begun.wait()
+                await started.wait()
                 with server.hanging():
                     go.set()
                     await until(
-                        lambda: "cannot check waits between jobs" in caplog.text, "it to wait all the same"
+                        lambda: "cannot check waits between jobs" in caplog.text,
+                        "the job to wait without the check",
                     )
                 assert await result.get(timeout=30) == 2
     assert caplog.text.count("cannot check waits between jobs") == 1

@@ -1,4 +1,4 @@
-"""Damaged or forged data at the server: a real worker and a real client set it aside or drop it,
+"""Damaged or forged data at the server: a real worker and a real client quarantine or drop it,
 log it once, and go on with all other jobs.
 """
 
@@ -159,10 +159,10 @@ async def stage(make_app, raw, monkeypatch) -> AsyncIterator[Stage]:
             stage.gate.set()
 
 
-# -- each place that is read -----------------------------------------------------------------------
+# -- each kind of data that is read ----------------------------------------------------------------
 
 
-async def in_what_is_published(stage: Stage) -> None:
+async def in_published_messages(stage: Stage) -> None:
     followed = await stage.task("stay").delay()
     events = stage.app.AsyncResult(followed.id).events(timeout=20)
     assert (await anext(events)).state in {"PENDING", "STARTED", "PROGRESS"}
@@ -182,7 +182,7 @@ async def in_what_is_published(stage: Stage) -> None:
         assert event.state in {"STARTED", "PROGRESS", "REVOKED"}
 
 
-async def in_beats_and_marks(stage: Stage) -> None:
+async def in_heartbeats_and_notes(stage: Stage) -> None:
     for data in RUBBISH:
         await stage.raw.hset(stage.keys.beats, data, data)
         await stage.raw.hset(stage.keys.signals + stage.session_id, data, data)
@@ -232,7 +232,7 @@ async def among_records(stage: Stage) -> None:
             asked.append(stage.app.AsyncResult(id_))
     # All are read in one command, and the good job must not suffer from the others.
     asked.insert(len(asked) // 2, stage.app.AsyncResult(good.id))
-    waits = [asyncio.create_task(settled(result)) for result in asked]
+    waits = [asyncio.create_task(wait_for_end(result)) for result in asked]
     assert await good.revoke() == "REVOKED"
     assert await asyncio.wait_for(stage.app.AsyncResult(good.id).outcome(timeout=20), 20)
     for result in asked:
@@ -245,7 +245,7 @@ async def among_records(stage: Stage) -> None:
     await delayed.revoke()
 
 
-async def settled(result: Any) -> None:
+async def wait_for_end(result: Any) -> None:
     with contextlib.suppress(ResultNotFound, ResultTimeout, DecodeError):
         await result.outcome(timeout=1.0)
 
@@ -282,11 +282,11 @@ async def among_entries(stage: Stage) -> None:
     async def empty() -> bool:
         return await raw.xlen(stream) == 0 and (await raw.xpending(stream, "g"))["pending"] == 0
 
-    await until(empty, "the entries to be run or set aside", 30)
+    await until(empty, "the entries to be run or quarantined", 30)
     assert len(await stage.app.control.dead.list(1000)) > 100
 
 
-async def in_what_a_job_writes(stage: Stage) -> None:
+async def in_output_of_a_job(stage: Stage) -> None:
     keys, raw = stage.keys, stage.raw
     running = await stage.task("stay").delay()
     await until_state(running, "PROGRESS")
@@ -325,7 +325,7 @@ async def among_dead_letters(stage: Stage) -> None:
     assert len(await stage.app.control.dead.list(1000)) >= len(RUBBISH)
 
 
-async def among_those_that_wait(stage: Stage) -> None:
+async def among_dependents(stage: Stage) -> None:
     keys, raw, add = stage.keys, stage.raw, stage.task("add")
     first = await add.options(countdown=1.0, task_id="first").delay(1, 1)
     del first
@@ -344,36 +344,36 @@ async def among_those_that_wait(stage: Stage) -> None:
         for chain in results:
             assert await chain.parent.get(timeout=20) == 2
         for chain in results:
-            await settled(chain)
+            await wait_for_end(chain)
     with pytest.raises(DecodeError, match="damaged"):
         await gone.get(timeout=20)
 
 
-PLACES = (
-    in_what_is_published,
-    in_beats_and_marks,
+DAMAGES = (
+    in_published_messages,
+    in_heartbeats_and_notes,
     among_readers,
     among_delayed_jobs,
     among_records,
     among_entries,
-    in_what_a_job_writes,
+    in_output_of_a_job,
     among_limits,
     among_dead_letters,
-    among_those_that_wait,
+    among_dependents,
 )
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-async def test_damaged_data_stops_neither_worker_nor_client(stage, place, caplog):
+@pytest.mark.parametrize("damage_data", DAMAGES, ids=lambda damage_data: damage_data.__name__)
+async def test_damaged_data_stops_neither_worker_nor_client(stage, damage_data, caplog):
     caplog.set_level(logging.WARNING, "asyncq")
-    await place(stage)
+    await damage_data(stage)
     await stage.is_well()
     assert not [line for line in caplog.messages if "unexpected error" in line]
 
 
 async def test_damage_of_one_kind_is_logged_once_a_minute(stage, caplog):
     caplog.set_level(logging.WARNING, "asyncq")
-    await in_what_is_published(stage)
+    await in_published_messages(stage)
     await stage.is_well()
     for kind in ("a notification on", "a revocation signal could not be read", "an event of job"):
         assert sum(line.startswith(kind) for line in caplog.messages) == 1

@@ -47,7 +47,7 @@ async def _given_up(app, task, *args, **options):
 
 
 async def test_a_job_without_retries_left_is_kept_as_a_dead_letter_with_its_error_and_history(app, failing):
-    begun = datetime.now(UTC)
+    before = datetime.now(UTC)
     async with Worker(app, queues=["second"]):
         result, letter = await _given_up(app, failing, 7, queue="second")
     assert (letter.task, letter.queue, letter.job_id) == ("failing", "second", result.id)
@@ -55,7 +55,7 @@ async def test_a_job_without_retries_left_is_kept_as_a_dead_letter_with_its_erro
     assert isinstance(letter.error, KeyError)
     assert letter.error.args == ("lost 7",)
     assert "raise KeyError" in (letter.traceback or "")
-    assert begun - timedelta(seconds=1) < (letter.at or begun) < datetime.now(UTC) + timedelta(seconds=1)
+    assert before - timedelta(seconds=1) < (letter.at or before) < datetime.now(UTC) + timedelta(seconds=1)
 
 
 async def test_a_failed_job_without_a_retry_policy_is_no_dead_letter(app):
@@ -83,7 +83,7 @@ async def test_a_job_of_an_unknown_task_is_kept_as_a_dead_letter(app):
 async def test_an_entry_without_a_valid_message_is_kept_but_cannot_be_replayed(app, raw):
     await raw.xadd(app.sessions.shards[0].stream("default"), {"not": "ours"})
     async with Worker(app):
-        letters = await until(app.control.dead.list, "the entry to be set aside")
+        letters = await until(app.control.dead.list, "the entry to be quarantined")
     assert (letters[0].job_id, letters[0].task) == ("", "")
     assert "no job" in letters[0].reason
     with pytest.raises(ValueError, match="no message"):

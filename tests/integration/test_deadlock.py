@@ -169,18 +169,18 @@ async def test_the_guard_does_not_apply_to_other_code_in_the_process_of_a_worker
 
 async def test_two_tasks_that_run_at_the_same_time_each_see_their_own_job(app):
     @app.task
-    async def who() -> str:
+    async def own_id() -> str:
         first = asyncq.current().id
         await asyncio.sleep(0.02)
         assert asyncq.current().id == first
         return first
 
     @app.task
-    def who_in_thread() -> str:
+    def own_id_in_a_thread() -> str:
         return asyncq.current().id
 
     async with Worker(app):
-        results = [*(await who.map([()] * 20)), *(await who_in_thread.map([()] * 20))]
+        results = [*(await own_id.map([()] * 20)), *(await own_id_in_a_thread.map([()] * 20))]
         assert [await r.get(timeout=30) for r in results] == [r.id for r in results]
 
 

@@ -87,9 +87,9 @@ async def test_arguments_that_are_not_in_a_tuple_are_refused_with_a_hint(app, ad
     for message, way in cases.items():
         with pytest.raises(TypeError, match=re.escape(message) + "$"):
             await way()
-    for twin in (add.apply, step.apply, step.clone, (step | step).clone):
+    for method in (add.apply, step.apply, step.clone, (step | step).clone):
         with pytest.raises(TypeError, match=r"\(\(1, 2\)\)$"):
-            twin(1, 2)
+            method(1, 2)
 
 
 async def test_every_way_of_enqueueing_a_call_gives_the_value(app, add):
@@ -297,11 +297,11 @@ async def test_an_expired_job_never_starts_and_its_handle_raises_task_expired(ap
 
 
 async def test_a_waiter_wakes_when_its_job_expires_though_no_worker_runs(app, add):
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     result = await add.options(expires=0.2).delay(1)
     with pytest.raises(TaskExpired):
         await result.get(timeout=30)
-    assert 0.15 < begun.took < 1.0
+    assert 0.15 < stopwatch.took < 1.0
     assert (result.state, await result.ready()) == ("REVOKED", True)
 
 

@@ -15,8 +15,8 @@ from asyncq.failures import Failure
 pytestmark = pytest.mark.anyio
 
 
-async def _row_on_the_loop(place: int) -> None:
-    exception_bodies.raise_row(place)
+async def _row_on_the_loop(index: int) -> None:
+    exception_bodies.raise_row(index)
 
 
 def register(app, executor):
@@ -36,7 +36,7 @@ async def test_each_exception_of_the_table_arrives_as_a_direct_call_raises_it(ap
     raise_row, _ = register(app, executor)
     found = {}
     async with Worker(app):
-        results = [await raise_row.delay(place) for place in range(len(TABLE))]
+        results = [await raise_row.delay(index) for index in range(len(TABLE))]
         for row, result in zip(TABLE, results, strict=True):
             arrived = (await result.outcome(timeout=60)).error
             assert isinstance(arrived, Exception)

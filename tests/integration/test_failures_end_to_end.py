@@ -79,7 +79,7 @@ async def test_an_exception_arrives_with_type_arguments_and_remote_traceback(app
     text = "".join(traceback.format_exception(caught.value))
     assert 'raise OutOfStock("lamp", n)' in text
     assert "asyncq/execution/runner.py" not in caught.value.__cause__.traceback, (
-        "the traceback begins below asyncq's frames"
+        "the traceback starts below asyncq's frames"
     )
     assert (result.state, type(result.result)) == ("FAILURE", OutOfStock)
     assert 'raise OutOfStock("lamp", n)' in result.traceback

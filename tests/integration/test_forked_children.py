@@ -124,10 +124,10 @@ async def test_the_end_of_a_process_is_noticed_though_its_child_keeps_its_connec
         function = fork_bodies.forks_and_dies.function
         task = app.task(name="forks_and_dies", executor="process")(function)
         async with Worker(app):
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             with pytest.raises(WorkerLost, match="SIGKILL"):
                 await task.call(log)
-            assert begun.took < 10
+            assert stopwatch.took < 10
     assert not is_gone(noted(log, "child")[0])
 
 

@@ -68,7 +68,7 @@ async def test_a_second_call_with_a_key_returns_the_handle_of_the_first_job(app,
         assert [await first.get(timeout=30), await second.get(timeout=30)] == [100, 100]
         third = await keyed.delay(17)
         assert third == first
-        assert third.state == "SUCCESS", "an outcome that is stored comes with the answer"
+        assert third.state == "SUCCESS", "a stored outcome is part of the answer"
         assert await third.get(timeout=30) == 100
     assert runs == [(17, 100)]
 
@@ -153,14 +153,16 @@ async def test_a_client_that_found_the_existing_job_is_notified_by_push(make_app
     async with Worker(app), make_app() as other:
         await until_state(first, "STARTED")
         second = await other.task_named("gated").options(key="k").delay(1)
-        looks = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        calls_before = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
         waiting = asyncio.ensure_future(second.get(timeout=30))
         await asyncio.sleep(0.05)
-        assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - looks <= 3, "no look was needed"
+        assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - calls_before <= 3, (
+            "no query was needed"
+        )
         gated.open()
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         assert await waiting == 1
-        assert begun.took < 2
+        assert stopwatch.took < 2
 
 
 async def test_the_existing_job_may_end_before_the_second_call_gets_its_answer(app, charge, no_poll):

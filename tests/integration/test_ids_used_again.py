@@ -65,7 +65,7 @@ async def test_late_resent_calls_with_an_id_that_was_used_again_make_no_job(stag
         for earlier in ("first~-", "second", "third")[: number + 1]:
             assert await way(stage, earlier), "it was accepted before"
         assert not await way(stage, "other")
-        assert await end_all(stage) == jobs, "one job comes of each call"
+        assert await end_all(stage) == jobs, "each call makes one job"
         assert not await way(stage, "other"), "its result is there"
         assert await stage.broker.forget("id") == "forgotten"
         for earlier in ("first~-", "second", "third")[: number + 1]:
@@ -113,16 +113,16 @@ async def test_a_task_id_is_free_when_its_result_is_forgotten_or_was_never_kept(
                     await give.options(task_id="invoice").delay(value)
                 await result.forget()
                 assert not await app.AsyncResult("invoice").exists()
-            line = give.s(7).set(task_id="one") | give.s().set(task_id="invoice")
+            workflow = give.s(7).set(task_id="one") | give.s().set(task_id="invoice")
             for _ in range(2):
-                result = await line.delay()
+                result = await workflow.delay()
                 assert await result.get(timeout=30) == 7
                 with pytest.raises(ValueError, match="exist already"):
-                    await line.delay()
+                    await workflow.delay()
                 await result.forget()
             for _ in range(2):
                 await give.options(task_id="note", ignore_result=True).delay(1)
-                await until(lambda: _is_gone(app, "note"), "a result that nobody keeps to be gone")
+                await until(lambda: _is_gone(app, "note"), "a result that is not kept to be deleted")
 
 
 async def _is_gone(app: AsyncQ, id_: str) -> bool:

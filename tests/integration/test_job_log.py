@@ -61,7 +61,7 @@ async def test_a_failure_is_one_error_with_its_traceback(app, records, options):
     assert record.getMessage().endswith("ValueError: no such luck")
     kind, error, trace = record.exc_info
     assert (kind, error.args) == (ValueError, ("no such luck",))
-    assert trace.tb_frame.f_code.co_name == "boom", "the traceback begins in the task's own code"
+    assert trace.tb_frame.f_code.co_name == "boom", "the traceback starts in the task's own code"
 
 
 async def test_a_failure_in_a_thread_or_a_process_is_logged_with_the_same_details(app, records):
@@ -83,7 +83,9 @@ async def test_a_failure_in_a_thread_or_a_process_is_logged_with_the_same_detail
     as_text = logging.Formatter("%(levelname)s").format(of_process).removeprefix("ERROR\n")
     for shown in (as_text, as_json):
         assert shown.startswith("Traceback (most recent call last):\n")
-        assert shown.count("Traceback (most recent call last):\n") == 2, "of the cause, and of the failure"
+        assert shown.count("Traceback (most recent call last):\n") == 2, (
+            "one of the cause, and one of the failure"
+        )
         assert "raise KeyError(text)" in shown
         assert "in fail\n" in shown
         assert "RemoteTraceback" not in shown
@@ -182,7 +184,7 @@ async def test_a_job_that_killed_its_worker(make_app, server_url, namespace, tmp
 async def test_starts_and_successes_are_debug_messages(app, add, records, caplog):
     async with Worker(app, name="w-1"):
         await add.call(1, 2)
-        assert records() == [], "a success says nothing at INFO"
+        assert records() == [], "a success logs nothing at INFO"
         caplog.set_level(logging.DEBUG, "asyncq")  # a program may change the level while its worker runs
         result = await add.delay(1, 2)
         await result.get(timeout=60)
@@ -221,12 +223,12 @@ async def test_at_most_a_hundred_failures_a_second_are_logged_and_the_others_are
     async def boom() -> None:
         raise ValueError("no")
 
-    begun = time.monotonic()
+    start = time.monotonic()
     async with Worker(app, name="w-1"):
         results = await boom.map([()] * 1000)
         for result in results:
             await result.outcome(timeout=20)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     found = records()
     counts = [int(record.args[0]) for record in found if "were not logged one by one" in record.getMessage()]
     lines = len(found) - len(counts)

@@ -106,10 +106,10 @@ async def test_iterdeps_gives_each_job_with_its_parent(app, tree):
 
 async def test_the_job_tree_of_a_job_that_has_not_ended_is_incomplete(app, tree):
     result = await tree.delay("r", FAMILY)
-    walk = result.iterdeps()
-    assert await anext(walk) == (None, result)
+    pairs = result.iterdeps()
+    assert await anext(pairs) == (None, result)
     with pytest.raises(IncompleteStream, match=rf"{result.id} is PENDING.*intermediate=True"):
-        await anext(walk)
+        await anext(pairs)
     assert [step async for step in result.iterdeps(intermediate=True)] == [(None, result)]
     with pytest.raises(IncompleteStream):
         await result.build_graph()
@@ -148,7 +148,9 @@ async def test_members_of_a_workflow_are_in_the_job_tree_of_its_first_job(app, a
         assert [value async for _, value in first.collect(timeout=30)] == [3, 13, 23, 36, 136]
         assert await first.get_leaf(timeout=30) == 136
         steps = [(parent, node) async for parent, node in first.iterdeps()]
-        assert len(steps) == 6, "the chord's body is reached from both members, and once is gone on from it"
+        assert len(steps) == 6, (
+            "the chord's body is reached from both members, and its children are visited once"
+        )
         graph = await first.build_graph()
     assert (len(graph), len(graph.edges)) == (5, 5)
     assert graph.children(last.parent) == [last]
@@ -182,10 +184,10 @@ async def test_a_failure_in_a_job_tree_is_raised_or_given_as_a_value(app):
 
     async with Worker(app):
         result = await parent.delay()
-        walk = result.collect(timeout=30)
-        assert (await anext(walk))[1] == "above"
+        pairs = result.collect(timeout=30)
+        assert (await anext(pairs))[1] == "above"
         with pytest.raises(ValueError, match="below"):
-            await anext(walk)
+            await anext(pairs)
         with pytest.raises(ValueError, match="below"):
             await result.get_leaf(timeout=30)
         values = [value async for _, value in result.collect(timeout=30, propagate=False)]
@@ -201,13 +203,13 @@ async def test_one_timeout_applies_to_the_whole_collection(app, tree):
     async with Worker(app):
         result = await parent.delay()
         await result.get(timeout=30)
-        begun = Stopwatch()
-        walk = result.collect(timeout=0.6)
-        _, child = await anext(walk)
+        stopwatch = Stopwatch()
+        pairs = result.collect(timeout=0.6)
+        _, child = await anext(pairs)
         await asyncio.sleep(0.4)
         with pytest.raises(ResultTimeout):
-            await anext(walk)
-        assert 0.55 < begun.took < 0.9
+            await anext(pairs)
+        assert 0.55 < stopwatch.took < 0.9
         with pytest.raises(ResultTimeout):
             await result.get_leaf(timeout=0.05)
     await app.AsyncResult(child).revoke()
@@ -385,12 +387,12 @@ def test_the_job_tree_of_a_local_call_is_the_call_itself(make_app):
 
 async def test_collect_goes_on_with_a_handle_that_learns_of_the_end_meanwhile(app, tree):
     result = await tree.delay("r", [[]])
-    walk = result.iterdeps(intermediate=True)
-    await anext(walk)
+    pairs = result.iterdeps(intermediate=True)
+    await anext(pairs)
     async with Worker(app):
         await until_state(result, "SUCCESS")
         assert [value async for _, value in result.collect(timeout=30)] == ["r", "r0"]
-        assert len([step async for step in walk]) == 1
+        assert len([step async for step in pairs]) == 1
 
 
 async def test_collect_reports_that_an_outcome_names_only_the_first_of_very_many_children(app, monkeypatch):
@@ -413,7 +415,7 @@ async def test_collect_reports_that_an_outcome_names_only_the_first_of_very_many
             assert result.children_truncated is is_truncated
             given = [value async for _, value in result.collect(intermediate=True, timeout=30)]
             assert given == [None, 0, 1, 2]
-        walk = result.collect(timeout=30)
-        assert [(await anext(walk))[1] for _ in range(4)] == [None, 0, 1, 2], "what is known comes first"
+        pairs = result.collect(timeout=30)
+        assert [(await anext(pairs))[1] for _ in range(4)] == [None, 0, 1, 2], "known jobs come first"
         with pytest.raises(IncompleteStream, match="more jobs than the 3"):
-            await anext(walk)
+            await anext(pairs)

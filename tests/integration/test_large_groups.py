@@ -32,7 +32,7 @@ async def stage(app, raw) -> AsyncIterator[Steps]:
 
 
 async def submit_group(stage: Steps) -> wire.Delivery:
-    """Claims a job for which many jobs wait. For each of these waits one more job."""
+    """Claims a job for which many jobs wait. One more job waits for each of these."""
     jobs = [stage.job("top", dependents=tuple(CHILDREN))]
     jobs += [stage.job(one, parents=("top",), value_template=0, dependents=(f"{one}.1",)) for one in CHILDREN]
     jobs += [stage.job(f"{one}.1", parents=(one,), value_template=None) for one in CHILDREN]
@@ -71,7 +71,7 @@ async def test_many_dependents_of_one_job_are_released_some_at_a_time(stage):
         assert parent_results.arguments(PLAIN_ARGUMENTS, job.job, values)[0] == [VALUE]
         assert await stage.worker.claims.finish_now(stream, batch) == len(batch)
         ended += len(batch)
-    assert await free(stage) == MANY, "those behind them"
+    assert await free(stage) == MANY, "the jobs behind them"
     assert await stage.keys("h:", "hn:", "rest:", "dep:", "d") == []
 
 
@@ -128,7 +128,7 @@ async def test_the_remaining_dependents_fail_if_the_outcome_that_they_need_is_de
     assert await states(stage, CHILDREN) == {State.PENDING, State.FAILURE}
     assert await free(stage) == MOST
     assert await stage.keys("h:", "rest:") == []
-    assert len(await stage.keys("d")) == MOST, "of those that are free, what waits for them"
+    assert len(await stage.keys("d")) == MOST, "the dependents of the released jobs"
 
 
 async def test_damaged_data_of_a_remaining_dependent_delays_no_other_job(stage):

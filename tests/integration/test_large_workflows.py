@@ -77,7 +77,7 @@ async def test_members_of_a_large_group_start_in_order_and_their_callback_gets_a
     jobs = [stage.job(one, dependents=("last",)) for one in members]
     jobs.append(stage.job("last", parents=tuple(members), value_template=list(range(18))))
     await stage.broker.intake.submit(jobs)
-    assert await stage.waiting() == PART - 1, "the callback stands before them"
+    assert await stage.waiting() == PART - 1, "the callback is in the queue before them"
     await stage.end(await stage.claim(), 0)
     while await stage.deliver(2):
         pass

@@ -39,7 +39,7 @@ app = asyncq.AsyncQ()
 
 @app.task(name="poison")
 async def poison() -> None:
-    await asyncio.sleep(0.05)  # those beside it have begun by then
+    await asyncio.sleep(0.05)  # the jobs beside it have started by then
     os._exit(3)
 
 @app.task(name="innocent")
@@ -129,26 +129,28 @@ async def test_every_innocent_job_succeeds_and_every_poison_job_is_lost(
         first = await innocent.map([()] * 60)
         bad = [await poison.delay() for _ in range(2)]
         rest = await innocent.map([()] * 60)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         fleet = Fleet(tmp_path, server_url, namespace, target)
         try:
             workers = [*await first.get(timeout=25), *await rest.get(timeout=25)]
             ends = [await result.outcome(timeout=25) for result in bad]
         finally:
             codes = await fleet.stop()
-        took = begun.took
-        report(f"120 innocents and 2 poisons, target={target!r}: {took:.1f} s, {fleet.deaths} workers died")
+        took = stopwatch.took
+        report(
+            f"120 innocent and 2 poison jobs, target={target!r}: {took:.1f} s, {fleet.deaths} workers died"
+        )
         letters = await app.control.dead.list()
     assert len(workers) == 120
     assert [(type(end.error), end.attempts) for end in ends] == [(WorkerLost, 3)] * 2
     assert sorted(letter.job_id for letter in letters) == sorted(result.id for result in bad)
-    assert codes == [0, 0], "who survived stops in peace"
-    # Each poison job kills a worker at most twice. Its last try kills only the child process.
+    assert codes == [0, 0], "the workers that survived stop normally"
+    # Each poison job kills a worker at most twice. Its last attempt kills only the child process.
     assert fleet.deaths <= 4
 
 
 async def _die_with(app: AsyncQ, queue: str, count: int) -> None:
-    """Lets a worker read so many jobs and die with them. With max_crashes=2, their next try is the last."""
+    """Lets a worker read jobs and die with them. With max_crashes=2, their next attempt is the last."""
     commands = app.sessions.current().broker.commands
     gone = ClaimingConsumer(commands, "gone", [queue])
     await gone.make_groups()
@@ -161,11 +163,11 @@ async def _die_with(app: AsyncQ, queue: str, count: int) -> None:
 
 async def test_the_last_attempt_of_an_app_made_in_a_function_runs_beside_other_jobs(make_app, caplog):
     async with make_app(max_crashes=2, lease=0.6) as app:
-        gate, begun = asyncio.Event(), []
+        gate, started = asyncio.Event(), []
 
         @app.task
         async def hold(name: str) -> str:
-            begun.append(name)
+            started.append(name)
             await gate.wait()
             return name
 
@@ -173,10 +175,10 @@ async def test_the_last_attempt_of_an_app_made_in_a_function_runs_beside_other_j
         await _die_with(app, "default", 2)
         async with Worker(app):
             other = await hold.delay("other")
-            await until(lambda: len(begun) == 2, "one last try to begin beside another job")
+            await until(lambda: len(started) == 2, "one last attempt to start beside another job")
             later = await hold.delay("later")
-            await until(lambda: "later" in begun, "the worker to take more jobs meanwhile")
-            assert len(begun) == 3, "one last try at a time"
+            await until(lambda: "later" in started, "the worker to take more jobs meanwhile")
+            assert len(started) == 3, "one last attempt at a time"
             gate.set()
             assert await first.get(timeout=20) == ["last", "last too"]
             assert [await each.get(timeout=20) for each in (other, later)] == ["other", "later"]
@@ -185,17 +187,17 @@ async def test_the_last_attempt_of_an_app_made_in_a_function_runs_beside_other_j
 
 async def test_the_next_last_attempt_starts_after_the_one_before_though_no_other_job_arrives(make_app):
     async with make_app(max_crashes=2, lease=0.6) as app:
-        begun = []
+        started = []
 
         @app.task
         async def note() -> None:
-            begun.append(time.monotonic())
+            started.append(time.monotonic())
 
         jobs = await note.map([()] * 20)
         await _die_with(app, "default", 20)
         async with Worker(app):
             await jobs.get(timeout=30)
-    assert begun[-1] - begun[0] < 5, "not half a second each"
+    assert started[-1] - started[0] < 5, "not half a second each"
 
 
 LASTING = """
@@ -223,9 +225,9 @@ def freeze_apart(file: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 @app.task(queue="forks")
-async def fork(begun: str, file: str) -> None:
-    # Has a copy of all that the worker has open, once the other job has begun.
-    while not os.path.exists(begun):
+async def fork(started: str, file: str) -> None:
+    # Has a copy of all that the worker has open, once the other job has started.
+    while not os.path.exists(started):
         await asyncio.sleep(0.01)
     if pid := os.fork():
         pathlib.Path(file + ".new").write_text(str(pid))
@@ -293,7 +295,7 @@ async def test_a_process_that_freezes_in_a_last_attempt_is_killed(lasting, tmp_p
             end = await frozen.outcome(timeout=60)
             assert (type(end.error), end.attempts) == (WorkerLost, 2)
             pid = int(file.read_text())
-            await until(lambda: not _exists(pid), "the process to be gone")
+            await until(lambda: not _exists(pid), "the process to end")
     assert "did not respond for 2 s; it is killed" in caplog.text
     assert "has killed its process (signal 9)" in caplog.text
 
@@ -307,7 +309,7 @@ async def test_a_last_attempt_has_its_workers_grace_and_its_process_ends_with_th
         job = await lasting.sleep.delay(str(file), seconds)
         await _die_with(app, "default", 1)
         async with Worker(app, grace=grace):
-            await until(lambda: file.exists() and file.read_text(), "the last try to begin", 30)
+            await until(lambda: file.exists() and file.read_text(), "the last attempt to start", 30)
         assert not _exists(int(file.read_text()))
         assert await job.refresh() == ("SUCCESS" if seconds < grace else "PENDING")
 
@@ -316,8 +318,8 @@ async def test_the_process_of_a_last_attempt_ends_after_its_worker_is_killed(las
     file = tmp_path / "pid"
     async with lasting.app as app:
         job = await lasting.sleep.delay(str(file), 0.5)
-        pid = await _begun_by_a_worker_that_is_killed(app, file)
-        assert await job.get(timeout=30) == pid, "it may end what it has begun"
+        pid = await _started_by_a_worker_that_is_killed(app, file)
+        assert await job.get(timeout=30) == pid, "it may end the job that it has started"
         await until(lambda: not _exists(pid), "the process to end", 30)
 
 
@@ -329,7 +331,7 @@ async def test_a_last_attempt_is_handed_back_after_its_worker_is_killed_though_a
     async with lasting.app as app:
         job = await lasting.sleep.delay(str(file), 60)
         await lasting.fork.delay(str(file), str(fork))
-        pid = await _begun_by_a_worker_that_is_killed(app, file, once=lambda _: fork.exists())
+        pid = await _started_by_a_worker_that_is_killed(app, file, once=lambda _: fork.exists())
         try:
             await until(lambda: not _exists(pid), "the process to end", 30)
         finally:
@@ -338,20 +340,20 @@ async def test_a_last_attempt_is_handed_back_after_its_worker_is_killed_though_a
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-@pytest.mark.parametrize("is_last_try", [True, False], ids=["on a last try", "of a process task"])
+@pytest.mark.parametrize("is_last_try", [True, False], ids=["in a last attempt", "of a process task"])
 async def test_a_stopped_process_ends_after_its_worker_is_killed(lasting, tmp_path, is_last_try):
     file = tmp_path / "pid"
     async with lasting.app as app:
         task = lasting.freeze if is_last_try else lasting.freeze_apart
         await task.delay(str(file))
-        pid = await _begun_by_a_worker_that_is_killed(app, file, is_last_try=is_last_try, once=is_stopped)
+        pid = await _started_by_a_worker_that_is_killed(app, file, is_last_try=is_last_try, once=is_stopped)
         await until(lambda: not _exists(pid), "the process to end", 30)
 
 
-async def _begun_by_a_worker_that_is_killed(
+async def _started_by_a_worker_that_is_killed(
     app: AsyncQ, file: Path, *, is_last_try: bool = True, once: Callable[[int], bool] = lambda _: True
 ) -> int:
-    """The process that has begun the waiting job, when the worker that started the process is dead."""
+    """Returns the process that runs the waiting job, after the worker that started the process died."""
     if is_last_try:
         await _die_with(app, "default", 1)
     code = "import asyncio, lasting_tasks, asyncq; asyncio.run(asyncq.Worker(lasting_tasks.app).run())"
@@ -359,11 +361,11 @@ async def _begun_by_a_worker_that_is_killed(
     worker = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=environment)
     pids: list[int] = []
 
-    def has_begun() -> bool:
+    def has_started() -> bool:
         pids[:] = map(int, file.read_text().split()) if file.exists() else []
         return bool(pids) and once(pids[0])
 
-    await until(has_begun, "the job to begin", 30)
+    await until(has_started, "the job to start", 30)
     worker.kill()
     await worker.wait()
     return pids[0]

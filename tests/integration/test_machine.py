@@ -64,8 +64,8 @@ class Hand:
     received: list[wire.Delivery] = field(default_factory=list)
     """All deliveries that it ever got, also those that it does not hold any more."""
     signals: dict[str, str] = field(default_factory=dict)
-    begun: set[str] = field(default_factory=set)
-    """The claims of the jobs for which it has noted that the body begins."""
+    started: set[str] = field(default_factory=set)
+    """The claims of the jobs for which it has noted that the body starts."""
 
     @property
     def name(self) -> str:
@@ -86,8 +86,8 @@ class Book:
     suffix: str = ""
     holder: Hand | None = None
     crashes: int = 0
-    begun: str = ""
-    """The entry for which a worker noted that the body begins."""
+    started: str = ""
+    """The entry for which a worker noted that the body starts."""
     retries: int = 0
     is_due: bool = False
     ended_by: str = ""
@@ -107,7 +107,7 @@ class Book:
     """The jobs that wait for it, each with the server's note about it."""
     is_awaited: bool = False
     is_replaced: bool = False
-    """Whether a workflow has replaced it. Then its body had begun."""
+    """Whether a workflow has replaced it. Then its body had started."""
     member: str = ""
     """The job because of which this one ended without having run."""
     states: list[State] = field(default_factory=lambda: [State.UNKNOWN])
@@ -158,7 +158,7 @@ class Book:
 
 
 class Table:
-    """The server, the event loop and the app of all examples. Each example begins with an empty namespace."""
+    """The server, the event loop and the app of all examples. Each example starts with an empty namespace."""
 
     def __init__(self, app: AsyncQ, url: str) -> None:
         self.app = app
@@ -257,10 +257,10 @@ class Machine(RuleBasedStateMachine):
         self.run(self.hands[0].consumer.make_groups())
         for hand in self.hands:
             assert self.run(self.beat_of(hand)) == []
-        self.ear = self.table.raw.pubsub()
-        self.ear.subscribe(self.broker.channel, ELSEWHERE)
+        self.subscriber = self.table.raw.pubsub()
+        self.subscriber.subscribe(self.broker.channel, ELSEWHERE)
         for _ in range(2):
-            message = self.ear.get_message(timeout=2)
+            message = self.subscriber.get_message(timeout=2)
             assert message is not None
             assert message["type"] == "subscribe"
         # Jobs are claimed from the start, because most faults concern jobs that a worker holds.
@@ -293,7 +293,7 @@ class Machine(RuleBasedStateMachine):
 
     def plan(self, id_: str, parents: tuple[int, ...]) -> Book:
         """Returns a job of a workflow that gets the values of its parents."""
-        plan = Book(id_, f"call{id_}", wire.WAITING, "-", parents=tuple(f"part{place}" for place in parents))
+        plan = Book(id_, f"call{id_}", wire.WAITING, "-", parents=tuple(f"part{index}" for index in parents))
         plan.missing, plan.keeps, plan.channels = len(parents), bool(parents), {self.broker.channel}
         return plan
 
@@ -507,15 +507,15 @@ class Machine(RuleBasedStateMachine):
             if plan.id in self.books:
                 self.make_room(self.books[plan.id])
             self.books[plan.id] = plan
-            for place, parent in enumerate(plan.parents):
-                self.books[parent].children[plan.id] = f"{'e' if plan.on_error else place} {plan.request_id}"
+            for index, parent in enumerate(plan.parents):
+                self.books[parent].children[plan.id] = f"{'e' if plan.on_error else index} {plan.request_id}"
                 self.books[parent].is_awaited = True
             if plan.parents:
                 plan.states.append(plan.state)
             else:
-                self.set_free(plan)
+                self.release_job(plan)
 
-    def set_free(self, book: Book) -> None:
+    def release_job(self, book: Book) -> None:
         """Frees a job that waits for no other job any more: it goes into the queue, or waits for its own
         time.
         """
@@ -539,7 +539,7 @@ class Machine(RuleBasedStateMachine):
                     child.missing -= 1
                     if not child.missing:
                         child.values = list(child.parents) if child.keeps else []
-                        self.set_free(child)
+                        self.release_job(child)
                 else:
                     ended.append(self.end_one(child, how, "-", one.member or one.id))
 
@@ -569,17 +569,17 @@ class Machine(RuleBasedStateMachine):
         if answer == 2:
             self.end(book, wire.REVOKED, hand.name)
         elif answer == 1:
-            self.put_in_place(book, plans, last)
+            self.replace_job(book, plans, last)
         self.twice(
             lambda: hand.consumer.claims.replace(delivery, jobs), answer, answer if answer == -1 else 0
         )
 
-    def put_in_place(self, book: Book, plans: list[Book], last: Book) -> None:
+    def replace_job(self, book: Book, plans: list[Book], last: Book) -> None:
         self.accept(plans)
         if "~" in book.request_id:  # it has started in time, so it does not expire any more
             book.request_id = book.request_id.partition("~")[0] + "~-"
-        for place, parent in enumerate(last.parents):
-            self.books[parent].children[book.id] = f"{place} {last.request_id}"
+        for index, parent in enumerate(last.parents):
+            self.books[parent].children[book.id] = f"{index} {last.request_id}"
             self.books[parent].is_awaited = True
         book.parents, book.missing, book.keeps, book.wait = last.parents, last.missing, last.keeps, last.wait
         book.values, book.suffix, book.crashes, book.retries, book.on_error = [], "", 0, 0, False
@@ -587,7 +587,7 @@ class Machine(RuleBasedStateMachine):
         if book.parents:
             book.move(wire.WAITING)
         else:
-            self.set_free(book)
+            self.release_job(book)
 
     def reread_all(self) -> None:
         for book in self.books.values():
@@ -653,14 +653,14 @@ class Machine(RuleBasedStateMachine):
     @precondition(was_something_received)
     @rule(data=st.data())
     def begin_again(self, data: st.DataObject) -> None:
-        """Notes that a body begins. The worker may hold the job, or may have held it before."""
+        """Notes that a body starts. The worker may hold the job, or may have held it before."""
         hand, delivery, book = self.some_delivery(data)
         noted = hand.beats is not None
         self.twice(lambda: hand.consumer.begin(delivery, []), noted, noted)
         if noted:
-            hand.begun.add(delivery.claim)
+            hand.started.add(delivery.claim)
             if book.is_held_as(hand, delivery):
-                book.begun = delivery.entry
+                book.started = delivery.entry
 
     @precondition(was_something_received)
     @rule(data=st.data(), letter=st.sampled_from([wire.SUCCEEDED, wire.FAILED]))
@@ -797,7 +797,7 @@ class Machine(RuleBasedStateMachine):
         """Notes the takeover of one stream. Returns how many jobs go back and how many end."""
         back = ended = 0
         for book in [book for book in self.held_by(dead) if book.suffix == suffix]:
-            crashes = book.crashes + (not book.crashes or book.begun == book.entry)
+            crashes = book.crashes + (not book.crashes or book.started == book.entry)
             if book.signal != "-" or crashes >= MAX_CRASHES:
                 letter = wire.REVOKED if book.signal != "-" else wire.LOST
                 self.dead_letters += letter == wire.LOST
@@ -818,13 +818,13 @@ class Machine(RuleBasedStateMachine):
         if goes:
             hand.beats = None
             hand.was_taken = False
-            hand.begun.clear()
+            hand.started.clear()
         self.twice(hand.consumer.unregister, goes, goes)
 
     @precondition(lambda self: len(self.hands) < 7 and any(hand.beats is None for hand in self.hands))
     @rule()
     def begin_anew(self) -> None:
-        """Begins a new session for a worker that has left or was taken for dead. The old session may still
+        """Starts a new session for a worker that has left or was taken for dead. The old session may still
         make calls.
         """
         hand = self.run(self.new_hand(len(self.hands)))
@@ -843,7 +843,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: hasattr(self, "hands"))
     @invariant()
-    def the_server_holds_what_the_oracle_says_and_nothing_else(self) -> None:
+    def the_server_has_exactly_the_data_that_the_oracle_expects(self) -> None:
         picture = dict(self.latest or self.table.picture())
         for book in self.books.values():
             self.check_record(book, *picture.pop(f"r:{book.id}"))
@@ -870,12 +870,12 @@ class Machine(RuleBasedStateMachine):
         beaten = {hand.name: 1.0 for hand in self.hands if hand.beats is not None}
         taken = {hand.name: -1.0 for hand in self.hands if hand.was_taken}
         found = picture.pop("wb", [[]])[0]
-        assert {name.decode(): look for name, look in found} == {**beaten, **taken}
+        assert {name.decode(): number for name, number in found} == {**beaten, **taken}
         for hand in self.hands:
             signals = picture.pop(f"x:{hand.name}", [{}])[0]
             assert {id_.decode(): signal.decode() for id_, signal in signals.items()} == hand.signals
-            begun = picture.pop(f"bg:{hand.name}", [{}])[0]
-            assert {claim.decode() for claim in begun} == hand.begun
+            started = picture.pop(f"bg:{hand.name}", [{}])[0]
+            assert {claim.decode() for claim in started} == hand.started
         noted = {f"u:{id_}:{call}" for id_, call in self.former_calls}
         assert {name for name in picture if name.startswith("u:")} == noted
         for name in noted:
@@ -888,7 +888,7 @@ class Machine(RuleBasedStateMachine):
         if book.is_live:
             assert expires == -1, "a live job's record has no time to live"
             return
-        assert expires > 0, "an ended job's record goes by itself"
+        assert expires > 0, "an ended job's record expires"
         if book.member and not book.is_hidden:
             member = Record.parse(record).ended().member
             assert member is not None
@@ -899,7 +899,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.books)
     @invariant()
-    def states_are_reported_truly_and_move_along_the_table(self) -> None:
+    def states_are_reported_correctly_and_change_as_the_table_allows(self) -> None:
         async def all_states() -> list[Any]:
             return await asyncio.gather(*(self.broker.state(id_) for id_ in self.books))
 
@@ -923,7 +923,7 @@ class Machine(RuleBasedStateMachine):
         finally:
             for hand in self.hands:
                 hand.consumer.close()
-            self.ear.close()
+            self.subscriber.close()
             self.table.clear()
 
     def drain(self) -> None:
@@ -950,7 +950,7 @@ class Machine(RuleBasedStateMachine):
 
     def every_end_was_notified_once(self) -> None:
         notified: list[tuple[str, str]] = []
-        while (message := self.ear.get_message(timeout=0.005)) is not None:
+        while (message := self.subscriber.get_message(timeout=0.005)) is not None:
             channel = message["channel"].decode()
             notified += [(channel, id_) for id_, _, _ in wire.split_notification(message["data"])]
         books = [*self.books.values(), *self.former]
@@ -968,10 +968,11 @@ class Machine(RuleBasedStateMachine):
             assert self.table.raw.xinfo_consumers(stream, GROUP) == []
         picture.pop("dlq", None)  # dead letters are kept on purpose, within bounds
         for id_, call in self.former_calls:
-            del picture[f"u:{id_}:{call}"]  # it stands for a minute
+            del picture[f"u:{id_}:{call}"]  # it is kept for a minute
         for hand in self.hands:
-            picture.pop(f"bg:{hand.name}", None)  # after a takeover it stands for a day
-        assert {look for _, look in picture.pop("wb", [[]])[0]} <= {-1.0}  # sessions that were taken for dead
+            picture.pop(f"bg:{hand.name}", None)  # after a takeover it is kept for a day
+        # sessions that were taken for dead
+        assert {number for _, number in picture.pop("wb", [[]])[0]} <= {-1.0}
         assert picture == {}
 
 

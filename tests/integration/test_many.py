@@ -55,7 +55,7 @@ def fail(app):
     return fail
 
 
-def _waited_for(app: AsyncQ) -> int:
+def _waiter_count(app: AsyncQ) -> int:
     """Returns how many waits this process has open."""
     return sum(len(waiter.futures or ()) + len(waiter.callbacks or ()) for waiter in waiters_of(app))
 
@@ -71,11 +71,11 @@ async def _calls(raw, *names: str) -> int:
 async def test_the_first_failure_is_raised_without_waiting_for_the_rest(app, nap, fail):
     async with Worker(app, grace=0):
         results = await app.submit([nap.s(20), fail.s("no")])
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(ValueError, match="no"):
             await results.get(timeout=30)
-        assert begun.took < 5
-        assert _waited_for(app) == 0
+        assert stopwatch.took < 5
+        assert _waiter_count(app) == 0
         await results.revoke(terminate=True, wait=True, timeout=30)
 
 
@@ -92,11 +92,11 @@ async def test_one_timeout_applies_to_the_set_and_a_timed_out_wait_leaves_nothin
     async with Worker(app):
         results = await nap.map([(1.0,), (1.0,), (0,)])
         await results[2].get(timeout=30)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(ResultTimeout, match=r"2 of 3 jobs did not end within 0\.1 s"):
             await results.get(timeout=timedelta(milliseconds=100))
-        assert begun.took < 0.5
-        assert _waited_for(app) == 0
+        assert stopwatch.took < 0.5
+        assert _waiter_count(app) == 0
         assert await results.get(timeout=30) == [1.0, 1.0, 0]
 
 
@@ -116,11 +116,11 @@ async def test_a_cancelled_wait_leaves_nothing_and_another_goes_on(app, nap):
         results = await nap.map([(0.3,)] * 10)
         stays = asyncio.create_task(results.get(timeout=60))
         goes = asyncio.create_task(results.get(timeout=60))
-        await until(lambda: _waited_for(app) == 20, "both to wait")
+        await until(lambda: _waiter_count(app) == 20, "both jobs to wait")
         goes.cancel()
         with pytest.raises(asyncio.CancelledError):
             await goes
-        assert _waited_for(app) == 10
+        assert _waiter_count(app) == 10
         assert await stays == [0.3] * 10
 
 
@@ -129,7 +129,7 @@ async def test_closing_the_app_ends_the_wait(make_app):
     async with app:
         handle = await app.send("nobody.knows")
         wait = asyncio.create_task(app.ResultSet([handle]).get())
-        await until(lambda: _waited_for(app) == 1, "the wait")
+        await until(lambda: _waiter_count(app) == 1, "the wait")
     with pytest.raises(BrokerUnavailable, match="closed"):
         await wait
 
@@ -156,10 +156,10 @@ async def test_an_expired_job_ends_the_wait_though_no_worker_runs(app, make_app,
     handle = await add.options(expires=0.2).delay(1, 2)
     async with make_app() as other:
         for results in (other.ResultSet([other.AsyncResult(handle.id)]), app.ResultSet([handle])):
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             with pytest.raises(asyncq.TaskExpired):
                 await results.get(timeout=30)
-            assert begun.took < 3  # by its own timer, not by the poll
+            assert stopwatch.took < 3  # by its own timer, not by the poll
 
 
 @pytest.mark.trial
@@ -170,9 +170,9 @@ async def test_ten_thousand_ended_jobs_are_joined_with_twenty_queries(app, make_
         await app.ResultSet(map(app.AsyncResult, ids)).get(timeout=50)
     async with make_app() as other:
         before = await _calls(raw, "evalsha"), await _calls(raw, "get", "mget")
-        begun = time.perf_counter()
+        start = time.perf_counter()
         values = await other.ResultSet([other.AsyncResult(id_) for id_ in ids]).get(timeout=30)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         after = await _calls(raw, "evalsha"), await _calls(raw, "get", "mget")
     assert values == list(range(count))
     report(f"{count:,} ended handles joined in {seconds:.3f} s with {after[0] - before[0]} commands")
@@ -180,29 +180,31 @@ async def test_ten_thousand_ended_jobs_are_joined_with_twenty_queries(app, make_
     assert after[1] - before[1] <= count / 4 + 2
 
 
-# -- as it comes -----------------------------------------------------------------------------------
+# -- one by one ------------------------------------------------------------------------------------
 
 
 async def test_as_completed_gives_handles_as_their_jobs_end(app, nap, fail):
     async with Worker(app):
         results = await app.submit([nap.s(0.3), nap.s(0.1), fail.s("no"), nap.s(0.2)])
-        came = [r.state if r.state == "FAILURE" else await r async for r in results.as_completed(timeout=30)]
-    assert came == ["FAILURE", 0.1, 0.2, 0.3]
-    assert _waited_for(app) == 0
+        received = [
+            r.state if r.state == "FAILURE" else await r async for r in results.as_completed(timeout=30)
+        ]
+    assert received == ["FAILURE", 0.1, 0.2, 0.3]
+    assert _waiter_count(app) == 0
 
 
 async def test_a_job_that_ended_in_time_is_given_before_the_timeout(app, nap):
-    came = []
+    received = []
     async with Worker(app):
         results = await nap.map([(0.5,), (0,)])
 
         async def collect() -> None:
             async for result in results.as_completed(timeout=0.2):
-                came.append(await result)  # noqa: PERF401  keeps what came before the error
+                received.append(await result)  # noqa: PERF401  keeps what came before the error
 
         with pytest.raises(ResultTimeout, match="1 of 2"):
             await collect()
-        assert (came, _waited_for(app)) == ([0], 0)
+        assert (received, _waiter_count(app)) == ([0], 0)
         await results.get(timeout=60)
 
 
@@ -212,7 +214,7 @@ async def test_leaving_the_loop_early_leaves_no_wait_behind(app, nap):
         waits = results.as_completed()
         assert await anext(waits) is results[0]
         await waits.aclose()
-        assert _waited_for(app) == 0
+        assert _waiter_count(app) == 0
         await results.get(timeout=30)
 
 
@@ -234,10 +236,10 @@ async def test_as_completed_works_on_another_loop(app, nap):
         third = await nap.map([(0,), (0.5,)])
         first = await asyncio.to_thread(lambda: next(iter(third.as_completed_sync(5))))
         assert first is third[0]
-        await until(lambda: _waited_for(app) == 0, "the wait that was left early to end", timeout=0.4)
+        await until(lambda: _waiter_count(app) == 0, "the wait that was left early to end", timeout=0.4)
 
 
-# -- looking, ending, calling back -----------------------------------------------------------------
+# -- status, revocation, callbacks -----------------------------------------------------------------
 
 
 async def test_status_methods_return_how_many_jobs_of_the_set_ended(app, make_app, add, nap, fail, raw):
@@ -247,10 +249,10 @@ async def test_status_methods_return_how_many_jobs_of_the_set_ended(app, make_ap
         results = other.ResultSet([other.AsyncResult(r.id) for r in [*good, long]])
         before = await _calls(raw, "mget")
         assert (await results.ready(), await results.successful(), await results.failed()) == (False,) * 3
-        looks = await _calls(raw, "mget") - before
+        queries = await _calls(raw, "mget") - before
         # The scripts read four records at a time. Jobs that are known to have ended are not asked for again.
         # The worker reads notes now and then.
-        assert 0 <= looks - ((500 / 4 + 26) + 1 + 1) < 10
+        assert 0 <= queries - ((500 / 4 + 26) + 1 + 1) < 10
         assert (await results.waiting(), await results.completed_count()) == (True, 600)
         await results.maybe_throw()
         assert await long.get(timeout=30) == 0.5
@@ -293,7 +295,7 @@ async def test_then_calls_once_when_all_have_ended(app, nap, fail):
         mixed.then(good, lambda given: received.append(given is mixed))
         await until(lambda: len(received) == 2, "the other callback")
         app.ResultSet([]).then(good)
-        await until(lambda: len(received) == 3, "the callback of none")
+        await until(lambda: len(received) == 3, "the callback of the empty set")
     assert received[1:] == [True, []]
     assert len(results) == 2
 
@@ -435,7 +437,7 @@ async def test_wait_gives_two_sets_and_raises_no_error_of_a_job(app, nap, fail):
         with pytest.raises(ValueError, match="FIRST_COMPLETED"):
             await asyncq.wait([long], return_when="soon")
         await long.revoke(terminate=True)
-        assert _waited_for(app) == 0
+        assert _waiter_count(app) == 0
 
 
 async def test_as_completed_accepts_all_handles_even_eager_ones(app, nap):
@@ -528,16 +530,16 @@ AWAITED = (
 
 @pytest.mark.parametrize("name", AWAITED)
 def test_every_awaited_method_of_a_set_has_a_blocking_variant_with_its_parameters(name):
-    twin, method = getattr(ResultSet, f"{name}_sync"), getattr(ResultSet, name)
-    assert inspect.signature(twin) == inspect.signature(method)
-    assert twin.__doc__
+    variant, method = getattr(ResultSet, f"{name}_sync"), getattr(ResultSet, name)
+    assert inspect.signature(variant) == inspect.signature(method)
+    assert variant.__doc__
 
 
 @pytest.mark.parametrize("name", ["save", "delete", "restore"])
 def test_a_group_has_blocking_variants(name):
     for owner in (GroupResult, asyncq.results.groupresult.GroupResults):
-        twin, method = getattr(owner, f"{name}_sync"), getattr(owner, name)
-        assert inspect.signature(twin) == inspect.signature(method)
+        variant, method = getattr(owner, f"{name}_sync"), getattr(owner, name)
+        assert inspect.signature(variant) == inspect.signature(method)
 
 
 def test_the_blocking_variants_wait_for_many_jobs(make_app, server_url, namespace):

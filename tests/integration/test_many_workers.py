@@ -37,7 +37,7 @@ async def join(make_app):
             consumer.close()
 
 
-def observer(consumer: ClaimingConsumer) -> Reclaimer:
+def reclaimer_of(consumer: ClaimingConsumer) -> Reclaimer:
     """Returns the part of a worker that observes the other workers."""
     return Reclaimer(
         *(consumer, consumer.claims, consumer.shards[0], LEASE),
@@ -47,14 +47,14 @@ def observer(consumer: ClaimingConsumer) -> Reclaimer:
 
 async def spent(raw, call) -> int:
     """Returns the server's microseconds for a call: the smallest of some, because the machine may be busy."""
-    looks = []
+    costs = []
     for _ in range(20):
         before = await raw.info("commandstats")
         await call()
         after = await raw.info("commandstats")
         names = ("cmdstat_evalsha", "cmdstat_mget")
-        looks.append(sum(after[name]["usec"] - before.get(name, {"usec": 0})["usec"] for name in names))
-    return min(looks)
+        costs.append(sum(after[name]["usec"] - before.get(name, {"usec": 0})["usec"] for name in names))
+    return min(costs)
 
 
 async def test_a_heartbeat_and_an_observation_cost_the_same_however_many_workers_there_are(join, raw):
@@ -63,13 +63,13 @@ async def test_a_heartbeat_and_an_observation_cost_the_same_however_many_workers
     keys = first.shards[0]
     assert (await first.watch_streams(keys)).watched == first.served.streams_in(keys)
 
-    async def turn() -> None:
+    async def third_of_a_lease() -> None:
         """Does what a worker that watches no stream does three times a lease."""
         await second.beat(keys, 2)
         await second.observe(keys, 1, 1)
         assert (await second.watch_streams(keys)).watched == []
 
-    alone = await spent(raw, turn)
+    alone = await spent(raw, third_of_a_lease)
     async with raw.pipeline(transaction=False) as pipe:
         for n in range(WORKERS):
             pipe.hset(keys.beats, f"worker-{n:016x}", 1)
@@ -77,9 +77,10 @@ async def test_a_heartbeat_and_an_observation_cost_the_same_however_many_workers
             for stream in first.served.streams:
                 pipe.xgroup_createconsumer(stream, "g", f"worker-{n:016x}")
         await pipe.execute()
-    many = await spent(raw, turn)
+    many = await spent(raw, third_of_a_lease)
     share = many * WORKERS / 5 / 1e4
-    report(f"{WORKERS} workers on {QUEUES} queues: {many} us of the server a turn, of a core {share:.1f} %")
+    cost = f"{many} us of the server for each third of a lease, of a core {share:.1f} %"
+    report(f"{WORKERS} workers on {QUEUES} queues: {cost}")
     assert many < 2 * alone + 50
     assert share < 5
 
@@ -110,18 +111,18 @@ async def test_all_streams_of_a_dead_worker_are_recovered_at_once_though_no_work
     keys = dead.shards[0]
     for queue in ("a", "b"):
         await raw.xgroup_createconsumer(keys.stream(queue), "g", dead.name)
-    observers = [observer(consumer) for consumer in (one, another)]
+    reclaimers = [reclaimer_of(consumer) for consumer in (one, another)]
 
-    async def look() -> None:
-        for consumer, its in zip((one, another), observers, strict=True):
+    async def observe_all() -> None:
+        for consumer, reclaimer in zip((one, another), reclaimers, strict=True):
             await consumer.beat(keys, 2)
-            await its._observe()
+            await reclaimer._observe()
 
-    await look()
+    await observe_all()
     since = time.monotonic()
     while dead.name.encode() in await raw.hgetall(keys.beats):
         await asyncio.sleep(LEASE / 3)
-        await look()
+        await observe_all()
     assert time.monotonic() - since >= LEASE
     # In the same turn the second worker learned that the first one had taken over the dead session.
     assert [await raw.xinfo_consumers(keys.stream(queue), "g") for queue in ("a", "b")] == [[], []]
@@ -132,16 +133,16 @@ async def test_a_session_with_a_heartbeat_but_no_valid_number_or_the_reverse_is_
     one = await join("one", "a")
     keys = one.shards[0]
     gone = [await join(name, "a") for name in ("unnoted", "far ahead", "taken before", "alive")]
-    unnoted, ahead, before, alive = [consumer.name.encode() for consumer in gone]
-    await raw.zrem(keys.beat_observations, unnoted)
+    without_number, ahead, before, alive = [consumer.name.encode() for consumer in gone]
+    await raw.zrem(keys.beat_observations, without_number)
     await raw.zadd(keys.beat_observations, {ahead: 2**52, before: -5, alive: 2**51, "nobody": 7})
-    its = observer(one)
+    reclaimer = reclaimer_of(one)
     since = time.monotonic()
     while len(left := await raw.hkeys(keys.beats)) > 2:
         assert time.monotonic() - since < 20, left
         for consumer in (one, gone[-1]):
             await consumer.beat(keys, 2)
-        await its._observe()
+        await reclaimer._observe()
         await asyncio.sleep(LEASE / 3)
     assert set(left) == {one.name.encode(), alive}
     assert await raw.zcount(keys.beat_observations, 1, "+inf") == 2
@@ -162,15 +163,15 @@ async def test_workers_that_are_constantly_replaced_still_find_a_dead_worker(joi
     """No worker observes for a whole lease. Each continues from the observations of the one before."""
     dead, alive = await join("dead", "a"), await join("alive", "a")
     keys = dead.shards[0]
-    begun = time.monotonic()
+    start = time.monotonic()
     while dead.name.encode() in await raw.hkeys(keys.beats):
-        assert time.monotonic() - begun < 20
-        its = observer(alive)
+        assert time.monotonic() - start < 20
+        reclaimer = reclaimer_of(alive)
         for _ in range(2):
             await alive.beat(keys, 2)
-            await its._observe()
+            await reclaimer._observe()
             await asyncio.sleep(LEASE / 3)
-    assert time.monotonic() - begun >= LEASE
+    assert time.monotonic() - start >= LEASE
     assert await raw.hkeys(keys.beats) == [alive.name.encode()]
 
 
@@ -193,7 +194,7 @@ async def test_damaged_ages_of_observations_are_dropped_and_logged(join, raw, ca
     assert caplog.text.count("the ages of the observations of other workers are dropped") == 1
     await raw.delete(keys.observation_ages)
     await raw.hset(keys.observation_ages, "not", "text")
-    its = observer(one)
+    reclaimer = reclaimer_of(one)
     for _ in range(3):
-        await its._observe()
+        await reclaimer._observe()
     assert (await raw.get(keys.observation_ages)).count(b":") == 2

@@ -168,9 +168,9 @@ async def test_a_new_level_is_served_at_once_by_a_waiting_worker(app, say):
         assert await say.call("plain") == "plain"
         await asyncio.sleep(0.05)  # by now its read waits at the server
         for level in (1, -1):
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             assert await say.options(priority=level).call("new") == "new"
-            assert begun.took < 0.1
+            assert stopwatch.took < 0.1
         assert await say.call("plain again") == "plain again"
 
 
@@ -221,7 +221,7 @@ async def test_without_levels_a_worker_sends_no_additional_commands(app, say, ra
     assert spent["xreadgroup"] <= 21
     assert spent["publish"] == 20, "the outcomes"
     assert spent["sadd"] == 0
-    assert spent["smembers"] <= 2, "of beats and looks around"
+    assert spent["smembers"] <= 2, "of heartbeats and observations"
 
 
 # -- retries, takeovers and other moves ---------------------------------------------------------------
@@ -331,10 +331,10 @@ async def test_a_job_of_a_dead_worker_returns_to_its_level_and_then_to_the_last_
             gone = ClaimingConsumer(app.sessions.current().broker.commands, "gone", ["default"])
             await gone.look_for_levels()
             ((stream, entry, _),) = await gone.read(list(gone.served.streams), 5, block=False)
-            # Its body had begun. Otherwise the second crash would not count.
-            begun = worker.served.keys[stream].started + gone.name
-            await raw.hset(begun, f"{entry} {result.id}", "1")
-            await raw.expire(begun, 60)
+            # Its body had started. Otherwise the second crash would not count.
+            started = worker.served.keys[stream].started + gone.name
+            await raw.hset(started, f"{entry} {result.id}", "1")
+            await raw.expire(started, 60)
             gone.close()
             assert await take(worker, stream, gone.name, None) == (1, 0, False)
             assert await called(app, raw, result.id) == name
@@ -351,7 +351,7 @@ async def test_jobs_with_priorities_of_a_killed_worker_run_on_another_worker(
     async with make_app(lease=0.6) as app:
         jobs = [await app.send("logged", (str(log), str(level), 30), priority=level) for level in (5, -5)]
         with worker_process(server_url, namespace, lease=0.6) as worker:
-            await until(lambda: len(lines(log)) == 2, "both of them to be started")
+            await until(lambda: len(lines(log)) == 2, "both jobs to start")
             worker.send(signal.SIGKILL)
         ended = []
 

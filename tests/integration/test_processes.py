@@ -88,7 +88,7 @@ async def _values_cross_in_both_directions(tasks, worker, log):
     assert await tasks.double.call([1, 2, 3]) == [2, 4, 6]
 
 
-async def _a_failure_crosses_with_notes_cause_and_traceback(tasks, worker, log):
+async def _a_failure_keeps_notes_cause_and_traceback(tasks, worker, log):
     with pytest.raises(ValueError) as caught:
         await tasks.fail.call("no")
     assert caught.value.args == ("no", 7)
@@ -100,7 +100,7 @@ async def _a_failure_crosses_with_notes_cause_and_traceback(tasks, worker, log):
     assert isinstance(remote.__cause__, KeyError)
 
 
-async def _the_job_is_the_same_there_as_it_would_be_here(tasks, worker, log):
+async def _the_job_context_is_the_same_as_on_the_loop(tasks, worker, log):
     result = await tasks.about_me.options(headers={"a": 1}, deadline=100).delay(1, named="x")
     there = await result.get(timeout=30)
     deadline = there.pop("deadline")
@@ -132,7 +132,7 @@ async def _a_process_runs_one_job_after_the_other(tasks, worker, log):
     assert await tasks.remember.call(4) == [1, 2, 3, 4]
 
 
-async def _a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, worker, log):
+async def _a_body_reports_progress_and_sees_that_it_is_revoked(tasks, worker, log):
     result = await tasks.until_cancelled.delay()
     await until_state(result, "PROGRESS")
     assert result.info == {"done": 1, "total": 2, "message": "half"}
@@ -140,7 +140,7 @@ async def _a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, worker, 
     assert await result.get(timeout=30) == "cancelled"
 
 
-async def _what_a_body_says_has_the_limits_of_a_result(tasks, worker, log):
+async def _reports_have_the_size_limit_of_results(tasks, worker, log):
     with pytest.raises(PayloadTooLarge):
         await tasks.says_too_much.call()
 
@@ -156,7 +156,7 @@ async def _the_soft_limit_is_raised_inside_the_body(tasks, worker, log):
     assert "soft_timeout of 0.3 s" in await tasks.soft.call(log)
 
 
-async def _an_alarm_that_comes_just_before_a_call_blocks_comes_again(tasks, worker, log):
+async def _an_alarm_just_before_a_blocking_call_is_sent_again(tasks, worker, log):
     assert "soft_timeout of 0.3 s" in await tasks.loses_an_alarm.call()
 
 
@@ -167,25 +167,25 @@ async def _without_terminate_a_running_process_goes_on(tasks, worker, log):
     assert await result.get(timeout=30) == pid
 
 
-LEAVE_ITS_PROCESS_AS_IT_IS = [
+SHARE_ONE_PROCESS = [
     _the_body_runs_in_another_process,
     _values_cross_in_both_directions,
-    _a_failure_crosses_with_notes_cause_and_traceback,
-    _the_job_is_the_same_there_as_it_would_be_here,
+    _a_failure_keeps_notes_cause_and_traceback,
+    _the_job_context_is_the_same_as_on_the_loop,
     _several_calls_run_in_one_process,
     _a_process_runs_one_job_after_the_other,
-    _a_body_says_what_it_is_at_and_sees_that_it_is_revoked,
-    _what_a_body_says_has_the_limits_of_a_result,
+    _a_body_reports_progress_and_sees_that_it_is_revoked,
+    _reports_have_the_size_limit_of_results,
     _a_body_that_exits_fails_and_keeps_its_process,
     _the_soft_limit_is_raised_inside_the_body,
-    _an_alarm_that_comes_just_before_a_call_blocks_comes_again,
+    _an_alarm_just_before_a_blocking_call_is_sent_again,
     _without_terminate_a_running_process_goes_on,
 ]
 
 
 async def test_bodies_that_do_not_end_their_process_run_in_one_process(tasks, worker, log):
     """All cases use one process, because the start of a process takes half a second of a core."""
-    for check in LEAVE_ITS_PROCESS_AS_IT_IS:
+    for check in SHARE_ONE_PROCESS:
         await check(tasks, worker, f"{log}.{check.__name__}")
 
 
@@ -241,7 +241,7 @@ async def test_a_job_whose_process_is_killed_from_outside_is_lost(tasks, worker,
 async def test_no_job_is_lost_when_an_idle_process_is_killed(tasks, worker):
     pid = await tasks.pid.call()
     os.kill(pid, signal.SIGKILL)
-    await until(lambda: is_gone(pid), "the process to be gone")
+    await until(lambda: is_gone(pid), "the process to end")
     assert await tasks.pid.call() != pid
 
 
@@ -257,7 +257,7 @@ async def test_a_process_is_killed_at_its_time_limit(tasks, worker, log):
     pid = await started(log)
     with pytest.raises(TimeLimitExceeded):
         await result.get(timeout=30)
-    await until(lambda: is_gone(pid), "the process to be gone")
+    await until(lambda: is_gone(pid), "the process to end")
 
 
 async def test_a_process_is_killed_at_the_deadline_of_its_job(tasks, worker, log):
@@ -268,11 +268,11 @@ async def test_a_process_is_killed_at_the_deadline_of_its_job(tasks, worker, log
 
 async def test_a_job_that_waits_for_a_process_ends_at_its_deadline(tasks, worker, log):
     busy = [await tasks.sleep.delay(log, "busy") for _ in range(2)]
-    await until(lambda: text(log).count("start") == 2, "both to run")
-    begun = Stopwatch()
+    await until(lambda: text(log).count("start") == 2, "both jobs to run")
+    stopwatch = Stopwatch()
     with pytest.raises(TaskExpired):
         await tasks.sleep.options(deadline=0.3).call(log, "waits")
-    assert begun.took < 5, "it does not wait for the others"
+    assert stopwatch.took < 5, "it does not wait for the others"
     for result in busy:
         await result.revoke(terminate=True, wait=True, timeout=30)
     assert "waits" not in text(log)
@@ -294,7 +294,7 @@ async def test_a_terminated_process_ends_and_the_worker_goes_on(tasks, worker, l
     assert await result.revoke(terminate=True, signal=name, wait=True, timeout=30) == "REVOKED"
     with pytest.raises(TaskRevoked):
         await result.get(timeout=1)
-    await until(lambda: is_gone(pid), "the process to be gone")
+    await until(lambda: is_gone(pid), "the process to end")
     assert "end" not in text(log)
     assert await tasks.double.call([1]) == [2]
 
@@ -328,7 +328,7 @@ async def test_sigkill_also_ends_the_processes_that_the_body_started(tasks, work
     result = await tasks.with_child.delay(log)
     pid = await started(log)
     await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=30)
-    await until(lambda: is_gone(pid), "the body's own process to be gone")
+    await until(lambda: is_gone(pid), "the end of the process that the body started")
 
 
 async def test_a_signal_from_another_source_does_not_end_the_job(tasks, worker, log):
@@ -346,9 +346,9 @@ async def test_a_revoked_job_that_waits_for_a_process_never_starts(make_app, log
             first = await tasks.sleep.delay(log, "first")
             await started(log)
             second = await tasks.sleep.delay(log, "second")
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             assert await second.revoke(wait=True, timeout=30) == "REVOKED"
-            assert begun.took < 5, "it does not wait for the first"
+            assert stopwatch.took < 5, "it does not wait for the first"
             await first.revoke(terminate=True, wait=True, timeout=30)
             await tasks.pid.call()
     assert "second" not in text(log)
@@ -368,15 +368,15 @@ async def test_the_waiter_of_a_killed_process_wakes_soon(tasks, worker, tmp_path
         result = await tasks.sleep.delay(log, "long")
         waiter = asyncio.create_task(result.get(timeout=10, propagate=False))
         await started(log)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         await result.revoke(terminate=True, signal="SIGKILL")
         assert isinstance(await waiter, TaskRevoked)
-        took.append(float(begun.took))
+        took.append(float(stopwatch.took))
     report(
         f"kill: median {statistics.median(took) * 1000:.2f} ms (promise: 100), "
         f"worst {max(took) * 1000:.2f} ms"
     )
-    assert statistics.median(took) < 0.5, "by push, not by the next beat"
+    assert statistics.median(took) < 0.5, "by push, not by the next heartbeat"
 
 
 # -- the worker's own end --------------------------------------------------------------------------
@@ -392,7 +392,7 @@ async def test_a_stopping_worker_lets_processes_end_within_the_grace(app, tasks,
 
 @pytest.mark.parametrize("name", ["sleep", "ignore_signals"])
 async def test_a_job_that_does_not_end_within_the_grace_is_stopped_and_handed_back(app, tasks, log, name):
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     async with Worker(app, grace=0.3) as worker:
         args = (log, "long") if name == "sleep" else (log,)
         result = await getattr(tasks, name).delay(*args)
@@ -400,13 +400,13 @@ async def test_a_job_that_does_not_end_within_the_grace_is_stopped_and_handed_ba
     assert is_gone(pid)
     assert worker.handed_back == 1
     assert await result.refresh() == "PENDING"
-    assert begun.took < 6
+    assert stopwatch.took < 6
 
 
 async def test_an_idle_process_ends_after_a_while(app, tasks, worker, monkeypatch):
     monkeypatch.setattr("asyncq.worker.processes.pool.IDLE", 0.05)
     pid = await tasks.pid.call()
-    await until(lambda: is_gone(pid), "the process to be gone")
+    await until(lambda: is_gone(pid), "the process to end")
 
 
 # -- registration ----------------------------------------------------------------------------------
@@ -440,13 +440,13 @@ async def test_the_default_of_a_plain_function_is_a_thread(app):
 @pytest.mark.trial
 async def test_the_cost_of_a_job_in_a_process_is_bounded(tasks, worker):
     await tasks.double.call([1])
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(200):
         await tasks.double.call([1])
-    one = (time.perf_counter() - begun) / 200
-    begun = time.perf_counter()
+    one = (time.perf_counter() - start) / 200
+    start = time.perf_counter()
     await (await tasks.double.map([([1],)] * 500)).get(timeout=30)
-    report(f"a job in a process: {one * 1e6:.0f} us one by one, {500 / (time.perf_counter() - begun):.0f}/s")
+    report(f"a job in a process: {one * 1e6:.0f} us one by one, {500 / (time.perf_counter() - start):.0f}/s")
 
 
 async def test_a_wait_that_is_cancelled_at_its_start_reacquires_the_slot():

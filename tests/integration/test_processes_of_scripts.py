@@ -116,4 +116,4 @@ async def test_a_process_dies_with_its_worker(server_url, namespace, tmp_path):
     finally:
         worker.kill()
         await worker.wait()
-    await until(lambda: is_gone(pid), "the process to be gone")
+    await until(lambda: is_gone(pid), "the process to end")

@@ -1,4 +1,4 @@
-"""Reports of a running job reach its followers, and the newest report is never lost."""
+"""Reports of a running job reach the readers of its events, and the newest report is never lost."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ async def test_progress_is_pushed_and_not_polled(app, counted, gate):
         events = result.events(timeout=30)
         while (event := await anext(events)).state != "STARTED":
             pass
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         for n in range(20):
             gate.open()
             event = await anext(events)
             assert event.info == _meta(n + 1, 20)
-        assert begun.took < 1
-        assert result.state == "PROGRESS", "the handle hears it, too"
+        assert stopwatch.took < 1
+        assert result.state == "PROGRESS", "the handle is notified, too"
         assert event.final is False
         gate.open()
         assert (await anext(events)).final
@@ -193,7 +193,7 @@ async def test_the_newest_state_arrives_though_the_subscription_is_cut(app, make
             await asyncio.sleep(0.02)
         await until(lambda: seen and seen[-1] == 199, "the last state", timeout=60)
         numbers = [n for n in seen if n is not None]
-        assert numbers == sorted(set(numbers)), "nothing twice, nothing backwards"
+        assert numbers == sorted(set(numbers)), "no state twice, and none out of order"
         await result.revoke(terminate=True, wait=True)
         await following
         assert isinstance(seen[-1], TaskRevoked)
@@ -208,9 +208,9 @@ async def test_reports_made_while_the_subscription_was_down_are_fetched(app, mak
             pass
         drop_subscription(elsewhere)
         gate.open()
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         assert (await anext(events)).info == _meta(2, 2)
-        assert begun.took < 2, "at the reconnection, not by the slow look"
+        assert stopwatch.took < 2, "at the reconnection, not by the slow poll"
         gate.open()
         assert (await anext(events)).final
 
@@ -231,7 +231,7 @@ async def test_consecutive_reports_are_coalesced_and_the_last_one_is_stored(app,
             await result.refresh()
             return result.info == 499
 
-        await until(last, "the last of them")
+        await until(last, "the last report")
         calls = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - before
         assert calls < 60
         await result.revoke(terminate=True, wait=True)
@@ -269,16 +269,16 @@ async def test_a_query_that_the_next_attempt_overtakes_shows_no_failure_twice(ap
         await gate.passed()
 
     broker = app.sessions.current().broker
-    look, overtaken = broker.state, []
+    fetch_state, overtaken = broker.state, []
 
-    async def look_and_be_late(id_, left):
-        answer = await look(id_, left)
+    async def fetch_state_late(id_, left):
+        answer = await fetch_state(id_, left)
         if answer is not None and answer.state == "RETRY" and not overtaken:
             overtaken.append(answer)
-            await until(lambda: result.info == 2, "the next attempt to say something")
+            await until(lambda: result.info == 2, "the next attempt to report")
         return answer
 
-    monkeypatch.setattr(broker, "state", look_and_be_late)
+    monkeypatch.setattr(broker, "state", fetch_state_late)
     states = []
     async with Worker(app):
         result = await flaky.delay()
@@ -315,10 +315,10 @@ async def test_the_timeout_bounds_the_whole_iteration(app, counted, gate):
             async for _ in events:
                 await asyncio.sleep(0.02)
 
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(ResultTimeout, match="did not end within"):
             await slowly(result.events(timeout=0.05))
-        assert begun.took < 0.4
+        assert stopwatch.took < 0.4
         assert await result.get(timeout=60) == "done"
 
 
@@ -357,7 +357,7 @@ async def test_forgetting_a_result_removes_the_reports_of_the_job(app, counted, 
         async def short() -> bool:
             return 3000 < await raw.ttl(key) <= 3600
 
-        await until(short, "what it said to live as long as the result")
+        await until(short, "the report to expire with the result")
         await result.forget()
         assert not await raw.exists(key)
 
@@ -425,11 +425,13 @@ async def test_a_report_of_a_worker_that_was_taken_for_dead_changes_nothing(app,
     assert await mine.output(zombie).report(1, "AT", b"\x01") == 1
     assert await take(other, stream, mine.name, None) == (1, 0, False)
     assert await mine.output(zombie).report(2, "AT", b"\x02") == 0
-    assert await result.refresh() == "PENDING", "what was said before the takeover is not shown either"
+    assert await result.refresh() == "PENDING", "a report before the takeover is not shown either"
 
-    heir = other.delivery((await other.read([stream], 1, block=False))[0])
-    assert await other.output(heir).report(2, "AT", b"\x03") == 1
-    assert await other.output(heir).report(1, "AT", b"\x04") == 1, "an old report that comes late is no error"
+    successor = other.delivery((await other.read([stream], 1, block=False))[0])
+    assert await other.output(successor).report(2, "AT", b"\x03") == 1
+    assert await other.output(successor).report(1, "AT", b"\x04") == 1, (
+        "an old report that arrives late is no error"
+    )
     assert await mine.output(zombie).report(9, "AT", b"\x05") == 0
     assert await result.refresh() == "AT"
     assert result.info == 3

@@ -339,7 +339,7 @@ async def _deferred(stage: Stage) -> None:
     assert await stage.defer() == 1
 
 
-async def _its_turn(stage: Stage) -> None:
+async def _deferred_without_wait(stage: Stage) -> None:
     await _running(stage)
     assert await stage.defer(wait=0) == 1
 
@@ -378,7 +378,7 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
     "scheduled": (_scheduled, State.SCHEDULED),
     "waiting": (_waiting, State.PENDING),
     "deferred": (_deferred, State.PENDING),
-    "its turn": (_its_turn, State.PENDING),
+    "deferred without wait": (_deferred_without_wait, State.PENDING),
     "due": (_due, State.SCHEDULED),
     "retrying": (_retrying, State.RETRY),
     "due again": (_due_again, State.RETRY),
@@ -740,7 +740,7 @@ async def test_only_the_first_crash_counts_for_a_job_that_had_not_started(stage)
         if begins:
             assert await stage.begin()
         await stage.take()
-        assert await stage.begin() is False, "whose jobs were taken begins none of them"
+        assert await stage.begin() is False, "a worker starts none of the jobs that were taken over"
     assert seen == [0, 1, 1, 1, 2]
     assert await stage.state() == "PENDING"
 
@@ -748,16 +748,16 @@ async def test_only_the_first_crash_counts_for_a_job_that_had_not_started(stage)
 async def test_the_note_that_a_body_started_belongs_to_one_entry_and_is_removed_with_it(stage):
     await _running(stage)
     await stage.beat(stage.mine, 1)
-    begun, first = stage.keys.started + stage.mine.name, stage.held()
+    started, first = stage.keys.started + stage.mine.name, stage.held()
     assert await stage.begin()
-    assert await stage.raw.hkeys(begun) == [f"{first.entry} job".encode()]
+    assert await stage.raw.hkeys(started) == [f"{first.entry} job".encode()]
     assert await stage.release() == 1
     assert await stage.claim()
     assert await stage.mine.begin(stage.held(), [first.claim])
-    assert await stage.raw.hkeys(begun) == [f"{stage.held().entry} job".encode()]
+    assert await stage.raw.hkeys(started) == [f"{stage.held().entry} job".encode()]
     assert await stage.finish() == 1
     assert await stage.unregister()
-    assert not await stage.raw.exists(begun)
+    assert not await stage.raw.exists(started)
 
 
 async def test_a_retry_sent_again_is_refused_even_after_the_same_worker_claimed_the_job_again(stage):
@@ -889,11 +889,11 @@ async def test_a_query_adds_its_reply_channel_once_and_a_record_keeps_at_most_64
 
 async def test_forgetting_a_running_job_keeps_no_result_and_its_waiters_still_get_it(stage, raw):
     await _to_be_forgotten(stage)
-    async with raw.pubsub() as ear:
-        await ear.subscribe(stage.broker.channel)
-        assert (await ear.get_message(timeout=2))["type"] == "subscribe"
+    async with raw.pubsub() as pubsub:
+        await pubsub.subscribe(stage.broker.channel)
+        assert (await pubsub.get_message(timeout=2))["type"] == "subscribe"
         assert await stage.finish() == 1
-        message = await ear.get_message(timeout=2)
+        message = await pubsub.get_message(timeout=2)
     assert list(wire.split_notification(message["data"])) == [("job", "S", OUTCOME)]
     assert await stage.state() == "UNKNOWN"
 
@@ -902,11 +902,11 @@ async def test_forgetting_a_running_job_keeps_no_result_and_its_waiters_still_ge
 async def test_an_outcome_above_the_push_limit_is_announced_without_its_content(stage, raw, size):
     await _running(stage)
     outcome = b"o" * size
-    async with raw.pubsub() as ear:
-        await ear.subscribe(stage.broker.channel)
-        await ear.get_message(timeout=2)
+    async with raw.pubsub() as pubsub:
+        await pubsub.subscribe(stage.broker.channel)
+        await pubsub.get_message(timeout=2)
         await stage.mine.claims.finish_now(stage.stream, [(stage.held(), "S", outcome)])
-        message = await ear.get_message(timeout=2)
+        message = await pubsub.get_message(timeout=2)
     assert list(wire.split_notification(message["data"])) == [
         ("job", "S", outcome if size <= wire.PUSH_LIMIT else None)
     ]
@@ -953,9 +953,7 @@ async def test_each_item_is_stored_once_and_none_behind_a_gap(stage):
     assert (await stage.append_items(number=4))[1] == 5
     _, _, items = await stage.broker.read_items("job", 0, 0)
     assert items == [(1, b"\x01"), (2, b"\x02"), (3, b"\x02"), (4, b"\x01"), (5, b"\x02")]
-    assert (await stage.append_items(number=9, known=8))[1] == 10, (
-        "what the server had and lost holds up nobody"
-    )
+    assert (await stage.append_items(number=9, known=8))[1] == 10, "items that the server lost delay nobody"
     await stage.take()
     assert await stage.append_items(number=11) == [answer_tags.REFUSED]
     assert await stage.mine.output(stage.held()).reader_position() is None

@@ -70,21 +70,21 @@ async def test_a_small_outcome_arrives_in_the_notification_and_nothing_is_fetche
 @pytest.mark.parametrize("size", [8_000, 8_300, 900_000])
 async def test_an_outcome_of_any_size_arrives_at_once(app, make_app, nap, size):
     async with make_app() as elsewhere, Worker(app):
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         result = await nap.delay(0.05, size)
         other = elsewhere.AsyncResult(result.id)
         values = await asyncio.gather(result.get(timeout=30), other.get(timeout=30))
         assert [len(value) for value in values] == [size, size]
-        assert begun.took < 2, "by push, not by the poll"
+        assert stopwatch.took < 2, "by push, not by the poll"
 
 
 async def test_handles_made_from_the_id_in_another_process_wake_by_push(app, make_app, nap):
     async with make_app() as elsewhere, Worker(app):
         results = await nap.map([(0.1,)] * 20)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         handles = [elsewhere.AsyncResult(result.id) for result in results]
         await asyncio.gather(*(handle.get(timeout=30) for handle in handles))
-        assert begun.took < 1.5, "by push, not by the poll"
+        assert stopwatch.took < 1.5, "by push, not by the poll"
 
 
 async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(app, nap, raw):
@@ -94,20 +94,20 @@ async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(ap
         for _ in range(8):
             await raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.13)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         assert await asyncio.gather(*waits) == [""] * 60
-        assert begun.took < 5
+        assert stopwatch.took < 5
 
 
 async def test_an_outcome_whose_notification_was_lost_arrives_after_the_reconnection(app, nap, raw):
     result = await nap.delay(0)
     waiting = asyncio.create_task(result.get(timeout=60))
     await asyncio.sleep(0.05)
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     drop_subscription(app)
     async with Worker(app):
         assert await waiting == ""
-    assert begun.took < 2, "it did not wait for the poll"
+    assert stopwatch.took < 2, "it did not wait for the poll"
 
 
 async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
@@ -171,7 +171,7 @@ async def test_thousands_of_waiters_cost_one_subscription_and_two_kib_each(app, 
         f"a handle {idle:.0f} B; {left} B left in all"
     )
     assert waiting - bare <= 2048
-    assert len(waiters_of(app)) <= 1, "the poll may hold the last one that it looked at"
+    assert len(waiters_of(app)) <= 1, "the poll may keep the last one that it queried"
 
 
 async def _cost_of_bare_tasks(count: int) -> float:
@@ -227,21 +227,21 @@ async def test_the_poll_finds_an_outcome_that_no_push_delivered(app, nap, raw):
     await raw.set(
         app.sessions.shards[0].records + result.id, record.replace(app.sessions.channel(), "elsewhere")
     )
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     async with Worker(app):
         waiting = asyncio.create_task(result.get(timeout=60))
         assert await waiting == ""
-    report(f"found by the poll after {begun.took:.1f} s")
-    assert begun.took < 9
+    report(f"found by the poll after {stopwatch.took:.1f} s")
+    assert stopwatch.took < 9
 
 
 async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
     result = await nap.delay(0)
     await raw.client_pause(1500)
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     with pytest.raises(TimeoutError):
         await result.get(timeout=0.3)
-    assert begun.took < 0.55, "t + 0.25 s"
+    assert stopwatch.took < 0.55, "t + 0.25 s"
     await raw.client_unpause()
     async with Worker(app):
         await until(lambda: result.state == "SUCCESS", "the end of the pause")

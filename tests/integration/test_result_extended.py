@@ -40,14 +40,16 @@ async def test_a_handle_from_an_id_shows_the_arguments_before_and_after_the_end(
 
     moved = await move.delay(Point(1, 2), by=3)
     handle = app.AsyncResult(moved.id)
-    assert _call(handle) == (None, None), "it has not looked"
+    assert _call(handle) == (None, None), "it has not queried the server"
     await handle.refresh()
     assert _call(handle) == ((Point(1, 2),), {"by": 3})
     assert handle.name == "move"
     async with Worker(app), make_app(result_extended=True) as stranger:
         other = stranger.AsyncResult(moved.id)
         await until_state(other, "STARTED")
-        assert _call(other) == (({"x": 1, "y": 2},), {"by": 3}), "plain, for it does not know the task"
+        assert _call(other) == (({"x": 1, "y": 2},), {"by": 3}), (
+            "plain data, because it does not know the task"
+        )
         go.set()
         await moved.get(timeout=30)
         fresh, plain = app.AsyncResult(moved.id), stranger.AsyncResult(moved.id)
@@ -55,7 +57,7 @@ async def test_a_handle_from_an_id_shows_the_arguments_before_and_after_the_end(
             await one.refresh()
     assert _call(fresh) == ((Point(1, 2),), {"by": 3})
     assert _call(plain) == (({"x": 1, "y": 2},), {"by": 3})
-    assert fresh.args[0] is not fresh.args[0], "each look is the caller's own"
+    assert fresh.args[0] is not fresh.args[0], "each access returns a new object"
 
 
 async def test_a_handle_shows_the_arguments_of_a_delayed_a_failed_and_a_revoked_job(app):

@@ -146,11 +146,11 @@ async def test_awaiting_a_handle_is_getting_its_value(app, nap):
 async def test_a_timeout_ends_the_wait_and_not_the_job(app, nap):
     async with Worker(app):
         result = await nap.delay(0.3)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(ResultTimeout) as caught:
             await result.get(timeout=0.05)
         assert isinstance(caught.value, TimeoutError)
-        assert begun.took < 0.3
+        assert stopwatch.took < 0.3
         assert await result.get(timeout=timedelta(seconds=5)) == 0.3
 
 
@@ -250,13 +250,13 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
         await forgotten.forget()
         await raw.delete(app.sessions.shards[0].records + expired.id)
         expired = app.AsyncResult(expired.id)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         for handle in (app.AsyncResult("unknown"), forgotten, app.AsyncResult(forgotten.id)):
             for wait in (handle.get(), handle.get(timeout=0), handle.outcome(timeout=30)):
                 with pytest.raises(ResultNotFound) as caught:
                     await wait
                 assert isinstance(caught.value, LookupError)
-        assert begun.took < 1
+        assert stopwatch.took < 1
 
 
 @pytest.mark.usefixtures("leaves_keys")
@@ -353,17 +353,17 @@ async def test_a_running_coroutine_is_cancelled_by_push(app):
         for number in range(20):
             result = await forever.delay()
             await until_state(result, "STARTED")
-            begun = time.perf_counter()
+            start = time.perf_counter()
             assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
             await until(lambda n=number: len(cancelled) == n + 1, "the coroutine to see the cancellation")
-            took.append(cancelled[-1] - begun)
+            took.append(cancelled[-1] - start)
             with pytest.raises(TaskRevoked):
                 await result.get(timeout=1)
     report(
         f"terminate: median {statistics.median(took) * 1000:.2f} ms (promise: 50), "
         f"worst {max(took) * 1000:.2f} ms"
     )
-    assert statistics.median(took) < 0.5, "by push, not by the next beat"
+    assert statistics.median(took) < 0.5, "by push, not by the next heartbeat"
     assert result.date_started is not None
 
 
@@ -397,9 +397,9 @@ async def test_the_waiter_of_a_terminated_thread_wakes_at_once_and_the_thread_ke
         result = await thread_wait.delay()
         await until_state(result, "STARTED")
         next_one = await thread_nap.delay(0)
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
-        assert begun.took < 0.3
+        assert stopwatch.took < 0.3
         with pytest.raises(ResultTimeout):  # the slot is taken until the thread returns
             await next_one.get(timeout=0.3)
         gate.set()
@@ -493,10 +493,10 @@ async def test_a_result_set_gives_values_in_order_with_one_deadline(app, nap):
         assert await results.get(timeout=30) == await results.join() == [0.1, 0.0, 0.05]
         assert [r.id for r in results] == [results[i].id for i in range(len(results))]
         late = await nap.map([(0.6,), (0.6,), (0.6,)])
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(ResultTimeout):
             await late.get(timeout=0.2)
-        assert begun.took < 0.5
+        assert stopwatch.took < 0.5
 
 
 async def test_a_result_set_raises_the_first_failure_in_order_or_returns_it_in_the_list(app, nap, fail):

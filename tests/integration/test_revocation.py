@@ -1,5 +1,5 @@
 """A revocation, whatever state its job is in: all waiters get the same outcome,
-and no body begins after it.
+and no body starts after it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FUNCTIONS = {
     "in a process": {"function": hold, "executor": "process"},
     "succeeded": {"function": hold_on_the_loop},
 }
-BEGUN = {"on the loop", "in a thread", "in a process"}
+STARTED = {"on the loop", "in a thread", "in a process"}
 STATES = {
     "queued": "PENDING",
     "delayed": "SCHEDULED",
@@ -58,7 +58,7 @@ STATES = {
 }
 
 
-class Place:
+class Setup:
     """Brings jobs into a state, and keeps what their bodies noted."""
 
     def __init__(self, app: Any, folder: Path, where: str) -> None:
@@ -79,8 +79,8 @@ class Place:
         result = await self.task.delay(str(self.log), str(self.gate))
         if self.where == "succeeded":
             self.gate.touch()
-        if self.where in BEGUN:
-            await until(lambda: lines(self.log), "the body to begin")
+        if self.where in STARTED:
+            await until(lambda: lines(self.log), "the body to start")
         await until_state(result, STATES.get(self.where, "STARTED"))
         return result
 
@@ -91,37 +91,37 @@ async def test_every_waiter_of_a_revoked_job_gets_the_same_outcome_in_each_state
     make_app, tmp_path, where, terminate
 ):
     async with make_app(threads=1, processes=1) as app, AsyncExitStack() as workers:
-        place = Place(app, tmp_path, where)
+        setup = Setup(app, tmp_path, where)
         if where != "queued":
             await workers.enter_async_context(Worker(app))
-        result = await place.start_job()
+        result = await setup.start_job()
         waiter = asyncio.create_task(result.outcome(timeout=20))
         received = app.AsyncResult(result.id).revoke(
             terminate=terminate, wait=True, timeout=20, reason="nobody wants it"
         )
         revoking = asyncio.create_task(received)
-        before = lines(place.log)
-        runs_on = where in BEGUN and not terminate
+        before = lines(setup.log)
+        runs_on = where in STARTED and not terminate
         if runs_on:
-            await until(lambda: _is_marked(app, result.id), "the mark to be in the record")
+            await until(lambda: _is_signalled(app, result.id), "the revocation signal to be in the record")
             assert not revoking.done()
-            place.gate.touch()
+            setup.gate.touch()
         expected = "SUCCESS" if runs_on or where == "succeeded" else "REVOKED"
         assert await revoking == expected
-        place.gate.touch()  # a body in a thread ends, and jobs that wait for the thread go on
+        setup.gate.touch()  # a body in a thread ends, and jobs that wait for the thread go on
         assert (await waiter).state == expected
         if expected == "REVOKED":
-            assert "nobody wants it" in str(await result.get(propagate=False)), "also where it was running"
+            assert "nobody wants it" in str(await result.get(propagate=False)), "also if it was running"
         assert await app.AsyncResult(result.id).refresh() == expected
         if where == "queued":
             await workers.enter_async_context(Worker(app))
-        await place.other.options(wait=30).call(str(tmp_path / "last"), str(place.gate))
+        await setup.other.options(wait=30).call(str(tmp_path / "last"), str(setup.gate))
         ends = runs_on or where == "in a thread"
         await until(
-            lambda: lines(place.log) == [*before, *["end"] * ends], "the body to end, or not to begin"
+            lambda: lines(setup.log) == [*before, *["end"] * ends], "the body to end, or not to start"
         )
 
 
-async def _is_marked(app: Any, id_: str) -> bool:
-    standing = await app.sessions.current().broker.state(id_)
-    return standing.flags[1:2] == "c"
+async def _is_signalled(app: Any, id_: str) -> bool:
+    state = await app.sessions.current().broker.state(id_)
+    return state.flags[1:2] == "c"

@@ -1,4 +1,4 @@
-"""Every job comes in, runs and ends in one place each, and hooks there see it."""
+"""Every job is enqueued, run and ended by one function each, and these functions call the hooks."""
 
 from __future__ import annotations
 

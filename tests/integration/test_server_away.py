@@ -109,8 +109,8 @@ async def test_blocked_threads_of_the_default_executor_delay_nothing(make_app, f
                 await _lose_the_lease(app, worker, raw)
                 await until(lambda: session_of(worker).consumer.name != before, "a new session")
                 assert await double.options(wait=30).call(3) == 6
-                begun = Stopwatch()
-        assert begun.took < 3
+                stopwatch = Stopwatch()
+        assert stopwatch.took < 3
         assert not blocked.done()
     finally:
         gate.set()
@@ -139,10 +139,10 @@ async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_sec
         else:
             forwarder.refuse()
             forwarder.cut()
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         worker.stop()
         await task
-    assert 0.3 <= begun.took < 3.3
+    assert 0.3 <= stopwatch.took < 3.3
     assert (worker.handed_back, worker.counts.left) == (0, 1)
 
 
@@ -159,8 +159,8 @@ async def test_a_worker_that_waits_for_its_server_to_start_a_new_session_can_be_
             if name in {f"asyncq:{ours}", f"asyncq-sub:{ours}", f"asyncq-read:{lost.consumer.name}"}:
                 await raw.client_kill_filter(_id=client["id"])
         await _lose_the_lease(app, worker, raw)
-        await until(lambda: session_of(worker) is not lost, "the next session, which cannot begin")
-        begun = Stopwatch()
+        await until(lambda: session_of(worker) is not lost, "the next session, which cannot start")
+        stopwatch = Stopwatch()
         worker.stop()
         await ended(worker)
-        assert begun.took < 3
+        assert stopwatch.took < 3

@@ -141,12 +141,12 @@ def connections(server_url):
 def test_the_first_of_two_blocks_may_end_first(jobs, worker, tmp_path):
     gate = tmp_path / "gate"
     log = str(tmp_path / "log")
-    begun = threading.Event()
+    started = threading.Event()
 
     async def long() -> str:
         async with jobs.app:
             result = await jobs.wait_for_file.delay(log, "long", str(gate))
-            begun.set()
+            started.set()
             return await result.get(timeout=30)
 
     async def short() -> int:
@@ -156,7 +156,7 @@ def test_the_first_of_two_blocks_may_end_first(jobs, worker, tmp_path):
     values = []
     thread = threading.Thread(target=lambda: values.append(asyncio.run(long())))
     thread.start()
-    assert begun.wait(30)
+    assert started.wait(30)
     assert asyncio.run(short()) == 3
     gate.touch()
     thread.join(60)
@@ -311,7 +311,7 @@ async def test_a_session_keeps_nothing_of_the_context_that_opened_it(make_app, w
         return kept() is None
 
     try:
-        await until(is_free, "the context of the first caller to be let go")
+        await until(is_free, "the context of the first caller to be released")
     finally:
         await app.close()
 
@@ -455,11 +455,11 @@ async def test_a_job_id_whose_enqueue_was_given_up_is_queried(app, add, raw):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await add.options(task_id="late").delay(1, 2)
-    begun = time.monotonic()
+    start = time.monotonic()
     async with Worker(app):
         try:
             value = await app.AsyncResult("late").get(timeout=30)
         except ResultNotFound:
             value = None
     assert value in {3, None}
-    assert time.monotonic() - begun < 4, "it was found by a look, and not by the poll"
+    assert time.monotonic() - start < 4, "it was found by a query, and not by the poll"

@@ -49,10 +49,10 @@ async def test_a_job_that_does_not_end_within_the_grace_is_cancelled_and_handed_
     async with Worker(app, grace=0.3) as worker:
         result = await nap.delay(30)
         await until(lambda: lines(log), "the job to start")
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         worker.stop()
         await ended(worker)
-    took = begun.took
+    took = stopwatch.took
     report(f"a grace of 0.3 s took {took:.2f} s")
     assert 0.3 <= took < 0.8
     assert lines(log) == ["start", "cancelled"]
@@ -66,11 +66,11 @@ async def test_the_second_stop_does_not_wait_for_the_grace(app, log):
         await until(lambda: lines(log), "the job to start")
         worker.stop()
         await asyncio.sleep(0.1)
-        assert lines(log) == ["start"], "the first lets it run"
-        begun = Stopwatch()
+        assert lines(log) == ["start"], "the first stop lets it run"
+        stopwatch = Stopwatch()
         worker.stop()
         await ended(worker)
-        assert begun.took < 0.5
+        assert stopwatch.took < 0.5
     assert await result.refresh() == "PENDING"
 
 
@@ -79,11 +79,11 @@ async def test_a_worker_that_is_cancelled_hands_its_jobs_back_at_once(app, log):
     running = asyncio.create_task(Worker(app, grace=60).run())
     result = await nap.delay(30)
     await until(lambda: lines(log), "the job to start")
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert begun.took < 0.5
+    assert stopwatch.took < 0.5
     assert await result.refresh() == "PENDING"
 
 
@@ -119,7 +119,7 @@ async def test_a_revoked_job_ends_instead_of_being_handed_back(app, log):
         result = await nap.delay(30)
         await until(lambda: lines(log), "the job to start")
         await result.revoke()
-        assert await result.refresh() == "STARTED", "without terminate it is only kept from running again"
+        assert await result.refresh() == "STARTED", "without terminate it is only not run again"
     assert await result.refresh() == "REVOKED"
 
 
@@ -155,8 +155,8 @@ async def test_a_job_in_a_thread_is_handed_back_at_once_and_its_body_goes_on_bes
     async with Worker(app, grace=0, name="first"):
         result = await blocked.delay(1.0)
         await until(lambda: lines(log) == ["start"], "the thread to start")
-        begun = Stopwatch()
-    assert begun.took < 0.6, "the worker does not wait for it"
+        stopwatch = Stopwatch()
+    assert stopwatch.took < 0.6, "the worker does not wait for it"
     assert await result.refresh() == "PENDING"
     async with Worker(app, name="second"):
         assert await result.get(timeout=30) == "blocked"
@@ -186,8 +186,8 @@ async def test_a_worker_ends_and_names_the_body_that_ignores_its_cancellation(ap
             await received.get(timeout=30)
         result = await deaf.delay()
         await until_state(result, "STARTED")
-        begun = Stopwatch()
-    assert begun.took < 2.5
+        stopwatch = Stopwatch()
+    assert stopwatch.took < 2.5
     assert await result.refresh() == "PENDING"
     assert f"{received.id!r} of task 'overdue'" in caplog.text
     assert f"{result.id!r} of task 'deaf'" in caplog.text
@@ -205,10 +205,10 @@ async def test_a_second_sigterm_ends_a_worker_process_at_once_and_its_jobs_are_h
             leaving.send(signal.SIGTERM)
             await asyncio.sleep(0.2)
             assert leaving.process.poll() is None, "the first waits for the job"
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             leaving.send(signal.SIGTERM)
             assert await asyncio.to_thread(leaving.process.wait, 30) == 0
-        took = begun.took
+        took = stopwatch.took
         report(f"a second SIGTERM ended the process in {took:.2f} s")
         assert took < 1.5
         assert await result.refresh() == "PENDING"
@@ -254,9 +254,9 @@ async def test_a_rolling_restart_of_four_workers_under_load_runs_every_job_once(
 async def _steady_load(task, log: str, rate: int, until_set: asyncio.Event) -> list:
     """Enqueues jobs of 20 ms at a rate, by the clock and not by the answers."""
     results: list = []
-    begun = time.monotonic()
+    start = time.monotonic()
     while not until_set.is_set():
-        due = int((time.monotonic() - begun) * rate) - len(results)
+        due = int((time.monotonic() - start) * rate) - len(results)
         results += await asyncio.gather(*(task.delay(log, str(len(results) + n), 0.02) for n in range(due)))
         await asyncio.sleep(0.01)
     return results
@@ -276,7 +276,7 @@ async def test_a_worker_that_stops_during_the_pause_before_a_write_still_sends_t
         outcomes.report(wire.Delivery("1-1", next(iter(session.consumer.served.streams)), 0, 0, job), call())
         [sending] = outcomes.reports._tasks
         quiet = asyncio.create_task(session.fetcher._until_quiet())
-        await until(lambda: quiet._fut_waiter is not None, "it to wait")
+        await until(lambda: quiet._fut_waiter is not None, "the job to wait")
         quiet.cancel()
         await asyncio.wait({quiet})
         answered.set()

@@ -59,7 +59,7 @@ async def watch():
 
 async def test_a_stall_a_second_longer_than_the_limit_is_reported_whenever_it_starts(watch, stalls):
     watch(3.0)
-    for _ in range(2):  # the stall begins at another moment of the second of each watch
+    for _ in range(2):  # for each watch, the stall starts at another point of its second
         await asyncio.sleep(0.4)
         watch(3.0)
     block(4.2)
@@ -111,7 +111,7 @@ async def test_a_worker_reports_a_stall_while_a_heartbeat_waits_for_the_server(m
     @app.task
     async def blocking() -> None:
         slow.set()
-        await until(held.is_set, "a beat to hang")
+        await until(held.is_set, "a heartbeat to hang")
         block(1.6)
 
     async with app, Worker(app):

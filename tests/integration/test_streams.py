@@ -135,7 +135,7 @@ async def test_early_and_late_readers_get_every_item_once_and_in_order(app, make
         other = elsewhere.AsyncResult(result.id)
         early = await asyncio.gather(_all(result), _all(result), _all(other))
         assert early == [expected] * 3
-        assert await _all(result) == expected, "late, by the handle that knows the end"
+        assert await _all(result) == expected, "read later, by the handle that knows the end"
         assert await _all(elsewhere.AsyncResult(result.id), after=n - 1 if n else 0) == expected[-1:]
         assert await _all(result, after=n + 10) == []
 
@@ -405,9 +405,9 @@ async def test_a_reader_that_left_delays_neither_the_generator_nor_other_readers
             assert await anext(stream) == 1
             await stream.aclose()
             assert await anext(stream, "end") in {2, "end"}
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             assert await result.get(timeout=30) is None
-            assert begun.took < 5
+            assert stopwatch.took < 5
 
 
 async def test_a_job_with_too_many_items_fails_with_a_clear_error(make_app):
@@ -450,10 +450,10 @@ async def test_a_generator_that_nobody_reads_is_ended(make_app):
         async with Worker(app):
             result = await tasks.stepwise.delay(5)
             tasks.step(2)
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             with pytest.raises(TaskRevoked, match="nobody has read"):
                 await result.get(timeout=30)
-            assert 0.4 <= begun.took < 3
+            assert 0.4 <= stopwatch.took < 3
             assert tasks.closed.is_set()
 
 
@@ -535,9 +535,9 @@ async def test_an_item_that_was_pushed_while_the_subscription_was_down_is_read(a
         assert await anext(stream) == 1
         drop_subscription(elsewhere)
         tasks.step()
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         assert await anext(stream) == 2
-        assert begun.took < 2, "at the reconnection, not by the slow look"
+        assert stopwatch.took < 2, "at the reconnection, not by the slow poll"
         tasks.step()
         assert await anext(stream, "end") == "end"
 
@@ -666,9 +666,9 @@ async def test_a_generator_lets_other_jobs_of_its_queue_run(app, tasks):
     async with Worker(app, grace=0):
         result = await tasks.endless.delay()
         await until_state(result, "STARTED")
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         assert await quick.options(wait=30).call() == 1
-        assert begun.took < 2
+        assert stopwatch.took < 2
         await result.revoke(terminate=True, wait=True)
 
 
@@ -708,8 +708,8 @@ def test_a_workflow_that_ran_locally_has_the_items_of_its_generators():
     def one(n: int) -> int:
         return n
 
-    line = (one.s(5) | two.s(3)).apply()
-    assert (line.get_sync(), list(line.stream_sync())) == (None, [Point(5, 3), Point(5, -3)])
+    workflow = (one.s(5) | two.s(3)).apply()
+    assert (workflow.get_sync(), list(workflow.stream_sync())) == (None, [Point(5, 3), Point(5, -3)])
     first, second = group(two.s(1), two.s(2)).apply()
     assert [item.x for item in (*first.stream_sync(), *second.stream_sync(after=1))] == [1, 1, 2]
     assert [item["x"] for item in becomes.apply((7,)).stream_sync()] == [7, 7]

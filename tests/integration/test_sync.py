@@ -16,7 +16,7 @@ import asyncq
 from asyncq import ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
 from asyncq.client.sessions import Sessions
 
-WITHOUT_A_TWIN = {
+WITHOUT_A_BLOCKING_VARIANT = {
     "AsyncQ.lifespan": "with app:",
     "Worker.run": "asyncq worker",
     "Stream.aclose": "SyncStream.close",
@@ -81,14 +81,14 @@ def test_every_awaited_method_has_a_blocking_variant_with_its_parameters(blockin
         for name in _awaited(owner):
             full = f"{owner.__name__}.{name}"
             seen.add(full)
-            twin = getattr(owner, f"{name}_sync", None)
-            if full in WITHOUT_A_TWIN:
-                assert twin is None, f"{full} has a twin"
+            variant = getattr(owner, f"{name}_sync", None)
+            if full in WITHOUT_A_BLOCKING_VARIANT:
+                assert variant is None, f"{full} has a blocking variant"
                 continue
-            assert twin is not None, f"{full} has no blocking twin"
-            assert _signature(twin) == _signature(getattr(owner, name)), full
-            assert twin.__doc__, full
-    assert set(WITHOUT_A_TWIN) <= seen
+            assert variant is not None, f"{full} has no blocking variant"
+            assert _signature(variant) == _signature(getattr(owner, name)), full
+            assert variant.__doc__, full
+    assert set(WITHOUT_A_BLOCKING_VARIANT) <= seen
     assert {"Task.delay", "AsyncResult.get", "ResultSet.as_completed", "DeadLetters.replay"} <= seen
 
 

@@ -111,7 +111,7 @@ async def test_an_entry_whose_message_breaks_the_decoder_is_quarantined(app, add
 async def test_delayed_jobs_become_due_after_a_poll_that_failed(app, add, break_once):
     raised = break_once(Consumer, "promote")
     async with Worker(app):
-        await until(lambda: raised, "the look to fail")
+        await until(lambda: raised, "the poll to fail")
         result = await add.options(countdown=0.2).delay(1, 2)
         assert await result.get(timeout=5) == 3  # sooner than the longest pause between two polls
 
@@ -132,17 +132,17 @@ async def test_outbox_entries_are_forwarded_after_a_poll_that_failed(make_app, b
     async with make_app(lease=LEASE, shards=2) as app:
         raised = break_once(Commands, "forward")
         async with Worker(app):
-            await until(lambda: raised, "the look to fail")
-            looked: list[int] = []
-            monkeypatch.setattr(Commands, "forward", lambda _, *shards: looked.append(len(shards)))
-            await until(lambda: 2 in looked, "another look into both outboxes")
+            await until(lambda: raised, "the poll to fail")
+            shard_counts: list[int] = []
+            monkeypatch.setattr(Commands, "forward", lambda _, *shards: shard_counts.append(len(shards)))
+            await until(lambda: 2 in shard_counts, "another poll of both outboxes")
 
 
 async def test_the_lease_is_kept_after_a_heartbeat_that_failed(app, nap, break_once):
     async with Worker(app) as worker, Worker(app, name="observer"):
         session = session_of(worker)
         raised = break_once(Beating, "beat", times=2)
-        await until(lambda: len(raised) == 2, "two beats to fail")
+        await until(lambda: len(raised) == 2, "two heartbeats to fail")
         assert await nap.call(2 * LEASE) == 2 * LEASE
         assert session_of(worker) is session  # the session was not taken for dead
 
@@ -182,7 +182,7 @@ async def test_a_job_whose_retry_could_not_be_stored_runs_again(app, break_once)
     raised = break_once(Claims, "retry")
     async with Worker(app) as worker:
         assert await (await fails_once.delay()).get(timeout=20) == 2
-        await until(lambda: not session_of(worker).held, "nothing to be held any more")
+        await until(lambda: not session_of(worker).held, "the worker to release the job")
     assert raised
 
 

@@ -56,10 +56,10 @@ def start(tmp_path: Path):
 async def refused(url: str) -> list[str]:
     """Opens an app. Returns the lines of the error, which must come well before the app would give up."""
     app = AsyncQ(url, operation_timeout=20)
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(BrokerNotConfigured) as caught:
         await app.open()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - start < 10
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert "***" in lines[0] or ":secret@" not in url

@@ -41,7 +41,7 @@ async def test_a_job_of_a_new_task_waits_for_a_worker_that_knows_it(make_app, ca
         plain = [await old.send("old", (str(number),)) for number in range(3)]
         assert [await each.get(timeout=10) for each in plain] == ["0", "1", "2"]
         again = await old.send("new", ("again",))
-        await until(lambda: "does not know the task 'new'" in caplog.text, "the worker to say so")
+        await until(lambda: "does not know the task 'new'" in caplog.text, "the log record about it")
         assert await result.refresh() == "PENDING"
         async with Worker(new, name="new-worker"):
             assert await result.get(timeout=10) == "value"
@@ -49,7 +49,7 @@ async def test_a_job_of_a_new_task_waits_for_a_worker_that_knows_it(make_app, ca
             outcome = await result.outcome()
     assert (outcome.worker, outcome.attempts) == ("new-worker", 1)
     output = [record for record in caplog.records if record.name == unknown_tasks.__name__]
-    assert [record.levelname for record in output] == ["WARNING"], "once per task"
+    assert [record.levelname for record in output] == ["WARNING"], "once for each task"
     assert "unknown_task_wait=20 s" in output[0].getMessage()
 
 
@@ -67,16 +67,16 @@ async def test_two_services_may_share_a_queue(make_app):
 
 async def test_a_job_fails_if_no_worker_of_its_queue_knows_its_task_for_the_configured_time(make_app, caplog):
     app, elsewhere = _knowing(make_app(unknown_task_wait=0.5), "known"), _knowing(make_app(), "nobody's")
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     async with Worker(app), Worker(elsewhere, queues=["another"]):
         result = await app.send("nobody's", ("value",))
         with pytest.raises(NotRegistered, match="it knows known"):
             await result.get(timeout=10)
-        took = begun.took
+        took = stopwatch.took
         outcome = await result.outcome()
         [letter] = await app.control.dead.list()
     assert took >= 0.5
-    assert outcome.attempts == 1, "to be put off is no try"
+    assert outcome.attempts == 1, "a deferral is not counted as an attempt"
     assert (letter.reason, letter.job_id) == ("not registered", result.id)
     assert "so far no worker of the queue knows it" in caplog.text
 
@@ -85,16 +85,16 @@ async def test_tasks_of_a_dead_worker_count_as_known_no_longer_than_its_lease(ma
     app = _knowing(make_app(unknown_task_wait=0.3, lease=0.6), "known")
     async with app, _beating_once(app, "new") as dead, Worker(app):
         result = await app.send("new", ("value",))
-        begun = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(NotRegistered):
             await result.get(timeout=20)
-    assert begun.took > 0.6, "it was put off for as long as the other seemed to live"
+    assert stopwatch.took > 0.6, "it was deferred for as long as the other worker seemed alive"
     assert not await raw.exists(f"{{{namespace}:0}}:a:{dead.name}")
 
 
 @asynccontextmanager
 async def _beating_once(app: AsyncQ, task: str) -> AsyncIterator[ClaimingConsumer]:
-    """A worker that knows a task, and stands still after its first heartbeat."""
+    """A worker that knows a task, and freezes after its first heartbeat."""
     commands = app.sessions.current().broker.commands
     consumer = ClaimingConsumer(commands, "dead", ("default",))
     await consumer.make_groups()
@@ -110,7 +110,7 @@ async def test_a_deferred_job_of_an_unknown_task_can_be_revoked(make_app, caplog
     app = _knowing(make_app(unknown_task_wait=20), "known")
     async with Worker(app):
         result = await app.send("new", ("value",))
-        await until(lambda: "does not know the task" in caplog.text, "the job to be put off")
+        await until(lambda: "does not know the task" in caplog.text, "the job to be deferred")
         await result.revoke()
         with pytest.raises(TaskRevoked):
             await result.get(timeout=10)

@@ -47,7 +47,7 @@ async def at_work(app: AsyncQ, concurrency: int = 1, **options):
     async with Worker(app, concurrency=concurrency, **options) as worker:
         slots = slots_of(worker)
         yield worker
-        await until(lambda: slots.busy == 0, "every slot to be given back")
+        await until(lambda: slots.busy == 0, "every slot to be released")
         assert slots.released == 0
 
 
@@ -137,7 +137,7 @@ async def test_no_more_bodies_run_than_there_are_slots(app):
 
     async with at_work(app, concurrency=3) as worker:
         await work.options(wait=30).call(6)
-        await until(lambda: worker.done == 2**7 - 1, "all to end")
+        await until(lambda: worker.done == 2**7 - 1, "all jobs to end")
     assert 1 < bodies.most <= 3
     assert bodies.now == 0
 
@@ -230,12 +230,12 @@ async def test_two_hundred_jobs_may_wait_at_once(app):
     async with at_work(app, concurrency=4) as worker:
         target = await last.options(countdown=3600).delay()
         results = await waits.map([(target.id,)] * 200)
-        await until(lambda: slots_of(worker).released == 200, "all to wait")
+        await until(lambda: slots_of(worker).released == 200, "all jobs to wait")
         assert slots_of(worker).busy == 0
         await target.revoke()
         with pytest.raises(TaskRevoked):
             await results.get(timeout=30)
-        await until(lambda: not session_of(worker).held, "all to have ended")
+        await until(lambda: not session_of(worker).held, "all jobs to have ended")
     gate.set()
 
 
@@ -254,7 +254,7 @@ async def test_one_waiting_job_more_than_max_parked_is_refused(make_app):
         target = await never.options(countdown=3600).delay()
         async with at_work(app, concurrency=4) as worker:
             first = await waits.map([(target.id,)] * 2)
-            await until(lambda: slots_of(worker).released == 2, "two to wait")
+            await until(lambda: slots_of(worker).released == 2, "two jobs to wait")
             with pytest.raises(WouldDeadlock, match="max_parked"):
                 await waits.options(wait=30).call(target.id)
             await target.revoke()
@@ -289,7 +289,7 @@ async def test_a_job_that_waits_for_another_is_revoked_like_any_job(app):
     async with at_work(app) as worker:
         for task, word in ((waits, "cancelled"), (waits_in_a_thread, "thread")):
             result = await task.delay(target.id)
-            await until(lambda: slots_of(worker).released == 1, "it to wait")
+            await until(lambda: slots_of(worker).released == 1, "the job to wait")
             await result.revoke(terminate=True)
             with pytest.raises(TaskRevoked):
                 await result.get(timeout=30)
@@ -315,10 +315,10 @@ async def test_a_waiting_job_that_exceeds_its_limit_ends_without_reacquiring_a_s
             app.AsyncResult(id_).get_sync()
 
     async with at_work(app):
-        began = Stopwatch()
+        stopwatch = Stopwatch()
         with pytest.raises(TimeLimitExceeded):
             await waits.options(wait=30).call()
-        assert began.took < 2, "the child still has the slot"
+        assert stopwatch.took < 2, "the child still has the slot"
         gate.set()
         await asyncio.sleep(0)
         target = await held.options(countdown=3600).delay()
@@ -349,9 +349,9 @@ async def test_a_stopping_worker_hands_back_its_waiting_jobs(app):
     target = await later.options(countdown=1.5).delay()
     async with Worker(app, concurrency=1, grace=0.1) as worker:
         results = [await waits.delay(target.id), await waits_in_a_thread.delay(target.id)]
-        await until(lambda: slots_of(worker).released == 2, "both to wait")
-        began = Stopwatch()
-    assert began.took < 3
+        await until(lambda: slots_of(worker).released == 2, "both jobs to wait")
+        stopwatch = Stopwatch()
+    assert stopwatch.took < 3
     assert worker.handed_back == 2
     async with at_work(app):
         assert [await result.get(timeout=30) for result in results] == [5, 5]
@@ -374,12 +374,12 @@ async def test_a_job_that_was_read_for_a_slot_that_is_taken_meanwhile_returns_to
     target = await child.options(countdown=3600).delay()
     async with at_work(app) as worker:
         long = await parent.delay(target.id)
-        await until(lambda: slots_of(worker).released == 1, "it to wait")
+        await until(lambda: slots_of(worker).released == 1, "the job to wait")
         await asyncio.sleep(0.05)  # by now the worker's read is at the server
         await target.revoke()
-        await until(lambda: slots_of(worker).busy == 1, "it to come back")
+        await until(lambda: slots_of(worker).busy == 1, "the job to reacquire its slot")
         late = await child.delay()
-        await until(lambda: worker.handed_back == 1, "the other to be handed back")
+        await until(lambda: worker.handed_back == 1, "the other job to be handed back")
         assert not slots_of(worker).is_free
         gate.set()
         assert await late.get(timeout=30) is None
@@ -399,7 +399,7 @@ async def test_one_slot_and_one_process_are_enough_for_nested_tasks_in_processes
             assert await tasks.nested.options(wait=30).call(1) == 2
             with pytest.raises(WouldDeadlock, match="max_parked"):
                 await tasks.nested.options(wait=30).call(2)
-            assert "-> wait_for_above:" in await starts.options(wait=30).call(), "the path to the job above"
+            assert "-> wait_for_above:" in await starts.options(wait=30).call(), "the path to the parent"
 
 
 async def test_all_slots_are_released_after_a_process_is_killed_while_its_job_waits(make_app):
@@ -408,7 +408,7 @@ async def test_all_slots_are_released_after_a_process_is_killed_while_its_job_wa
         target = await tasks.pid.options(countdown=3600).delay()
         async with at_work(app) as worker:
             waits = await tasks.waits.delay(target.id)
-            await until(lambda: slots_of(worker).released == 1, "it to wait")
+            await until(lambda: slots_of(worker).released == 1, "the job to wait")
             await waits.revoke(terminate=True, signal="SIGKILL")
             with pytest.raises(TaskRevoked):
                 await waits.get(timeout=30)
@@ -420,7 +420,7 @@ async def test_all_slots_are_released_after_a_process_is_killed_while_its_job_wa
 
 
 async def test_a_job_in_its_last_attempt_waits_for_jobs_that_the_same_worker_runs(make_app):
-    """A job on its last try runs alone, but the jobs that it waits for must run."""
+    """A job in its last attempt runs alone, but the jobs that it waits for must run."""
     async with make_app(max_crashes=2, lease=0.6) as app:
 
         @app.task
@@ -488,6 +488,6 @@ async def test_all_slots_are_released_after_a_wait_that_ends_because_its_app_is_
 
 
 async def _close_when(client: AsyncQ, condition) -> str:
-    await until(condition, "the moment to close")
+    await until(condition, "the condition for closing")
     await client.close()
     return "closed"

@@ -322,7 +322,7 @@ async def test_a_worker_that_cannot_reach_its_server_raises_at_its_start(make_ap
 async def test_a_stopping_worker_takes_no_new_jobs_and_lets_running_jobs_end(app, note, ran):
     async with Worker(app, grace=5) as worker:
         running = await note.delay("running", 0.2)
-        await until(lambda: ran, "the body to begin")
+        await until(lambda: ran, "the body to start")
         worker.stop()
         late = await note.delay("late")
     assert await running.get(timeout=30) == "running"
@@ -340,13 +340,13 @@ async def test_a_job_that_does_not_end_within_the_grace_returns_to_the_queue(app
 
 
 async def test_a_second_stop_hands_jobs_back_at_once(app, note):
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     async with Worker(app, grace=20) as worker:
         result = await note.delay("job", 30)
         await until_state(result, "STARTED")
         worker.stop()
         worker.stop()
-    assert begun.took < 3
+    assert stopwatch.took < 3
     assert await result.refresh() == "PENDING"
 
 
@@ -356,11 +356,11 @@ async def test_a_cancelled_worker_hands_its_jobs_back_at_once(app, note):
     await worker.started.wait()
     result = await note.delay("job", 30)
     await until_state(result, "STARTED")
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert begun.took < 3
+    assert stopwatch.took < 3
     assert await result.refresh() == "PENDING"
 
 
@@ -389,11 +389,11 @@ def test_a_worker_with_a_concurrency_below_one_is_refused(make_app, bad):
         Worker(make_app(), concurrency=bad)
 
 
-@pytest.mark.parametrize("moment", range(40))
-async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_open(make_app, moment):
+@pytest.mark.parametrize("step", range(40))
+async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_open(make_app, step):
     app = make_app()
     running = asyncio.create_task(Worker(app).run())
-    await asyncio.sleep(moment * 0.00015)  # a moment within some 6 ms
+    await asyncio.sleep(step * 0.00015)  # stops at some point within 6 ms
     running.cancel()
     await asyncio.wait([running])
     assert not app.sessions.is_any_open

@@ -1,4 +1,4 @@
-"""Workers that die, stand still and go on: what is promised about them, with real processes and signals."""
+"""Workers that die, or freeze and go on: what is promised about them, with real processes and signals."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_bound_on_every_queue
                 for queue in ("default", "second")
                 for i in range(3)
             ]
-            await until(lambda: len(lines(log)) == 6, "all six to run on the victim")
+            await until(lambda: len(lines(log)) == 6, "all six jobs to run on the victim")
             async with Worker(app, queues=["default", "second"]):
                 await asyncio.sleep(LEASE / 3)  # the observer has observed at least once
                 victim.kill()
@@ -120,7 +120,7 @@ async def test_a_job_that_kills_its_worker_three_times_is_lost_and_no_other_job_
             assert (await innocent.get(timeout=30)).startswith("innocent")
     tries = [line.split() for line in lines(log) if line.startswith("poison")]
     assert [line[1] for line in tries] == ["1", "2", "3"]
-    assert [line[2] for line in tries] == ["default"] * 3, "the last-attempt queue is no queue of the user's"
+    assert [line[2] for line in tries] == ["default"] * 3, "the user does not see the last-attempt queue"
 
 
 async def test_a_stopping_worker_hands_back_jobs_that_do_not_end_within_its_grace(
@@ -138,9 +138,9 @@ async def test_a_stopping_worker_hands_back_jobs_that_do_not_end_within_its_grac
         assert await result.refresh() == "PENDING"
         gate.touch()
         async with Worker(app):
-            begun = Stopwatch()
+            stopwatch = Stopwatch()
             await result.get(timeout=30)
-            assert begun.took < LEASE / 2, "handed back, not waited for until the lease is over"
+            assert stopwatch.took < LEASE / 2, "handed back, not waited for until the lease is over"
         assert (await result.outcome()).attempts == 1, "a hand-back is no crash"
 
 

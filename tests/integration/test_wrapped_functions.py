@@ -74,10 +74,10 @@ async def test_jobs_that_a_wrapped_function_starts_are_its_children(app, registe
 async def test_the_time_limit_of_a_wrapped_function_includes_what_is_awaited(app, register):
     sleeps = register(wrapped_bodies.sleeps, timeout=1)
     async with Worker(app):
-        begun = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(TimeLimitExceeded):
             await sleeps.options(wait=30).call()
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - start < 20
 
 
 async def test_the_soft_time_limit_of_a_wrapped_function_is_raised_where_it_waits(app, register):
