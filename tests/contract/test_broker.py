@@ -43,7 +43,7 @@ async def test_an_enqueue_that_is_sent_again_makes_no_second_job(broker, make_jo
     assert [job.id for job in await hand.take_all()] == ["a"]
 
 
-async def test_another_call_under_the_id_of_a_job_is_refused(broker, make_job, hand):
+async def test_another_call_with_the_id_of_a_job_is_refused(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     assert await broker.intake.enqueue(*make_job("a", request_id="other")) is False
     assert len(await hand.take_all()) == 1

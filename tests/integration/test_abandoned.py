@@ -62,7 +62,7 @@ async def test_a_wait_that_times_out_ends_a_running_job(app, nap, log):
         await until(lambda: log == ["start nap", "cancelled nap"], "the body to be cancelled")
 
 
-async def test_a_wait_that_times_out_ends_a_queued_job_and_says_why(app, nap, log):
+async def test_a_wait_that_times_out_ends_a_queued_job_and_gives_the_reason(app, nap, log):
     result = await nap.delay(0)
     with pytest.raises(ResultTimeout):
         await result.wait(timeout=0.05, revoke_on_abandon=True)
@@ -495,7 +495,7 @@ async def test_a_scope_whose_server_does_not_answer_raises_its_own_error_or_else
         await raw.ping()
 
 
-def test_blocking_code_has_scopes_too(make_app):
+def test_blocking_code_can_use_scopes(make_app):
     app = make_app()
     with app:
         with app.scope() as scope:

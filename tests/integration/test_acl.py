@@ -294,7 +294,7 @@ async def test_a_worker_whose_user_may_not_use_its_keys_is_refused_at_its_start(
             pass
 
 
-async def test_a_connection_needs_no_name(server, caplog):
+async def test_a_connection_needs_no_client_name(server, caplog):
     for user in USERS:
         server.do("ACL", "SETUSER", user, "-client|setname")
     caplog.set_level("WARNING", "asyncq")

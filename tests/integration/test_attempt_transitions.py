@@ -76,13 +76,13 @@ def histories(monkeypatch) -> Iterator[Histories]:
             assert after in NEXT_STATES[before], history
 
 
-async def test_a_job_that_runs_to_its_end(app, add, histories):
+async def test_the_states_of_a_job_that_runs_to_its_end(app, add, histories):
     async with Worker(app):
         await add.call(1, 2)
     assert histories.of_jobs() == [SUCCESS]
 
 
-async def test_an_attempt_that_is_retried(app, histories):
+async def test_the_states_of_an_attempt_that_is_retried(app, histories):
     runs = []
 
     @app.task
@@ -104,7 +104,7 @@ async def test_a_job_that_has_expired_never_runs(app, add, histories):
     assert histories.of_jobs() in ([], [(FETCHED, STARTING, ENDED)])
 
 
-async def test_a_revoked_coroutine(app, nap, histories):
+async def test_the_states_of_a_revoked_coroutine(app, nap, histories):
     async with Worker(app) as worker:
         result = await nap.delay(30)
         await until(lambda: SUCCESS[:-1] in histories.of_jobs(), "the job to run")
@@ -113,7 +113,7 @@ async def test_a_revoked_coroutine(app, nap, histories):
     assert histories.of_jobs() == [TERMINATED]
 
 
-async def test_a_revoked_thread_that_returns_later(app, histories):
+async def test_the_states_of_a_revoked_thread_that_returns_later(app, histories):
     @app.task
     def block(seconds: float) -> None:
         time.sleep(seconds)
@@ -127,7 +127,7 @@ async def test_a_revoked_thread_that_returns_later(app, histories):
     assert histories.of_jobs() == [TERMINATED]
 
 
-async def test_a_revoked_process(app, histories, tmp_path):
+async def test_the_states_of_a_revoked_process(app, histories, tmp_path):
     tasks = process_bodies.register(app)
     async with Worker(app) as worker:
         result = await tasks.sleep.delay(str(tmp_path / "log"), "a")
@@ -137,14 +137,14 @@ async def test_a_revoked_process(app, histories, tmp_path):
     assert histories.of_jobs() == [TERMINATED]
 
 
-async def test_jobs_of_a_worker_that_stops_at_once(app, nap, histories):
+async def test_the_states_of_jobs_of_a_worker_that_stops_at_once(app, nap, histories):
     async with Worker(app, concurrency=2, grace=0):
         await nap.map([(30,)] * 2)
         await until(lambda: histories.of_jobs() == [SUCCESS[:-1]] * 2, "both jobs to run")
     assert histories.of_jobs() == [TERMINATED] * 2
 
 
-async def test_a_job_that_is_revoked_before_its_first_step(app, nap, histories, monkeypatch):
+async def test_the_states_of_a_job_that_is_revoked_before_its_first_step(app, nap, histories, monkeypatch):
     """The asyncio task of the job ends by itself, and gives its slot back."""
     start = Attempts.start
 
@@ -161,7 +161,7 @@ async def test_a_job_that_is_revoked_before_its_first_step(app, nap, histories, 
     assert histories.of_jobs() == [(FETCHED, DROPPED, CANCELLED)]
 
 
-async def test_a_job_that_is_deferred_by_a_limit(app, histories):
+async def test_the_states_of_a_job_that_a_limit_defers(app, histories):
     runs = []
 
     @app.task(concurrency=1)

@@ -34,7 +34,7 @@ def register(app):
     return echo
 
 
-async def test_a_full_queue_refuses_and_nothing_is_enqueued(make_app, raw):
+async def test_a_full_queue_refuses_a_job_and_nothing_is_enqueued(make_app, raw):
     async with make_app(max_length=3) as app:
         echo = register(app)
         kept = await echo.map([(1,), (2,), (3,)])
@@ -211,7 +211,7 @@ async def test_the_limits_are_on_by_default():
     assert (settings.dead_cap, settings.full_wait) == (10_000, 0.0)
 
 
-async def test_a_default_app_refuses_what_is_too_large_to_send(app, raw):
+async def test_an_app_with_default_limits_refuses_arguments_that_are_too_large(app, raw):
     echo = register(app)
     with pytest.raises(PayloadTooLarge, match="max_payload"):
         await echo.delay(b"x" * (1024 * 1024))
@@ -280,7 +280,7 @@ async def test_a_server_without_free_memory_refuses_new_jobs_and_lets_running_jo
             async def wait_for_gate(fail: bool) -> str:
                 await gate.wait()
                 if fail:
-                    raise KeyError("as told")
+                    raise KeyError("as requested")
                 return "done"
 
             @app.task(retry=Retry(max_retries=1, backoff=0.05, jitter=False))

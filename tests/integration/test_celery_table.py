@@ -137,7 +137,7 @@ async def stage(app: AsyncQ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[S
 
 
 @pytest.mark.parametrize("name", ROWS)
-async def test_row(stage: Stage, name: str) -> None:
+async def test_each_row_holds(stage: Stage, name: str) -> None:
     assert name in TESTS, f"the row {name!r} has no test"
     outcome = TESTS[name](stage)
     if inspect.isawaitable(outcome):

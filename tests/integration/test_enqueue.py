@@ -115,7 +115,7 @@ async def test_a_job_waits_for_a_worker_that_starts_later(app, add):
 @pytest.mark.parametrize(
     ("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"z": 1}), ((1,), {"x": 1}), ((1, 2), {"y": 3})]
 )
-async def test_wrong_arguments_are_a_type_error_at_the_call_and_nothing_is_written(
+async def test_invalid_arguments_raise_a_type_error_at_the_call_and_nothing_is_written(
     app, add, raw, args, kwargs
 ):
     for send in (add.delay, add.call, add.si):
@@ -126,7 +126,7 @@ async def test_wrong_arguments_are_a_type_error_at_the_call_and_nothing_is_writt
     assert await keys_of(app, raw) == []
 
 
-async def test_a_batch_with_one_wrong_call_enqueues_none(app, add, raw):
+async def test_a_batch_with_one_invalid_call_enqueues_nothing(app, add, raw):
     with pytest.raises(TypeError):
         await add.map([(1, 2), (1, 2, 3)])
     with pytest.raises(SerializationError):
@@ -168,7 +168,7 @@ async def test_headers_count_towards_the_size_limit(make_app, raw):
         assert await keys_of(app, raw) == []
 
 
-async def test_options_reach_the_job(app, inspect_me):
+async def test_options_of_a_call_apply_to_its_job(app, inspect_me):
     task = inspect_me.options(
         queue="urgent", task_id="my:own.id_1-2", headers={"trace": "abc", "n": [1, None]}
     )
@@ -432,7 +432,7 @@ def test_a_name_and_headers_of_the_wrong_type_are_refused_at_the_call(make_app):
         app.task(nothing).options(headers=3)
 
 
-def test_asking_for_the_current_job_outside_a_task_is_an_error():
+def test_current_outside_a_task_raises():
     with pytest.raises(LookupError, match="outside a task"):
         asyncq.current()
 

@@ -46,7 +46,7 @@ def _assert_is_about(record: logging.LogRecord, result, task: str, attempt: int 
 
 
 @pytest.mark.parametrize("options", [{}, {"ignore_result": True}], ids=["result kept", "result ignored"])
-async def test_a_failure_is_one_error_with_its_traceback(app, records, options):
+async def test_a_failure_is_logged_as_one_error_with_its_traceback(app, records, options):
     @app.task(name="boom", **options)
     async def boom() -> None:
         await asyncio.sleep(0.05)
@@ -118,7 +118,7 @@ async def test_an_exceeded_time_limit_of_a_thread_shows_no_code_of_asyncq(app, r
     assert "anyio" not in logging.Formatter().format(record)
 
 
-async def test_a_task_that_is_not_registered(app, records):
+async def test_a_job_of_an_unregistered_task_is_logged(app, records):
     async with Worker(app, name="w-1"):
         result = await app.send("nope")
         record = await _only(records)
@@ -127,7 +127,7 @@ async def test_a_task_that_is_not_registered(app, records):
     assert "does not know the task 'nope'" in record.getMessage()
 
 
-async def test_a_retry_is_a_warning_and_the_last_failure_an_error(app, records):
+async def test_a_retry_is_logged_as_a_warning_and_the_last_failure_as_an_error(app, records):
     @app.task(name="again", retry=Retry(max_retries=1, backoff=0.01, jitter=False))
     async def again() -> None:
         raise OSError("gone")
@@ -145,7 +145,7 @@ async def test_a_retry_is_a_warning_and_the_last_failure_an_error(app, records):
     assert "(retries used up): OSError: gone" in end.getMessage()
 
 
-async def test_a_result_that_cannot_be_encoded(app, records):
+async def test_a_result_that_cannot_be_encoded_is_logged(app, records):
     @app.task(name="odd")
     async def odd() -> object:
         return object()
@@ -157,7 +157,7 @@ async def test_a_result_that_cannot_be_encoded(app, records):
     assert "SerializationError" in record.getMessage()
 
 
-async def test_a_message_that_cannot_be_read(app, raw, records):
+async def test_a_message_that_cannot_be_decoded_is_logged(app, raw, records):
     await raw.xadd(app.sessions.shards[0].stream("default"), {"i": "junk", "m": b"x"})
     async with Worker(app, name="w-1"):
         record = await _only(records)
@@ -166,7 +166,7 @@ async def test_a_message_that_cannot_be_read(app, raw, records):
     assert "cannot be read and is moved to the dead letters" in record.getMessage()
 
 
-async def test_a_job_that_killed_its_worker(make_app, server_url, namespace, tmp_path, records):
+async def test_a_job_that_killed_its_worker_is_logged(make_app, server_url, namespace, tmp_path, records):
     async with make_app(lease=1, max_crashes=1) as app:
         jobs = register(app)
         bad = await jobs.poison.delay(str(tmp_path / "log"))
@@ -181,7 +181,7 @@ async def test_a_job_that_killed_its_worker(make_app, server_url, namespace, tmp
     assert "1 workers died" in record.getMessage()
 
 
-async def test_starts_and_successes_are_debug_messages(app, add, records, caplog):
+async def test_starts_and_successes_are_logged_as_debug_messages(app, add, records, caplog):
     async with Worker(app, name="w-1"):
         await add.call(1, 2)
         assert records() == [], "a success logs nothing at INFO"

@@ -296,7 +296,7 @@ async def test_a_graph_contains_its_jobs_and_the_children_of_each(app, tree):
     assert repr(graph) == f"<DependencyGraph of 8 jobs below {root.id}>"
 
 
-async def test_a_graph_is_drawn_in_dot(app, tree):
+async def test_a_graph_can_be_drawn_in_dot(app, tree):
     root = await grown(app, tree, [[]])
     graph = await root.build_graph()
     child = graph.children(root)[0]
@@ -310,7 +310,7 @@ async def test_a_graph_is_drawn_in_dot(app, tree):
     )
 
 
-async def test_a_graph_is_drawn_in_mermaid(app, tree):
+async def test_a_graph_can_be_drawn_in_mermaid(app, tree):
     root = await grown(app, tree, [[]])
     graph = await root.build_graph()
     child = graph.children(root)[0]

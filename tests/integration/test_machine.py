@@ -981,7 +981,7 @@ def _order(entry: str) -> tuple[int, int]:
     return int(time), int(number)
 
 
-def test_any_order_of_verbs_keeps_all_guarantees(make_app, server_url):
+def test_any_order_of_script_calls_keeps_all_guarantees(make_app, server_url):
     table = Table(make_app(max_crashes=MAX_CRASHES), server_url)
     try:
         run_state_machine_as_test(

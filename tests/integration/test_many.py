@@ -79,7 +79,7 @@ async def test_the_first_failure_is_raised_without_waiting_for_the_rest(app, nap
         await results.revoke(terminate=True, wait=True, timeout=30)
 
 
-async def test_of_several_failures_the_first_in_order_is_raised(app, add, fail):
+async def test_the_first_in_order_of_several_failures_is_raised(app, add, fail):
     async with Worker(app):
         results = await app.submit([add.s(1, 1), fail.s("one"), fail.s("two")])
         assert len(await results.get(timeout=30, propagate=False)) == 3
@@ -567,7 +567,7 @@ def test_the_blocking_variants_wait_for_many_jobs(make_app, server_url, namespac
         assert not results[0].exists_sync()
 
 
-async def test_a_set_is_awaited_like_a_handle(app, nap):
+async def test_a_set_can_be_awaited_like_a_handle(app, nap):
     async with Worker(app):
         assert await (await nap.map([(0.0,)] * 3)) == [0.0] * 3
 

@@ -46,7 +46,7 @@ class ShardSteps(Steps):
 
     def flow(self, *members: tuple[str, int, str], **options: Any) -> list[tuple[wire.Job, bytes]]:
         """Makes jobs from names, shards, and the names of their parents.
-        Parents stand before their children.
+        Parents come before their children.
         """
         ids = {name: named(name, shard) for name, shard, _ in members}
         parents = {name: [ids[above] for above in above.split()] for name, _, above in members}

@@ -87,7 +87,7 @@ async def test_a_later_job_with_a_higher_priority_starts_before_waiting_jobs_and
     assert order == ["high", "low"]
 
 
-async def test_levels_are_within_a_queue_and_the_order_of_queues_comes_first(app, say, order):
+async def test_the_order_of_queues_comes_before_the_levels_within_a_queue(app, say, order):
     results = [
         await say.options(queue=queue, priority=level).delay(f"{queue}{level}")
         for queue, level in (("b", 9), ("a", -9), ("b", 0), ("a", 1))

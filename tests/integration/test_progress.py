@@ -89,7 +89,7 @@ async def test_a_refreshed_handle_shows_the_last_report_of_the_job(app, counted,
         assert (result.state, result.info) == ("SUCCESS", "done")
 
 
-async def test_events_come_in_order_from_the_newest_state_to_the_end(app, counted, gate):
+async def test_events_arrive_in_order_from_the_newest_state_to_the_end(app, counted, gate):
     async with Worker(app):
         result = await counted.delay(3)
         seen = []

@@ -270,7 +270,7 @@ async def _signalled(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("signals", ["ci", "it", "tk", "ck"])
-async def test_a_stronger_signal_replaces_a_weaker_one_and_never_the_other_way(stage, signals):
+async def test_a_stronger_signal_replaces_a_weaker_one_and_never_the_reverse(stage, signals):
     await _running(stage)
     weak, strong = signals
     for signal, expected in ((weak, weak), (strong, strong), (weak, strong), ("c", strong)):
@@ -453,7 +453,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
+async def test_every_script_changes_a_jobs_state_only_as_the_table_allows_and_only_once(
     make_app, raw, namespace, situation
 ):
     prepare, expected = SITUATIONS[situation]
@@ -922,7 +922,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_obs
     assert await stage.state() == "PENDING"
 
 
-async def test_verbs_work_on_a_queue_that_no_worker_ever_read(app, raw):
+async def test_scripts_work_on_a_queue_that_no_worker_ever_read(app, raw):
     stage = Stage(app.sessions.current().broker, raw)
     await stage.enqueue()
     assert await stage.state() == "PENDING"

@@ -152,7 +152,7 @@ async def test_closing_the_app_ends_every_wait(make_app):
 
 
 @pytest.mark.trial
-async def test_thousands_of_waiters_cost_one_subscription_and_two_kib_each(app, nap, raw):
+async def test_thousands_of_waiters_need_one_subscription_and_two_kib_each(app, nap, raw):
     count = 3_000
     tracemalloc.start()
     try:
@@ -160,7 +160,7 @@ async def test_thousands_of_waiters_cost_one_subscription_and_two_kib_each(app, 
         await _wait_and_drop(app, nap, count)  # tables grow, and keep their size
         before = _allocated()
         waiting, idle = await _wait_and_drop(app, nap, count, raw)
-        # A poll that is under way, and replies that are not read yet, hold some memory for a moment.
+        # A poll that is under way, and replies that are not read yet, hold some memory for a short time.
         await until(lambda: _allocated() - before < 5 * count, "dropped handles to leave nothing behind")
         left = _allocated() - before
     finally:

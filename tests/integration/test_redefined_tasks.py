@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 CELL = "@app.task(name='add')\nasync def add(x: int, y: int) -> int:\n    return x + y\n"
 
 
-async def test_a_cell_that_is_edited_and_run_again(app):
+async def test_later_calls_run_the_new_function_of_an_edited_cell(app):
     names = {"__name__": "__main__", "app": app}
     async with Worker(app):
         exec(compile(CELL, "<ipython-input-1>", "exec"), names)
@@ -26,7 +26,7 @@ async def test_a_cell_that_is_edited_and_run_again(app):
         assert await first.options(wait=10).call(3, 4) == 12  # a job has only the name of its task
 
 
-async def test_a_module_that_is_reloaded(app, tmp_path, monkeypatch):
+async def test_later_calls_run_the_new_function_of_a_reloaded_module(app, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     its_app = types.ModuleType("app_of_redefined")

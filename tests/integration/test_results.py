@@ -137,7 +137,7 @@ async def test_ready_successful_and_failed_answer_for_each_state(app, nap, fail)
 # -- waiting ---------------------------------------------------------------------------------------
 
 
-async def test_awaiting_a_handle_is_getting_its_value(app, nap):
+async def test_awaiting_a_handle_gives_the_same_value_as_get(app, nap):
     async with Worker(app):
         result = await nap.delay(0)
         assert await result == await result.get() == await result.wait(timeout=1) == 0.0
@@ -559,7 +559,7 @@ async def test_tuples_and_lists_name_the_parents(app):
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_a_handle_keeps_its_parents_when_it_is_pickled_whatever_they_are(make_app, protocol):
+def test_a_pickled_handle_keeps_parents_of_every_kind(make_app, protocol):
     app = make_app()
     first = AsyncResult("first", app)
     group = GroupResult("header", [AsyncResult("a", app), AsyncResult("b", app)], parent=first, app=app)

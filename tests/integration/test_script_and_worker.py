@@ -93,7 +93,9 @@ IMPORTED = "import asyncio, shop_script; asyncio.run(shop_script.{}())"
         pytest.param(["-m", "shop_script"], [*SCRIPT_RUN, "serve"], id="caller runs a module", marks=TRIAL),
     ],
 )
-def test_exceptions_and_retry_policies_of_a_script_match(server_url, namespace, tmp_path, caller, worker):
+def test_a_script_and_its_worker_match_exceptions_and_retry_policies(
+    server_url, namespace, tmp_path, caller, worker
+):
     (tmp_path / "shop_script.py").write_text(SCRIPT)
     environ = {**environment(server_url, namespace), "PYTHONPATH": f"{tmp_path}:{TESTS}"}
     serving = subprocess.Popen([*PYTHON, *worker], cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL)

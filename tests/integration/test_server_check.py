@@ -36,7 +36,7 @@ def _problems(url, **options):
         ({"maxmemory": "1", "maxmemory_policy": "volatile-ttl"}, "volatile-ttl: a full server throws outcom"),
     ],
 )
-def test_each_option_that_may_cost_jobs_is_found(options, output):
+def test_each_server_option_that_may_lose_jobs_is_reported(options, output):
     (problem,) = _problems(LOCAL, **options)
     assert output in problem
 
@@ -61,7 +61,7 @@ def test_nothing_is_reported_about_options_that_the_server_does_not_show():
 @pytest.mark.parametrize(
     "url", ["redis://:secret@db:6379/0", "valkey://me:secret@10.0.0.7", "redis://db/0?password=secret"]
 )
-def test_a_password_in_plain_text_to_another_machine_is_found(url):
+def test_a_password_in_plain_text_to_another_machine_is_reported(url):
     (problem,) = _problems(url)
     assert "in plain text" in problem
     assert "secret" not in problem
@@ -83,7 +83,7 @@ def test_a_password_that_nobody_on_the_network_can_read_is_no_finding(url):
     assert _problems(url) == []
 
 
-async def test_an_unsafe_server_is_warned_of_once_however_often_an_app_opens(tmp_path, caplog):
+async def test_an_unsafe_server_causes_one_warning_however_often_an_app_opens(tmp_path, caplog):
     with own_server(tmp_path, **UNSAFE) as server:
         for _ in range(3):
             async with AsyncQ(server.url) as app:

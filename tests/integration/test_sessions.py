@@ -164,7 +164,7 @@ def test_the_first_of_two_blocks_may_end_first(jobs, worker, tmp_path):
 
 
 @pytest.mark.anyio
-async def test_nested_blocks_count(jobs, worker):
+async def test_nested_blocks_of_one_app_are_counted(jobs, worker):
     async with jobs.app:
         async with jobs.app:
             result = await jobs.add.delay(1, 2)

@@ -120,7 +120,7 @@ async def test_a_worker_reports_a_stall_while_a_heartbeat_waits_for_the_server(m
         assert "blocking" in stalls()[0][1]
 
 
-async def test_a_watch_whose_loop_was_closed_ends(stalls):
+async def test_a_stall_watch_ends_after_its_loop_is_closed(stalls):
     def elsewhere() -> None:
         async def start() -> None:
             StallWatch(0.1, lambda: "job x").start()

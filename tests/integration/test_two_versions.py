@@ -38,7 +38,7 @@ REFUSED = [
 ]
 
 
-async def test_values_and_exceptions_between_two_versions(make_app, server_url, namespace, monkeypatch):
+async def test_values_and_exceptions_pass_between_two_versions(make_app, server_url, namespace, monkeypatch):
     monkeypatch.setitem(sys.modules, "shop", shop(First))
     app = make_app()
     tasks = register(app, FIRST, First)

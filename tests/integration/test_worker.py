@@ -179,7 +179,7 @@ async def test_rubbish_in_the_queue_is_quarantined_and_counted_and_disturbs_no_j
             await raw.xadd(stream, fields)
         assert await note.options(wait=30).call("after") == "after"
         await until(
-            lambda: worker.malformed >= len(RUBBISH), f"{len(RUBBISH)} set aside, not {worker.malformed}", 5
+            lambda: worker.malformed >= len(RUBBISH), f"{len(RUBBISH)} quarantined, not {worker.malformed}", 5
         )
         assert worker.malformed == len(RUBBISH)
         await until_empty(raw, stream)

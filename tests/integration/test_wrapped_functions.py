@@ -101,7 +101,7 @@ async def test_a_revocation_ends_a_wrapped_function(app, register):
             await result.get(timeout=20)
 
 
-async def test_a_plain_wrapper_of_an_async_generator_function_streams(app):
+async def test_a_plain_wrapper_of_an_async_generator_function_yields_items(app):
     counts = app.task(name="counts")(wrapped_bodies.counts)
     async with Worker(app):
         result = await counts.delay(3)

@@ -67,7 +67,7 @@ def test_two_directories_have_two_servers(tmp_path, ask):
         assert ask(a, "GET name") == "a"
 
 
-def test_two_names_of_one_directory_have_one_server(project, tmp_path):
+def test_two_paths_of_one_directory_have_one_server(project, tmp_path):
     (tmp_path / "alias").symlink_to(project)
     with embedded.acquire(project) as real, embedded.acquire(tmp_path / "alias") as alias:
         assert real.url == alias.url
@@ -334,7 +334,7 @@ def test_status_describes_the_server(project, ask):
     assert after.aof_size > 0
 
 
-def test_data_are_private_and_ignored_by_git(project):
+def test_data_files_are_private_and_ignored_by_git(project):
     with embedded.acquire(project) as server:
         data = project / ".asyncq"
         assert data.stat().st_mode & 0o777 == 0o700

