@@ -30,15 +30,15 @@ class Result(NamedTuple):
     """`holds`; `broken`: a move broke a promise; `stuck`: a world can never come to rest."""
     why: str
     trace: tuple[str, ...]
-    """The counterexample, one move a line; empty if the protocol holds."""
+    """The counterexample, one move per text; empty if the protocol holds."""
     states: int
     edges: int
     seconds: float
 
-    def told(self) -> str:
+    def report(self) -> str:
         """Formats the counterexample for people."""
-        lines = (f"{step:3d}. {move}" for step, move in enumerate(self.trace, 1))
-        return "\n".join([f"{self.verdict}: {self.why}", *lines])
+        numbered = (f"{step:3d}. {move}" for step, move in enumerate(self.trace, 1))
+        return "\n".join([f"{self.verdict}: {self.why}", *numbered])
 
 
 class TooLargeError(Exception):
@@ -124,6 +124,6 @@ def _describe(world: World) -> str:
         if state != ANSWERED:
             open_ends.append(f"waiter {waiter} is {state}")
     entries = [entry.id for entry in (*world.stream.entries, *world.last_attempts.entries)]
-    claims = {line.entry: line.name for line in world.pending}
+    claims = {claim.entry: claim.name for claim in world.pending}
     left = f"entries {entries}, pending {claims}, delayed {len(world.delayed)}"
     return f"{', '.join(open_ends) or 'all answered'}; {left}"

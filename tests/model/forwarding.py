@@ -18,52 +18,52 @@ if TYPE_CHECKING:
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     """Yields every move of the forwarders."""
-    for place, forwarder in enumerate(world.forwarders):
-        if forwarder in world.forwarders[:place]:
+    for index, forwarder in enumerate(world.forwarders):
+        if forwarder in world.forwarders[:index]:
             continue  # an equal forwarder comes before it, and has the same moves
-        if not forwarder.letters:
-            yield from _read(world, place)
+        if not forwarder.messages:
+            yield from _read(world, index)
             continue
-        yield from _carry(world, scripts, place)
+        yield from _deliver_or_delete(world, scripts, index)
         if world.faults_left and scripts.setup.crashes:
             yield fault(
-                f"a forwarder dies with {_named(forwarder)} in hand", world.with_forwarder(place, Forwarder())
+                f"a forwarder dies with {_named(forwarder)}", world.with_forwarder(index, Forwarder())
             )
 
 
-def _read(world: World, place: int) -> Iterator[Move]:
-    for shard, letters in enumerate(world.outboxes):
-        if letters:
-            forwarder = Forwarder(shard, letters)
-            yield Move(f"a forwarder reads {_named(forwarder)}", world.with_forwarder(place, forwarder))
+def _read(world: World, index: int) -> Iterator[Move]:
+    for shard, messages in enumerate(world.outboxes):
+        if messages:
+            forwarder = Forwarder(shard, messages)
+            yield Move(f"a forwarder reads {_named(forwarder)}", world.with_forwarder(index, forwarder))
 
 
-def _carry(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
+def _deliver_or_delete(world: World, scripts: Scripts, index: int) -> Iterator[Move]:
     """Yields the next step for the first entry: to deliver it, or to delete it."""
-    forwarder, setup = world.forwarders[place], scripts.setup
-    tells = forwarder.half != setup.rules.told_before_deleted
-    letter = forwarder.letters[0]
-    what = f"{letter.id} of shard {forwarder.shard}"
+    forwarder, setup = world.forwarders[index], scripts.setup
+    delivers = forwarder.half != setup.rules.delivered_before_deleted
+    message = forwarder.messages[0]
+    what = f"{message.id} of shard {forwarder.shard}"
     after = forwarder._replace(half=True) if not forwarder.half else _rest(forwarder)
-    if not tells:
-        kept = tuple(other for other in world.outboxes[forwarder.shard] if other.id != letter.id)
+    if not delivers:
+        kept = tuple(other for other in world.outboxes[forwarder.shard] if other.id != message.id)
         yield Move(
             f"a forwarder deletes {what}",
-            world.with_outbox(forwarder.shard, kept).with_forwarder(place, after),
+            world.with_outbox(forwarder.shard, kept).with_forwarder(index, after),
         )
         return
-    told = scripts.tell(world, forwarder.shard, letter)
-    yield Move(f"a forwarder tells {what}", told.with_forwarder(place, after))
+    delivered = scripts.deliver(world, forwarder.shard, message)
+    yield Move(f"a forwarder delivers {what}", delivered.with_forwarder(index, after))
     if world.faults_left and setup.lost_replies:
-        yield fault(f"a forwarder tells {what}, reply lost", told)
+        yield fault(f"a forwarder delivers {what}, reply lost", delivered)
         failed = Forwarder() if setup.rules.forwarder_in_order else _rest(forwarder)
-        yield fault(f"a forwarder cannot tell {what}", world.with_forwarder(place, failed))
+        yield fault(f"a forwarder cannot deliver {what}", world.with_forwarder(index, failed))
 
 
 def _rest(forwarder: Forwarder) -> Forwarder:
-    rest = forwarder.letters[1:]
+    rest = forwarder.messages[1:]
     return Forwarder(forwarder.shard, rest) if rest else Forwarder()
 
 
 def _named(forwarder: Forwarder) -> str:
-    return f"{[letter.id for letter in forwarder.letters]} of shard {forwarder.shard}"
+    return f"{[message.id for message in forwarder.messages]} of shard {forwarder.shard}"

@@ -13,12 +13,12 @@ from model import forwarding, observers, questions, workers
 from model.move import Move, fault
 from model.world import (
     ANSWERED,
-    BEFORE,
     CUT_OFF,
+    EARLIER_CALL,
     ENDED,
-    LOOKED,
     NEW,
     OTHERS,
+    POLLED,
     SENT,
     SUBSCRIBED,
     TOMBSTONE,
@@ -54,7 +54,7 @@ def beginning(setup: Setup) -> World:
         signals=(),
         # Number 0 is of a worker that is gone, whose announcement is left.
         announced=(0, *list(names)[1:]) if setup.unknown is not None else (),
-        begun=(),
+        start_notes=(),
         rests=(),
         needs=(),
         clients=(*(UNSENT,) * setup.enqueued, *(SENT,) * (setup.jobs - setup.enqueued)),
@@ -64,7 +64,7 @@ def beginning(setup: Setup) -> World:
         next_name=setup.workers + 1,
         seen=(),
         orphans=(),
-        owed=(),
+        second_calls=(),
         outboxes=((), ()) if setup.shards else (),
         written=0,
         applied=(0, 0) if setup.shards else (),
@@ -90,7 +90,7 @@ def at_rest(world: World) -> bool:
         and not world.rests
         and not world.needs
         and not any(world.outboxes)
-        and not any(forwarder.letters for forwarder in world.forwarders)
+        and not any(forwarder.messages for forwarder in world.forwarders)
         and all(client == SENT for client in world.clients)
         and all(waiter == ANSWERED for waiter in world.waiters)
         and all(world.ended(job) for job in range(len(world.records)))
@@ -107,8 +107,8 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     yield from _time(world, scripts)
     yield from observers.moves(world, scripts)
     yield from forwarding.moves(world, scripts)
-    for place in range(len(world.workers)):
-        yield from workers.moves(world, scripts, place)
+    for index in range(len(world.workers)):
+        yield from workers.moves(world, scripts, index)
 
 
 def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
@@ -157,14 +157,17 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
         # Waiter 0 has made the call and must know that it was accepted; waiter 1 was handed an id.
         ready = world.clients[job] == SENT if waiter == 0 else world.clients[job] != UNSENT
         who = f"waiter {waiter}"
-        if not world.findable(job) and rules.ask_behind_outboxes:
+        if not world.findable(job) and rules.ask_again_after_outboxes:
             continue
         if state == NEW and ready and rules.subscribe_first:
             after = questions.answered(scripts.fetch_status(world, waiter, job), waiter, job)
-            yield Move(f"{who}: subscribe, then look or register", after)
+            yield Move(f"{who}: subscribe, then poll or register", after)
         elif state == NEW and ready:
-            yield Move(f"{who}: look", world.with_waiter(waiter, ANSWERED if world.ended(job) else LOOKED))
-        elif state == LOOKED:
+            yield Move(
+                f"{who}: poll, not subscribed",
+                world.with_waiter(waiter, ANSWERED if world.ended(job) else POLLED),
+            )
+        elif state == POLLED:
             yield Move(f"{who}: subscribe", _register(world, waiter, job))
         elif state == SUBSCRIBED:
             if rules.poll and world.ended(job):
@@ -174,7 +177,7 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
         elif state == CUT_OFF:
             answered = rules.recheck and world.ended(job)
             after = world.with_waiter(waiter, ANSWERED if answered else SUBSCRIBED)
-            yield Move(f"{who}: subscribe again{', look again' if rules.recheck else ''}", after)
+            yield Move(f"{who}: subscribe again{', poll again' if rules.recheck else ''}", after)
 
 
 def _register(world: World, waiter: int, job: int) -> World:
@@ -205,7 +208,7 @@ def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
         record = world.records[job]
         if world.clients[job] == (UNSENT if setup.same_id else UNSURE):
             continue
-        if record is not None and not record.forget and record.state not in {TOMBSTONE, BEFORE}:
+        if record is not None and not record.forget and record.state not in {TOMBSTONE, EARLIER_CALL}:
             yield Move(f"client: forget job {job}", scripts.forget(world, job))
 
 
@@ -217,12 +220,12 @@ def _time(world: World, scripts: Scripts) -> Iterator[Move]:
         if claimed:
             after = claimed[0]._replace(orphans=tuple(other for other in world.orphans if other != name))
             yield Move(f"server: the read left by {name} is given entry {claimed[1].id}", after)
-    for owed in world.owed:
-        after = scripts.second_call(world, owed)
-        label = f"second call of {owed.by}: {owed.call} for job {owed.job}"
+    for second in world.second_calls:
+        after = scripts.second_call(world, second)
+        label = f"second call of {second.by}: {second.call} for job {second.job}"
         yield Move(label, after)
-        if owed.call == "HINCRBY" and world.faults_left and setup.lost_replies:
-            yield fault(f"{label}, reply lost", after._replace(owed=(*after.owed, owed)))
+        if second.call == "HINCRBY" and world.faults_left and setup.lost_replies:
+            yield fault(f"{label}, reply lost", after._replace(second_calls=(*after.second_calls, second)))
     if setup.records_expire:
         for job, record in enumerate(world.records):
             # Outcomes and tombstones stand for 60 s, a client gives up after 10: nothing is sent again after
@@ -250,6 +253,6 @@ def _flushed(world: World) -> World:
         delayed=(),
         beats=(),
         signals=(),
-        owed=(),
+        second_calls=(),
         history=history,
     )

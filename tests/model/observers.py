@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     """Yields every promotion and takeover."""
-    promoter = _awake(world, 0)
+    promoter = _awake_worker(world, 0)
     for due in world.delayed if promoter else ():
         assert promoter
         yield Move(f"{promoter.name}: promote job {due.job}", scripts.promote(world, due, promoter.name))
     for rest in world.rests if promoter else ():
         assert promoter
-        label = f"{promoter.name}: promote goes on to tell the end of job {rest.parent}"
-        yield Move(label, scripts.go_on(world, rest, promoter.name))
-    for name in sorted({line.name for line in world.pending} | _dead_with_a_beat(world)):
-        observer = _awake(world, name)
+        label = f"{promoter.name}: promote goes on to deliver the end of job {rest.parent}"
+        yield Move(label, scripts.notify_rest(world, rest, promoter.name))
+    for name in sorted({claim.name for claim in world.pending} | _dead_with_a_beat(world)):
+        observer = _awake_worker(world, name)
         if observer:
             yield from _observe(world, scripts, observer, name)
 
 
-def _awake(world: World, other_than: int) -> Worker | None:
+def _awake_worker(world: World, other_than: int) -> Worker | None:
     for worker in world.workers:
         if worker.lease != PAUSED and worker.name != other_than:
             return worker
@@ -55,10 +55,10 @@ def _observe(world: World, scripts: Scripts, observer: Worker, name: int) -> Ite
         if owner.lease == PAUSED and now not in decided:
             after = world._replace(seen=tuple(sorted((*world.seen, now))))
             yield Move(f"{observer.name}: sees the beat of {name} stand still at {now.value}", after)
-    if not scripts.setup.rules.look_at_consumers and not now.value:
+    if not scripts.setup.rules.check_consumers and not now.value:
         return  # the mutant goes through the hash of beats, where this name is no more
     for beat in decided:
         taken = scripts.take(world, name, beat.value, observer.name)
         if taken is not None:
-            entries = [line.entry for line in world.pending if line.name == name]
+            entries = [claim.entry for claim in world.pending if claim.name == name]
             yield Move(f"{observer.name}: takes over {entries} from {name}, seen at {beat.value}", taken)

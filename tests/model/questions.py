@@ -24,18 +24,18 @@ def outcome_written(world: World, job: int, outcome: str) -> World:
 
 
 def dead_lettered(world: World, setup: Setup, job: int) -> World:
-    """Checks that a dead-lettered job had begun in each crash but the first, which may be another's fault.
+    """Checks that a dead-lettered job had started before each crash but the first, which may not be its own.
 
     Without faults, it also checks that only the poison is dead-lettered. With faults, something else may also
     kill the job's workers three times.
     """
-    begun = world.history[job].begun
-    if begun < setup.max_crashes - 1:
+    starts = world.history[job].noted_starts
+    if starts < setup.max_crashes - 1:
         return _broken(
-            world, f"job {job} was dead-lettered, and its body had begun {begun} times since a crash"
+            world, f"job {job} was dead-lettered, and its body had started {starts} times since a crash"
         )
     if setup.faults == 0 and setup.poison not in (None, job):
-        return _broken(world, f"innocent job {job} was dead-lettered for the poison of its neighbour")
+        return _broken(world, f"job {job} was dead-lettered for a crash of its neighbour")
     return world
 
 
@@ -43,7 +43,7 @@ def refused(world: World, job: int) -> World:
     """Checks that a job of a batch is refused, and its dependents end, only if another call has its id."""
     record = world.records[job]
     if record is not None and record.state != OTHERS:
-        return _broken(world, f"job {job} was refused, and nobody else has its id")
+        return _broken(world, f"job {job} was refused, but no other call has its id")
     return world
 
 
@@ -55,11 +55,13 @@ def given_up(world: World, job: int) -> World:
     return world
 
 
-def handed_down(world: World, child: int, parent: int, outcome: str) -> World:
+def dependent_notified(world: World, child: int, parent: int, outcome: str) -> World:
     """Checks that a job is notified of the true outcome of its parent."""
     became = world.history[parent].outcome
     if became != outcome and (became, outcome) != (OTHERS, FAILURE):
-        return _broken(world, f"job {child} is told of job {parent}: {outcome}, which is {became or 'open'}")
+        return _broken(
+            world, f"job {child} is notified that job {parent} is {outcome}, but it is {became or 'open'}"
+        )
     return world
 
 
@@ -67,7 +69,7 @@ def answered(world: World, waiter: int, job: int) -> World:
     """Checks that no waiter is told that a job is unknown which was accepted and has not ended."""
     asked = world.outboxes and world.waiters[waiter] == ANSWERED
     if asked and world.records[job] is None and not world.history[job].outcome:
-        return _broken(world, f"waiter {waiter} was told that job {job} is unknown")
+        return _broken(world, f"waiter {waiter} got the answer that job {job} is unknown")
     return world
 
 
@@ -87,9 +89,9 @@ def call_accepted(world: World, held: Held) -> World:
 
 
 def noted(world: World, job: int) -> World:
-    """Counts that the body of a job begins after an earlier crash."""
+    """Counts that the body of a job starts after an earlier crash."""
     history = world.history[job]
-    return world.with_history(job, history._replace(begun=history.begun + 1))
+    return world.with_history(job, history._replace(noted_starts=history.noted_starts + 1))
 
 
 def value_read(world: World, held: Held) -> World:
@@ -98,7 +100,7 @@ def value_read(world: World, held: Held) -> World:
     record = world.records[job]
     is_claimed = world.owner(held.entry.id) == held.name and record is not None
     if is_claimed and record.entry == held.entry.id and not world.needs:
-        return _broken(world, f"job {job} starts, and the value that it waited for is not there any more")
+        return _broken(world, f"job {job} starts, and the kept value that it needs is gone")
     return world
 
 
@@ -159,5 +161,5 @@ def _waited_for(world: World, setup: Setup, job: int) -> tuple[int, ...]:
 
 
 def _broken(world: World, why: str) -> World:
-    # The first broken promise of a move is the one to tell; what follows is often its consequence.
+    # The first broken promise of a move is the one to deliver; what follows is often its consequence.
     return world if world.broken else world._replace(broken=why)

@@ -53,7 +53,7 @@ class Rules:
     Closes: a call of its own is not safe to send twice. Its reply is lost, the second call counts another
     parent, and the child runs before that parent has ended.
     """
-    atomic_set_free: bool = True
+    atomic_child_entry: bool = True
     """The script that adds the entry of a job whose parents have ended also writes it into the record.
 
     Closes: between the two calls a worker has the job, and a revoke takes it for a job that still waits.
@@ -104,7 +104,7 @@ class Rules:
 
     Closes: the parent runs and ends before its child exists, and nothing ever notifies the child.
     """
-    told_before_deleted: bool = True
+    delivered_before_deleted: bool = True
     """A forwarder deletes an entry of an outbox only after its delivery.
 
     Closes: the forwarder dies between the two, and no key has the entry any more.
@@ -126,28 +126,28 @@ class Rules:
     Closes: the later entry is applied, the earlier one then counts as applied, too, and its jobs wait for
     ever.
     """
-    ask_behind_outboxes: bool = True
+    ask_again_after_outboxes: bool = True
     """A client that finds a job unknown asks again after the outboxes have been delivered.
 
     Closes: the workflow was accepted, its client could not deliver the outbox, and `get` says that there is
     no such job.
     """
 
-    # --- claims that nobody knows of --------------------------------------------------------------
+    # --- unknown pending entries ------------------------------------------------------------------
 
-    own_look: bool = True
+    check_unknown_entries: bool = True
     """A worker asks for its own pending entries, and runs those that it does not know.
 
     Closes: the reply of a read is lost. The worker goes on beating, so no other worker takes the entry over,
     and no worker runs it.
     """
-    own_look_snapshot: bool = True
+    unknown_entries_by_snapshot: bool = True
     """An entry is unknown if the worker did not hold it when it *sent* the question.
 
     Closes: a job ends between question and answer. Compared with the entries that are held now, it seems
     unknown and runs twice.
     """
-    own_look_between_reads: bool = True
+    unknown_entries_between_reads: bool = True
     """The question goes over the connection of the reader, between two reads.
 
     Closes: an entry whose reply is still on its way seems unknown, is started, arrives, and is started again.
@@ -155,24 +155,24 @@ class Rules:
 
     # --- life and death of a worker ---------------------------------------------------------------
 
-    fresh_names: bool = True
+    fresh_session_ids: bool = True
     """Each worker session has a random name of its own: in each process, and again after each `lost`.
 
     Closes: the new process finds the entry that killed the old one as its own unknown entry, runs it again,
     and nobody ever counts the crash.
     """
     compare_beat: bool = True
-    """`take` acts only if the beat is still the one that the observer saw stand still.
+    """`take` acts only if the beat is the one that the observer saw stand still.
 
     Closes: the worker wakes and beats. Then the call that was decided before arrives, and takes its live
     claims.
     """
-    look_at_consumers: bool = True
+    check_consumers: bool = True
     """Each time, observers check the consumers with pending entries, and not the workers that have a beat.
 
     Closes: the read of a dead process is still blocked at the server, and gets an entry after the takeover.
     """
-    leave_asks_pending: bool = True
+    unregister_checks_pending: bool = True
     """`unregister` deletes the consumer only if it has no pending entries. Else it is taken over like a dead
     one.
 
@@ -189,18 +189,18 @@ class Rules:
 
     Closes: a job that kills its worker runs for ever.
     """
-    only_begun_count: bool = True
-    """From the second crash on, a takeover counts a crash only for a job whose body was noted to begin.
+    only_noted_starts_count: bool = True
+    """From the second crash on, a takeover counts a crash only for a job whose start was noted.
 
-    Closes: jobs that waited for a thread when their worker died are dead-lettered for what other jobs did.
+    Closes: jobs that waited for a thread when their worker died are dead-lettered for crashes of other jobs.
     """
     note_before_body: bool = True
-    """A worker notes at the server that the body of a job with a crash begins, and only then starts the body.
+    """A worker notes at the server that the body of a job with a crash starts, and only then starts the body.
 
     Closes: the job kills its worker before the note, and runs for ever.
     """
-    last_try_alone: bool = True
-    """The last try of a job goes to the last-attempt queue, and a worker without other jobs takes it.
+    last_attempt_alone: bool = True
+    """The last attempt of a job goes to the last-attempt queue, and a worker without other jobs takes it.
 
     Closes: all jobs that a dead worker had claimed count a crash and run again side by side. After three
     rounds the neighbours of a job that kills its worker are dead-lettered with it.
@@ -208,12 +208,12 @@ class Rules:
 
     # --- tasks that a worker does not know --------------------------------------------------------
 
-    unknown_asks: bool = True
+    defer_unknown_tasks: bool = True
     """A worker that does not know the task of a job asks whether another worker does, and defers the job.
 
     Closes: new code is rolled out, and a job of a new task fails because an old worker claims it.
     """
-    announced_and_beats: bool = True
+    announcements_need_a_beat: bool = True
     """The tasks that a worker session has announced count only while it beats.
 
     Closes: the only worker that knew a task is dead, and jobs of the task are deferred for ever.
@@ -233,7 +233,7 @@ class Rules:
 
     # --- revoke -----------------------------------------------------------------------------------
 
-    revoke_asks_pending: bool = True
+    revoke_checks_pending: bool = True
     """`revoke` answers `revoked` only for an entry that is not pending.
 
     Closes: a worker has claimed the job already, and starts it after all.
@@ -261,7 +261,7 @@ class Rules:
 
     Closes: the job ran and was forgotten, its record is gone, and the late resend makes a second job.
     """
-    calls_kept: bool = True
+    earlier_calls_kept: bool = True
     """If another call gets the id of a tombstone, the request id of the earlier call is kept as long as the
     tombstone would be.
 

@@ -34,7 +34,7 @@ def main() -> int:
     if full:
         wrong += _worlds_of(mutants)
     for name, result in wrong:
-        _print(f"\nNOT AS IT MUST BE: {name}\n{result.told()}")
+        _print(f"\nNOT AS IT MUST BE: {name}\n{result.report()}")
     return 1 if wrong else 0
 
 

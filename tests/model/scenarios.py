@@ -25,7 +25,7 @@ def _scenario(name: str, full: Setup, **quick: Any) -> Scenario:
 
 _ABOUT_FORWARDERS: dict[str, Any] = {
     "workers": 1,
-    "hands": 1,
+    "most_held": 1,
     "waiters": 1,
     "pauses": False,
     "lost_publishes": False,
@@ -56,44 +56,46 @@ SCENARIOS = (
         Setup(faults=2, revoke=1, terminate=True, waiters=1),
     ),
     _scenario(
-        "fan-in: the last parent sets the child free",
-        Setup(faults=2, parents=FAN_IN, waiters=1, hands=1, lost_publishes=False, lost_connections=False),
+        "fan-in: the child starts after the last parent",
+        Setup(faults=2, parents=FAN_IN, waiters=1, most_held=1, lost_publishes=False, lost_connections=False),
     ),
     _scenario(
         "fan-in: a parent fails, the child is revoked",
         Setup(faults=1, parents=FAN_IN, waiters=1, fails=0, revoke=2, terminate=True),
         waiters=0,
-        hands=1,
+        most_held=1,
         lost_publishes=False,
     ),
     _scenario(
         "fan-in: a parent fails or is revoked",
         Setup(faults=1, parents=FAN_IN, waiters=1, fails=1, revoke=0, lost_connections=False),
         waiters=0,
-        hands=1,
+        most_held=1,
         lost_publishes=False,
     ),
     _scenario(
         "a value for two jobs, the parent is forgotten, one of the two is revoked",
-        Setup(faults=2, parents=FAN_OUT, kept=0, forget=0, revoke=1, waiters=0, hands=1, records_expire=True),
+        Setup(
+            faults=2, parents=FAN_OUT, kept=0, forget=0, revoke=1, waiters=0, most_held=1, records_expire=True
+        ),
         pauses=False,
     ),
     _scenario(
-        "three wait for one job, which may fail, and are told one by one",
+        "three jobs wait for one job, which may fail, and are notified one by one",
         Setup(
             faults=2,
             parents=((), (0,), (0,), (0, 2)),
             fails=0,
-            most_told=1,
+            notified_at_once=1,
             waiters=1,
-            hands=1,
+            most_held=1,
         ),
         waiters=0,
         pauses=False,
     ),
     _scenario(
         "a value for one job of a replacement",
-        Setup(faults=2, kept=0, replaced=1, waiters=0, hands=1),
+        Setup(faults=2, kept=0, replaced=1, waiters=0, most_held=1),
     ),
     _scenario(
         "shards: a value for two jobs of another shard",
@@ -117,21 +119,21 @@ SCENARIOS = (
             fails=0,
             revoke=1,
             waiters=1,
-            hands=1,
+            most_held=1,
             lost_publishes=False,
             lost_connections=False,
         ),
     ),
     _scenario(
         "an id is used again after its job was forgotten",
-        Setup(faults=2, parents=APART, same_id=True, waiters=0, hands=1, pauses=False),
+        Setup(faults=2, parents=APART, same_id=True, waiters=0, most_held=1, pauses=False),
     ),
     _scenario(
-        "a workflow takes the place of a job that has a waiter and a dependent",
-        Setup(faults=2, replaced=0, hands=1, lost_connections=False),
+        "a workflow replaces a job that has a waiter and a dependent",
+        Setup(faults=2, replaced=0, most_held=1, lost_connections=False),
     ),
     _scenario(
-        "a workflow takes the place of a job that is revoked",
+        "a workflow replaces a job that is revoked",
         Setup(faults=2, parents=ALONE, replaced=0, revoke=0, waiters=1, lost_connections=False),
     ),
     _scenario(
@@ -139,7 +141,7 @@ SCENARIOS = (
         Setup(faults=2, parents=ROW, shards=(0, 0, 0), at_once=1, forwarders=2, **_ABOUT_FORWARDERS),
     ),
     _scenario(
-        "a fan-in that is too large for one step, in two shards; jobs that are told of again are forgotten",
+        "a fan-in that is too large for one step, in two shards; messages about forgotten jobs come again",
         Setup(
             faults=2,
             parents=FAN_IN,
@@ -152,7 +154,7 @@ SCENARIOS = (
         forwarders=1,
     ),
     _scenario(
-        "shards: a chain goes there and back, two forwarders",
+        "shards: a chain crosses to the other shard and back, two forwarders",
         Setup(faults=2, parents=ROW, shards=(0, 1, 0), forwarders=2, **_ABOUT_FORWARDERS),
     ),
     _scenario(
@@ -161,7 +163,7 @@ SCENARIOS = (
         forwarders=1,
     ),
     _scenario(
-        "shards: another call takes the id of a member, on which others wait in both",
+        "shards: another call takes the id of a member for which jobs in both shards wait",
         Setup(
             faults=2,
             parents=((), (0,), (1,), (1,)),
@@ -178,11 +180,11 @@ SCENARIOS = (
         forwarders=1,
     ),
     _scenario(
-        "shards: a workflow of another one takes the place of a job",
+        "shards: a workflow in another shard replaces a job",
         Setup(faults=2, shards=(0, 1, 1), forwarders=2, replaced=0, **_ABOUT_FORWARDERS),
     ),
     _scenario(
-        "shards: what is told again concerns jobs that are forgotten",
+        "shards: messages about forgotten jobs are delivered again",
         Setup(
             faults=2, parents=FAN_IN, shards=(1, 0, 1), forwarders=2, records_expire=True, **_ABOUT_FORWARDERS
         ),
@@ -213,7 +215,7 @@ SCENARIOS = (
         Setup(faults=2, orphan_reads=True, parents=APART, waiters=1, pauses=False),
     ),
     _scenario(
-        "reads of dead and of renamed processes stay at the server, one job",
+        "reads of dead processes and of ended sessions stay at the server, one job",
         Setup(faults=2, orphan_reads=True, parents=ALONE, waiters=1),
     ),
     _scenario(
@@ -226,18 +228,19 @@ SCENARIOS = (
         Setup(faults=2, flushes=True, parents=APART, waiters=1),
     ),
     _scenario(
-        "a worker is told to stop: release and leave",
+        "a worker is asked to stop: it releases its jobs and unregisters",
         Setup(faults=2, stops=True, parents=APART, waiters=1, lost_publishes=False, lost_connections=False),
-        # With one fault there is no reply to lose beside the stop, and leaving with a claim would go unseen.
+        # With one fault there is no reply to lose beside the stop: nobody would notice that a worker
+        # unregisters with a claim.
         faults=2,
         parents=ALONE,
     ),
     _scenario(
-        "a worker has no thread for a job, which is revoked, and puts it in line",
+        "a worker has no thread for a job, which is revoked, and puts it into an executor queue",
         Setup(
             faults=2,
             parents=ALONE,
-            lines=True,
+            executor_queues=True,
             revoke=0,
             waiters=1,
             stops=True,
@@ -258,19 +261,19 @@ SCENARIOS = (
         Setup(faults=2, parents=ALONE, unknown=0, workers=1, waiters=1),
     ),
     _scenario(
-        "the second crash of a job counts only if it had begun",
+        "the second crash of a job counts only if the job had started",
         Setup(
             faults=3, parents=ALONE, max_crashes=2, waiters=1, lost_publishes=False, lost_connections=False
         ),
         faults=2,
     ),
     _scenario(
-        "a job that kills its worker, beside an innocent one",
+        "a job that kills its worker, beside another job",
         Setup(faults=0, parents=APART, poison=0, waiters=1),
         faults=0,
     ),
     _scenario(
-        "a job that kills its worker, beside an innocent one, and a fault",
+        "a job that kills its worker, beside another job, and a fault",
         Setup(faults=1, parents=APART, poison=0, waiters=1, lost_publishes=False, lost_connections=False),
         parents=ALONE,
     ),

@@ -1,8 +1,8 @@
 """The server's side of the model: the scripts of `asyncq/broker/lua/`, as functions from world to world.
 
-Most methods have the names of their scripts: `tell` is `accept.lua` and `deliver_ends.lua`, `go_on` is a part
-of `promote.lua`, and `claim` is a plain XREADGROUP. Each is atomic. A script that may refuse returns None if
-it does, and has then written nothing.
+Most methods have the names of their scripts: `deliver` is `accept.lua` and `deliver_ends.lua`, `notify_rest`
+is a part of `promote.lua`, and `claim` is a plain XREADGROUP. Each is atomic. A script that may
+refuse returns None if it does, and has then written nothing.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING
 from model import questions
 from model.world import (
     ANSWERED,
-    BEFORE,
     DEAD,
     DELAYED,
+    EARLIER_CALL,
     ENDED,
     FAILED,
     FAILURE,
-    LINING_UP,
     LIVE,
     OTHERS,
+    QUEUEING_FOR_EXECUTOR,
     REVOKED,
     SUBSCRIBED,
     SUCCESS,
     TOMBSTONE,
     WAITING,
     Beat,
-    Begun,
     Delayed,
     Entry,
     Held,
-    Letter,
-    Owed,
+    Message,
     Pending,
     Record,
     Rest,
+    SecondCall,
     Signal,
+    StartNote,
     Stream,
     World,
 )
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from model.setup import Setup
 
 FIRST = 0
-MOST_PUT_OFF = 2
+MOST_DEFERRALS = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Scripts:
         if self.setup.same_id and (other := world.records[1 - job]) is not None:
             if other.state != TOMBSTONE:
                 return world  # another call has the id
-            before = Record(BEFORE) if self.setup.rules.calls_kept else None
+            before = Record(EARLIER_CALL) if self.setup.rules.earlier_calls_kept else None
             world = world.with_record(1 - job, before)
         return self._admit(world, job)
 
@@ -92,14 +92,14 @@ class Scripts:
             if job not in at_once:
                 batches.setdefault((setup.height(job), setup.shards[job]), []).append(job)
         for some in batches.values():
-            world = world.with_letter(0, Letter(0, tuple(some)))
+            world = world.with_message(0, Message(0, tuple(some)))
         return world
 
     def _admit_member(self, world: World, job: int) -> World:
         """Puts a job with its dependents into the stream, or lets it wait for its parents."""
         channels = (0,) if self.setup.waiters and self.setup.waits_for(0) == job else ()
         new = Record(LIVE, channels=channels)
-        if job >= self.setup.enqueued:  # what a replacement brings
+        if job >= self.setup.enqueued:  # the job that a replacement adds
             assert self.setup.replaced is not None
             return self._add(
                 world.with_record(job, new._replace(dependents=(self.setup.replaced,))), Entry(0, job)
@@ -109,19 +109,19 @@ class Scripts:
             return world.with_record(job, new._replace(state=WAITING, missing=missing))
         return self._add(world.with_record(job, new), Entry(0, job))
 
-    def tell(self, world: World, shard: int, letter: Letter) -> World:
+    def deliver(self, world: World, shard: int, message: Message) -> World:
         """Applies an entry of a shard's outbox in the other shard: `accept` or `deliver_ends`. A second time,
         nothing.
         """
         rules = self.setup.rules
-        once = rules.accept_once if letter.jobs else rules.deliver_ends_once
-        if once and letter.id <= world.applied[shard]:
+        once = rules.accept_once if message.jobs else rules.deliver_ends_once
+        if once and message.id <= world.applied[shard]:
             return world
-        applied = (*world.applied[:shard], max(letter.id, world.applied[shard]), *world.applied[shard + 1 :])
+        applied = (*world.applied[:shard], max(message.id, world.applied[shard]), *world.applied[shard + 1 :])
         world = world._replace(applied=applied)
-        if not letter.jobs:
-            return self._inherit(world, letter.child, letter.outcome)
-        for job in letter.jobs:
+        if not message.jobs:
+            return self._apply_end_of_parent(world, message.child, message.outcome)
+        for job in message.jobs:
             world = self._accept(world, job)
         return world
 
@@ -133,10 +133,10 @@ class Scripts:
             return world  # the mutant goes by the request id in the record
         world = questions.refused(world, job)
         for child in self.setup.dependents(job):
-            world = self._hand_down(world, child, job, FAILURE)
+            world = self._notify_dependent(world, child, job, FAILURE)
         return world
 
-    def _hand_down(
+    def _notify_dependent(
         self,
         world: World,
         child: int,
@@ -148,13 +148,13 @@ class Scripts:
         inherited: bool = False,
     ) -> World:
         """Notifies a job how one of its parents ended; through the outbox, if it is in the other shard."""
-        world = questions.handed_down(world, child, parent, outcome)
+        world = questions.dependent_notified(world, child, parent, outcome)
         if child == self.setup.on_error and (inherited or outcome not in FAILED):
             outcome = SUCCESS  # nothing that it would be called for
         if self.setup.apart(parent, child):
-            letter = Letter(0, child=child, parent=parent, outcome=outcome)
-            return world.with_letter(self.setup.shards[parent], letter)
-        return self._inherit(world, child, outcome, publish=publish, by=by)
+            message = Message(0, child=child, parent=parent, outcome=outcome)
+            return world.with_message(self.setup.shards[parent], message)
+        return self._apply_end_of_parent(world, child, outcome, publish=publish, by=by)
 
     def _admit(self, world: World, job: int) -> World:
         """Puts a job into the stream or the delayed set, or lets it wait for its parents."""
@@ -177,20 +177,25 @@ class Scripts:
     def promote(self, world: World, due: Delayed, by: int) -> World:
         """Moves a due job from the delayed set to the stream."""
         world = world._replace(delayed=tuple(other for other in world.delayed if other != due))
-        entry = Entry(0, due.job, due.crashes, due.retries, due.put_off)
+        entry = Entry(0, due.job, due.crashes, due.retries, due.deferrals)
         if not self.setup.rules.atomic_promote:
-            return world._replace(owed=(*world.owed, Owed("XADD", by, due.job, entry)))
+            return world._replace(second_calls=(*world.second_calls, SecondCall("XADD", by, due.job, entry)))
         return self._add(world, entry)
 
-    def go_on(self, world: World, rest: Rest, by: int) -> World:
+    def notify_rest(self, world: World, rest: Rest, by: int) -> World:
         """Notifies some of the dependents that were left how the job ended, as `promote` does."""
-        told, left = rest.children[: self.setup.most_told], rest.children[self.setup.most_told :]
+        notified, left = (
+            rest.children[: self.setup.notified_at_once],
+            rest.children[self.setup.notified_at_once :],
+        )
         others = tuple(other for other in world.rests if other != rest)
         if left:
             others = (*others, rest._replace(children=left))
         world = world._replace(rests=tuple(sorted(others)))
-        for child in told:
-            world = self._hand_down(world, child, rest.parent, rest.outcome, by=by, inherited=rest.inherited)
+        for child in notified:
+            world = self._notify_dependent(
+                world, child, rest.parent, rest.outcome, by=by, inherited=rest.inherited
+            )
         return world
 
     # --- a worker and its jobs --------------------------------------------------------------------
@@ -218,12 +223,12 @@ class Scripts:
 
     def unknown_entries(self, world: World, name: int) -> tuple[Entry, ...]:
         """Returns the pending entries of a consumer, in one step and without deleted ones."""
-        found = (world.entry(line.entry) for line in world.pending if line.name == name)
+        found = (world.entry(claim.entry) for claim in world.pending if claim.name == name)
         return tuple(entry for entry in found if entry is not None)
 
     def finish(self, world: World, held: Held, outcome: str, *, publish: bool = True) -> World | None:
         """Ends a claimed job: outcome, acknowledgement, publication and dependents in one step."""
-        if not self._entitled(world, held):
+        if not self._may_act(world, held):
             return None
         world = questions.call_accepted(world, held)
         world = self._end(world, held.entry.job, outcome, publish=publish, by=held.name)
@@ -240,24 +245,26 @@ class Scripts:
     def _gets_kept_value(self, world: World, job: int) -> bool:
         if job >= self.setup.enqueued or self.setup.kept not in self.setup.parents[job]:
             return False
-        # What stands in a job's place has other parents.
+        # The workflow that replaced a job has other parents.
         return job != self.setup.replaced or world.records[self.setup.jobs - 1] is None
 
     def begin(self, world: World, held: Held) -> World | None:
         """Notes that the body of a job with a crash begins. Refused if the session was taken for dead."""
         if not world.beat_of(held.name):
             return None
-        note = Begun(held.name, held.entry.id)
-        if note in world.begun:
+        note = StartNote(held.name, held.entry.id)
+        if note in world.start_notes:
             return world
-        return questions.noted(world, held.entry.job)._replace(begun=tuple(sorted((*world.begun, note))))
+        return questions.noted(world, held.entry.job)._replace(
+            start_notes=tuple(sorted((*world.start_notes, note)))
+        )
 
-    def _taken_back(self, world: World, held: Held) -> tuple[World | None, bool]:
+    def _take_from_worker(self, world: World, held: Held) -> tuple[World | None, bool]:
         """Begins each script that takes a claimed job from its worker without an outcome. Returns the world,
         or None if the script is refused, and whether there is more to do. A signalled job ends as revoked:
         that is all.
         """
-        if not self._entitled(world, held):
+        if not self._may_act(world, held):
             return None, False
         world = questions.call_accepted(world, held)
         if self._signalled(world, held.entry.job):
@@ -267,34 +274,36 @@ class Scripts:
 
     def retry(self, world: World, held: Held) -> World | None:
         """Puts a failed job into the delayed set. A signalled job ends as revoked."""
-        taken, goes_on = self._taken_back(world, held)
+        taken, goes_on = self._take_from_worker(world, held)
         if taken is None or not goes_on:
             return taken
         job = held.entry.job
         world = self._drop(questions.delivered_again(taken, job), held.entry.id)
         tried = held.entry._replace(retries=held.entry.retries + 1)
         if not self.setup.rules.atomic_retry:
-            return world._replace(owed=(*world.owed, Owed("ZADD", held.name, job, tried)))
+            return world._replace(
+                second_calls=(*world.second_calls, SecondCall("ZADD", held.name, job, tried))
+            )
         return self._delay(world, tried)
 
     def is_task_known(self, world: World) -> bool:
         """Returns whether a session that beats has announced the task that the first worker does not know."""
         return any(
-            world.beat_of(name) or not self.setup.rules.announced_and_beats for name in world.announced
+            world.beat_of(name) or not self.setup.rules.announcements_need_a_beat for name in world.announced
         )
 
     def defer(self, world: World, held: Held) -> World | None:
-        """Defers a job that has not begun. A signalled job ends as revoked."""
-        taken, goes_on = self._taken_back(world, held)
+        """Defers a job that has not started. A signalled job ends as revoked."""
+        taken, goes_on = self._take_from_worker(world, held)
         if taken is None or not goes_on:
             return taken
         # More than twice makes no difference, and would make worlds without end.
-        again = held.entry._replace(put_off=min(held.entry.put_off + 1, MOST_PUT_OFF))
+        again = held.entry._replace(deferrals=min(held.entry.deferrals + 1, MOST_DEFERRALS))
         return self._delay(self._drop(taken, held.entry.id), again)
 
     def replace(self, world: World, held: Held) -> World | None:
         """Replaces a running job by another job and lets it wait for that one. A signalled job ends."""
-        taken, goes_on = self._taken_back(world, held)
+        taken, goes_on = self._take_from_worker(world, held)
         if taken is None or not goes_on:
             return taken
         job, other = held.entry.job, self.setup.jobs - 1
@@ -303,24 +312,30 @@ class Scripts:
         world = world.with_record(job, record._replace(state=WAITING, entry=0, missing=1))
         world = _without_need(world, job)
         if self.setup.apart(job, other):
-            world = world.with_letter(self.setup.shards[job], Letter(0, (other,)))
+            world = world.with_message(self.setup.shards[job], Message(0, (other,)))
         else:
             world = self._add(world.with_record(other, Record(LIVE, dependents=(job,))), Entry(0, other))
         if not self.setup.rules.atomic_replace:
-            return world._replace(owed=(*world.owed, Owed("XACK", held.name, job, held.entry)))
+            return world._replace(
+                second_calls=(*world.second_calls, SecondCall("XACK", held.name, job, held.entry))
+            )
         return self._drop(world, held.entry.id)
 
     def release(self, world: World, held: Held) -> World | None:
         """Gives a claimed job back, as if it had never been delivered, or puts it into an executor queue. A
         signalled job ends as revoked.
         """
-        taken, goes_on = self._taken_back(world, held)
+        taken, goes_on = self._take_from_worker(world, held)
         if taken is None or not goes_on:
             return taken
         world = questions.delivered_again(taken, held.entry.job)
-        again = held.entry._replace(in_line=held.entry.in_line or held.phase == LINING_UP)
+        again = held.entry._replace(
+            in_executor_queue=held.entry.in_executor_queue or held.phase == QUEUEING_FOR_EXECUTOR
+        )
         if not self.setup.rules.atomic_release:
-            world = world._replace(owed=(*world.owed, Owed("XADD", held.name, again.job, again)))
+            world = world._replace(
+                second_calls=(*world.second_calls, SecondCall("XADD", held.name, again.job, again))
+            )
             return self._drop(world, held.entry.id)
         return self._drop(self._add(world, again), held.entry.id)
 
@@ -328,10 +343,10 @@ class Scripts:
         """Deletes the consumer and its keys. Refused while it has pending entries, for those would be
         lost.
         """
-        mine = [line for line in world.pending if line.name == name]
-        if mine and self.setup.rules.leave_asks_pending:
+        mine = [claim for claim in world.pending if claim.name == name]
+        if mine and self.setup.rules.unregister_checks_pending:
             return None
-        others = tuple(line for line in world.pending if line.name != name)
+        others = tuple(claim for claim in world.pending if claim.name != name)
         return self._forget_consumer(world._replace(pending=others), name)
 
     # --- a worker that is gone --------------------------------------------------------------------
@@ -345,30 +360,33 @@ class Scripts:
         now = world.beat_of(name)
         if now and now != seen and self.setup.rules.compare_beat:
             return None
-        for line in world.pending:
-            if line.name == name:
-                world = self._take_entry(world, line, by)
+        for claim in world.pending:
+            if claim.name == name:
+                world = self._take_entry(world, claim, by)
         return self._forget_consumer(world, name)
 
-    def _take_entry(self, world: World, line: Pending, by: int) -> World:
-        entry = world.entry(line.entry)
+    def _take_entry(self, world: World, claim: Pending, by: int) -> World:
+        entry = world.entry(claim.entry)
         if entry is None:
-            return self._drop(world, line.entry)
-        world = questions.taken_over(world, line.name, entry)
+            return self._drop(world, claim.entry)
+        world = questions.taken_over(world, claim.name, entry)
         record = world.records[entry.job]
         if record is None or record.state != LIVE or record.entry != entry.id:
             return self._drop(world, entry.id)
         if self._signalled(world, entry.job):
             return self._drop(self._end(world, entry.job, REVOKED, by=by), entry.id)
         world = questions.delivered_again(world, entry.job)
-        begun = Begun(line.name, entry.id) in world.begun or not self.setup.rules.only_begun_count
-        counts = (begun or not entry.crashes) and self.setup.rules.crash_count
-        again = entry._replace(crashes=entry.crashes + counts, put_off=0)
+        had_started = (
+            StartNote(claim.name, entry.id) in world.start_notes
+            or not self.setup.rules.only_noted_starts_count
+        )
+        counts = (had_started or not entry.crashes) and self.setup.rules.crash_count
+        again = entry._replace(crashes=entry.crashes + counts, deferrals=0)
         if again.crashes >= self.setup.max_crashes:
             world = questions.dead_lettered(world, self.setup, entry.job)
             return self._drop(self._end(world, entry.job, DEAD, by=by), entry.id)
-        owes = 0 if self.setup.rules.atomic_record else by
-        return self._drop(self._add(world, again, owes=owes), entry.id)
+        record_later_by = 0 if self.setup.rules.atomic_record else by
+        return self._drop(self._add(world, again, record_later_by=record_later_by), entry.id)
 
     # --- clients ----------------------------------------------------------------------------------
 
@@ -392,7 +410,7 @@ class Scripts:
         if record.state in {DELAYED, WAITING}:
             world = world._replace(delayed=tuple(due for due in world.delayed if due.job != job))
             return self._end(world, job, REVOKED), "revoked"
-        name = world.owner(record.entry) if self.setup.rules.revoke_asks_pending else None
+        name = world.owner(record.entry) if self.setup.rules.revoke_checks_pending else None
         if name is None:
             return self._end(self._drop(world, record.entry), job, REVOKED), "revoked"
         if not signal:
@@ -421,7 +439,7 @@ class Scripts:
 
     # --- the parts that scripts share -------------------------------------------------------------
 
-    def _entitled(self, world: World, held: Held) -> bool:
+    def _may_act(self, world: World, held: Held) -> bool:
         rules, record = self.setup.rules, world.records[held.entry.job]
         if rules.fence_pending and world.owner(held.entry.id) != held.name:
             return False
@@ -455,22 +473,32 @@ class Scripts:
             for waiter in record.channels:
                 if world.waiters[waiter] == SUBSCRIBED:
                     world = world.with_waiter(waiter, ANSWERED)
-        told, rest = record.dependents[: self.setup.most_told], record.dependents[self.setup.most_told :]
+        notified, rest = (
+            record.dependents[: self.setup.notified_at_once],
+            record.dependents[self.setup.notified_at_once :],
+        )
         if rest and self.setup.rules.atomic_rest:
             world = world._replace(rests=tuple(sorted((*world.rests, Rest(job, outcome, rest, inherited)))))
         elif rest:
-            owed = (Owed("dependents", by, dependent, outcome=outcome) for dependent in rest)
-            world = world._replace(owed=(*world.owed, *owed))
-        for dependent in told:
+            second_calls = (SecondCall("dependents", by, dependent, outcome=outcome) for dependent in rest)
+            world = world._replace(second_calls=(*world.second_calls, *second_calls))
+        for dependent in notified:
             if self.setup.rules.atomic_dependents:
-                world = self._hand_down(
+                world = self._notify_dependent(
                     world, dependent, job, outcome, publish=publish, by=by, inherited=inherited
                 )
             else:
-                world = world._replace(owed=(*world.owed, Owed("dependents", by, dependent, outcome=outcome)))
+                world = world._replace(
+                    second_calls=(
+                        *world.second_calls,
+                        SecondCall("dependents", by, dependent, outcome=outcome),
+                    )
+                )
         return world
 
-    def _inherit(self, world: World, child: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
+    def _apply_end_of_parent(
+        self, world: World, child: int, outcome: str, *, publish: bool = True, by: int = 0
+    ) -> World:
         """Applies the end of a parent to a job that waits for it."""
         rules, record = self.setup.rules, world.records[child]
         if record is None or (record.state != WAITING and rules.child_still_waits):
@@ -481,9 +509,9 @@ class Scripts:
             if self._gets_kept_value(world, child):
                 world = world._replace(needs=tuple(sorted({*world.needs, child})))
             if not rules.atomic_count:
-                return world._replace(owed=(*world.owed, Owed("HINCRBY", by, child)))
-            return self._count_down(world, child, by)
-        replaced = child == self.setup.replaced  # it has begun, so the failure is its own
+                return world._replace(second_calls=(*world.second_calls, SecondCall("HINCRBY", by, child)))
+            return self._decrement_parents(world, child, by)
+        replaced = child == self.setup.replaced  # it has started, so the failure is its own
         return self._end(world, child, outcome, publish=publish, by=by, inherited=not replaced)
 
     def _call_back(
@@ -493,36 +521,44 @@ class Scripts:
         and the callback ends without running.
         """
         if outcome != SUCCESS:
-            return self._add(world, Entry(0, child), owes=0 if self.setup.rules.atomic_set_free else by)
+            return self._add(
+                world, Entry(0, child), record_later_by=0 if self.setup.rules.atomic_child_entry else by
+            )
         record = record._replace(missing=record.missing - 1, forget=record.missing == 1)
         world = world.with_record(child, record)
         return world if record.missing else self._end(world, child, REVOKED, publish=publish, by=by)
 
-    def _count_down(self, world: World, child: int, by: int) -> World:
+    def _decrement_parents(self, world: World, child: int, by: int) -> World:
         record = world.records[child]
         if record is None or (record.state != WAITING and self.setup.rules.child_still_waits):
             return world
         world = world.with_record(child, record._replace(missing=record.missing - 1))
         if record.missing > 1:
             return world
-        return self._add(world, Entry(0, child), owes=0 if self.setup.rules.atomic_set_free else by)
+        return self._add(
+            world, Entry(0, child), record_later_by=0 if self.setup.rules.atomic_child_entry else by
+        )
 
-    def _add(self, world: World, entry: Entry, owes: int = 0) -> World:
+    def _add(self, world: World, entry: Entry, record_later_by: int = 0) -> World:
         """Adds an entry under a new id, and writes the id into the record; a mutant does it later."""
         entry = entry._replace(id=world.last_id + 1)
-        last_try = 0 < self.setup.max_crashes - 1 <= entry.crashes and self.setup.rules.last_try_alone
+        is_last_attempt = (
+            0 < self.setup.max_crashes - 1 <= entry.crashes and self.setup.rules.last_attempt_alone
+        )
         world = world._replace(last_id=entry.id)
-        if last_try:
+        if is_last_attempt:
             world = world._replace(
                 last_attempts=world.last_attempts._replace(entries=(*world.last_attempts.entries, entry))
             )
         else:
             world = world._replace(stream=world.stream._replace(entries=(*world.stream.entries, entry)))
-        if owes:
-            return world._replace(owed=(*world.owed, Owed("SET", owes, entry.job, entry)))
-        return self._name(world, entry)
+        if record_later_by:
+            return world._replace(
+                second_calls=(*world.second_calls, SecondCall("SET", record_later_by, entry.job, entry))
+            )
+        return self._write_entry_id(world, entry)
 
-    def _name(self, world: World, entry: Entry) -> World:
+    def _write_entry_id(self, world: World, entry: Entry) -> World:
         record = world.records[entry.job] or Record(LIVE)  # None only where a mutant has no fence
         return world.with_record(entry.job, record._replace(state=LIVE, entry=entry.id))
 
@@ -530,17 +566,17 @@ class Scripts:
         record = world.records[entry.job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(entry.job, record._replace(state=DELAYED, entry=0))
         return world._replace(
-            delayed=(*world.delayed, Delayed(entry.job, entry.crashes, entry.retries, entry.put_off))
+            delayed=(*world.delayed, Delayed(entry.job, entry.crashes, entry.retries, entry.deferrals))
         )
 
     def _drop(self, world: World, entry: int) -> World:
         """Acknowledges and deletes an entry: XACK and XDEL."""
         return world._replace(
-            pending=tuple(line for line in world.pending if line.entry != entry),
+            pending=tuple(claim for claim in world.pending if claim.entry != entry),
             stream=_without(world.stream, entry),
             last_attempts=_without(world.last_attempts, entry),
             # The note of an entry that is gone means nothing; it is taken back some time later.
-            begun=tuple(note for note in world.begun if note.entry != entry),
+            start_notes=tuple(note for note in world.start_notes if note.entry != entry),
         )
 
     def _forget_consumer(self, world: World, name: int) -> World:
@@ -549,25 +585,25 @@ class Scripts:
             beats=tuple(beat for beat in world.beats if beat.name != name),
             signals=tuple(signal for signal in world.signals if signal.name != name),
             announced=tuple(other for other in world.announced if other != name),
-            begun=tuple(note for note in world.begun if note.name != name),
+            start_notes=tuple(note for note in world.start_notes if note.name != name),
         )
 
     # --- what mutants leave for a second call -----------------------------------------------------
 
-    def second_call(self, world: World, owed: Owed) -> World:
+    def second_call(self, world: World, second: SecondCall) -> World:
         """Does the second half of a step that the protocol does in one script."""
-        world = world._replace(owed=tuple(other for other in world.owed if other != owed))
-        if owed.call == "HINCRBY":
-            return self._count_down(world, owed.job, owed.by)
-        if owed.entry is None:
-            return self._inherit(world, owed.job, owed.outcome)
-        if owed.call == "XACK":
-            return self._drop(world, owed.entry.id)
-        if owed.call == "ZADD":
-            return self._delay(world, owed.entry)
-        if owed.call == "XADD":
-            return self._add(world, owed.entry)
-        return world if world.ended(owed.job) else self._name(world, owed.entry)
+        world = world._replace(second_calls=tuple(other for other in world.second_calls if other != second))
+        if second.call == "HINCRBY":
+            return self._decrement_parents(world, second.job, second.by)
+        if second.entry is None:
+            return self._apply_end_of_parent(world, second.job, second.outcome)
+        if second.call == "XACK":
+            return self._drop(world, second.entry.id)
+        if second.call == "ZADD":
+            return self._delay(world, second.entry)
+        if second.call == "XADD":
+            return self._add(world, second.entry)
+        return world if world.ended(second.job) else self._write_entry_id(world, second.entry)
 
 
 def _without_need(world: World, job: int) -> World:

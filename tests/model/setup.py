@@ -39,7 +39,7 @@ class Setup:
     flushes: bool = False
     """The server loses everything and numbers its entries from the start."""
     stops: bool = False
-    """A worker is told to stop: it releases its jobs and leaves."""
+    """A worker is asked to stop: it releases its jobs and unregisters."""
 
     parents: tuple[tuple[int, ...], ...] = CHAIN
     """For each job that clients enqueue, its parents. If any job has parents, all jobs are one workflow."""
@@ -53,7 +53,7 @@ class Setup:
     """The job whose id another call takes while the job is on its way to its shard."""
     kept: int | None = None
     """The job whose value is kept once for all jobs that wait for it; these wait for no other job."""
-    most_told: int = 9
+    notified_at_once: int = 9
     """How many dependents one call notifies of an end."""
     on_error: int | None = None
     """The job that runs only if one of its parents fails."""
@@ -62,7 +62,7 @@ class Setup:
     replaced: int | None = None
     """The job whose first body may replace it by a workflow: another job, and then the job itself again."""
     workers: int = 2
-    hands: int = 2
+    most_held: int = 2
     """How many entries a worker may hold, including those on their way to it."""
     waiters: int = 2
     """Waiter 0 enqueued the jobs and waits for the last one; waiter 1 has only the id of job 0."""
@@ -79,7 +79,7 @@ class Setup:
     """Whether a revocation signal also cancels a body that runs. Else it only prevents the start."""
     expire: int | None = None
     """The job whose deadline passes."""
-    lines: bool = False
+    executor_queues: bool = False
     """A worker may have no thread for a job, and then puts it into an executor queue: once for each entry."""
     unknown: int | None = None
     """The job whose task the first worker does not know. All other workers know it."""
@@ -117,9 +117,9 @@ class Setup:
         """Returns how far a job is from the end of its workflow."""
         return max((self.height(child) + 1 for child in self.dependents(job)), default=0)
 
-    def knows(self, place: int, job: int) -> bool:
+    def knows(self, index: int, job: int) -> bool:
         """Returns whether the worker with an index knows the task of a job."""
-        return place != 0 or job != self.unknown
+        return index != 0 or job != self.unknown
 
     def waits_for(self, waiter: int) -> int:
         """Returns the job that a waiter waits for."""

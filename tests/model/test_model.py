@@ -20,13 +20,13 @@ from model.setup import ALONE, Setup
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_the_protocol_holds(scenario: Scenario) -> None:
     result = explore(scenario.quick)
-    assert result.verdict == HOLDS, result.told()
+    assert result.verdict == HOLDS, result.report()
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_broken_rule_is_noticed(mutant: Mutant) -> None:
     result = explore(mutant.setup)
-    assert mutant.caught_by(result), result.told()
+    assert mutant.caught_by(result), result.report()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_broken_rule_is_noticed(mutant: Mutant) -> None:
 )
 def test_a_mutant_without_polling_is_caught_for_its_other_rule(mutant: Mutant) -> None:
     result = explore(mutant.unbroken)
-    assert result.verdict == HOLDS, result.told()
+    assert result.verdict == HOLDS, result.report()
 
 
 def test_every_rule_is_broken_by_some_mutant() -> None:
@@ -45,10 +45,10 @@ def test_every_rule_is_broken_by_some_mutant() -> None:
 
 
 def test_a_counterexample_is_the_shortest_way_to_the_broken_promise() -> None:
-    rules = replace(Rules(), revoke_asks_pending=False)
+    rules = replace(Rules(), revoke_checks_pending=False)
     result = explore(Setup(rules, faults=0, parents=ALONE, waiters=0, workers=1, revoke=0))
     assert result.verdict == BROKEN
-    assert result.told().splitlines() == [
+    assert result.report().splitlines() == [
         'broken: job 0 starts after revoke answered "revoked"',
         "  1. client: enqueue job 0",
         "  2. 1: XREADGROUP is given entry 1 (job 0)",

@@ -16,10 +16,12 @@ SUCCESS = "success"
 FAILURE = "failure"
 REVOKED = "revoked"
 DEAD = "dead"  # dead-lettered: it crashed its worker too often
-OTHERS = "another's"  # a job of another call has this id; how it fares does not matter here
-TOMBSTONE = "tombstone"  # ended and forgotten; stands until no enqueue can be sent again
-BEFORE = "before"  # `T:u:<id>:<request id>`: its tombstone made room for another call under its id
-ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, OTHERS, TOMBSTONE, BEFORE})
+OTHERS = "another's"  # a job of another call has this id; its state does not matter here
+TOMBSTONE = "tombstone"  # ended and forgotten; kept until no enqueue can be sent again
+EARLIER_CALL = (
+    "earlier call"  # `T:u:<id>:<request id>`: its tombstone made room for another call under its id
+)
+ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, OTHERS, TOMBSTONE, EARLIER_CALL})
 FAILED = frozenset({FAILURE, DEAD})
 
 # --- a call of a client ---------------------------------------------------------------------------
@@ -29,7 +31,7 @@ SENT = "sent"
 
 # --- a waiter -------------------------------------------------------------------------------------
 NEW = "new"
-LOOKED = "looked, not subscribed"  # only where the mutant looks first
+POLLED = "polled, not subscribed"  # only where the mutant reads the record first
 SUBSCRIBED = "subscribed"
 CUT_OFF = "cut off"
 ANSWERED = "answered"
@@ -37,15 +39,16 @@ ANSWERED = "answered"
 # --- what a worker does with an entry -------------------------------------------------------------
 IN_FLIGHT = "in flight"  # given by the server, the reply not yet read
 HELD = "held"  # in the worker, the body not started
-NOTED = "noted"  # the same, and its body is noted to begin
+NOTED = "noted"  # the same, and the server has a note that the body starts
 RUNNING = "running"
 FINISHING = "finishing"  # the body ended; `finish` is to be sent
 FAILING = "failing"  # the body failed for good; `finish` is to be sent
 RETRYING = "retrying"  # the body failed; `retry` is to be sent
-REPLACING = "replacing"  # the body left a workflow in its place; `replace` is to be sent
-RELEASING = "releasing"  # given back by a worker that was told to stop; `release` is to be sent
-LINING_UP = "lining up"  # there is no thread for it here; `release` into a line is to be sent
-PUTTING_OFF = "putting off"  # its task is not known here; `defer` is to be sent
+REPLACING = "replacing"  # the body replaced its job by a workflow; `replace` is to be sent
+RELEASING = "releasing"  # the worker was asked to stop; `release` is to be sent
+# There is no thread for it here; `release` into an executor queue is to be sent.
+QUEUEING_FOR_EXECUTOR = "queueing for an executor"
+DEFERRING = "deferring"  # its task is not known here; `defer` is to be sent
 REVOKING = "revoking"  # cancelled by a signal or a deadline; `finish` is to be sent
 NOT_STARTED = frozenset({IN_FLIGHT, HELD, NOTED})
 
@@ -64,8 +67,8 @@ class Entry(NamedTuple):
     job: int
     crashes: int = 0
     retries: int = 0
-    put_off: int = 0
-    in_line: bool = False
+    deferrals: int = 0
+    in_executor_queue: bool = False
 
 
 class Stream(NamedTuple):
@@ -103,7 +106,7 @@ class Delayed(NamedTuple):
     job: int
     crashes: int
     retries: int
-    put_off: int = 0
+    deferrals: int = 0
 
 
 class Pending(NamedTuple):
@@ -127,8 +130,8 @@ class Signal(NamedTuple):
     job: int
 
 
-class Begun(NamedTuple):
-    """A field of `T:bg:<session id>`: the body of the job in this entry begins, after an earlier crash."""
+class StartNote(NamedTuple):
+    """A field of `T:bg:<session id>`: the body of the job in this entry starts, after an earlier crash."""
 
     name: int
     entry: int
@@ -151,7 +154,7 @@ class Worker(NamedTuple):
     name: int
     """Its session id, which is also the consumer's name."""
     lease: str = FRESH
-    hands: tuple[Held, ...] = ()
+    held_entries: tuple[Held, ...] = ()
     unknown: tuple[Entry, ...] = ()
     """The answer of unknown_entries.lua on its way to the worker: its pending entries that it did not hold
     when it asked.
@@ -168,7 +171,7 @@ class Rest(NamedTuple):
     inherited: bool
 
 
-class Letter(NamedTuple):
+class Message(NamedTuple):
     """An entry of an outbox, for the other shard: a batch of jobs, or the end of one job, for a dependent."""
 
     id: int
@@ -184,13 +187,13 @@ class Forwarder(NamedTuple):
 
     shard: int = -1
     """The shard whose outbox it has read."""
-    letters: tuple[Letter, ...] = ()
+    messages: tuple[Message, ...] = ()
     """The entries that it must still deliver and delete."""
     half: bool = False
     """The first of them was delivered, and must be deleted."""
 
 
-class Owed(NamedTuple):
+class SecondCall(NamedTuple):
     """The second half of a step that a mutant does in two calls. It is lost if its process dies."""
 
     call: str
@@ -207,8 +210,8 @@ class History(NamedTuple):
     """The first outcome that was written."""
     starts_left: int = 1
     """1 + takeovers + retries + releases + replacements - starts."""
-    begun: int = 0
-    """How often a worker noted that its body begins."""
+    noted_starts: int = 0
+    """How often a worker noted that its body starts."""
     poison_left: int = 0
     """For the job that kills its worker: how often it may still be started."""
     revoke_answer: str = ""
@@ -232,7 +235,7 @@ class World(NamedTuple):
     signals: tuple[Signal, ...]
     announced: tuple[int, ...]
     """`T:a:<session id>`: the sessions that have announced the task that the first worker does not know."""
-    begun: tuple[Begun, ...]
+    start_notes: tuple[StartNote, ...]
     rests: tuple[Rest, ...]
     needs: tuple[int, ...]
     """`T:hn:<id>`: the jobs that need the kept value. The value exists while any of them needs it."""
@@ -248,9 +251,9 @@ class World(NamedTuple):
     """The beats that an observer saw stand still for a whole lease: it may send `take` at any later time."""
     orphans: tuple[int, ...]
     """The worker sessions that are gone and whose read is still blocked at the server."""
-    owed: tuple[Owed, ...]
+    second_calls: tuple[SecondCall, ...]
     # between shards; empty if there is one
-    outboxes: tuple[tuple[Letter, ...], ...]
+    outboxes: tuple[tuple[Message, ...], ...]
     """`T:out` of each shard."""
     written: int
     """The newest entry id of the outboxes. Both share one counter: only the order in one of them matters."""
@@ -267,9 +270,9 @@ class World(NamedTuple):
 
     def owner(self, entry: int) -> int | None:
         """Returns the worker session for which an entry is pending, or None."""
-        for line in self.pending:
-            if line.entry == entry:
-                return line.name
+        for claim in self.pending:
+            if claim.entry == entry:
+                return claim.name
         return None
 
     def beat_of(self, name: int) -> int:
@@ -292,7 +295,7 @@ class World(NamedTuple):
         return record is None or record.state in ENDED
 
     def findable(self, job: int) -> bool:
-        """Returns whether a client may look for a job: it exists, or no outbox can bring it."""
+        """Returns whether a client may ask for a job: it exists, or no outbox has it."""
         return self.records[job] is not None or not any(self.outboxes)
 
     def worker_named(self, name: int) -> Worker | None:
@@ -312,26 +315,26 @@ class World(NamedTuple):
         """Sets the history of a job."""
         return self._replace(history=(*self.history[:job], history, *self.history[job + 1 :]))
 
-    def with_worker(self, place: int, worker: Worker) -> World:
+    def with_worker(self, index: int, worker: Worker) -> World:
         """Sets the worker with an index."""
-        return self._replace(workers=(*self.workers[:place], worker, *self.workers[place + 1 :]))
+        return self._replace(workers=(*self.workers[:index], worker, *self.workers[index + 1 :]))
 
-    def with_hands(self, place: int, hands: tuple[Held, ...]) -> World:
+    def with_held_entries(self, index: int, held_entries: tuple[Held, ...]) -> World:
         """Sets the entries that a worker holds. They are sorted: the order of their arrival is irrelevant."""
-        return self.with_worker(place, self.workers[place]._replace(hands=tuple(sorted(hands))))
+        return self.with_worker(index, self.workers[index]._replace(held_entries=tuple(sorted(held_entries))))
 
-    def with_letter(self, shard: int, letter: Letter) -> World:
+    def with_message(self, shard: int, message: Message) -> World:
         """Adds an entry to an outbox, under a new id."""
-        letter = letter._replace(id=self.written + 1)
-        return self.with_outbox(shard, (*self.outboxes[shard], letter))._replace(written=letter.id)
+        message = message._replace(id=self.written + 1)
+        return self.with_outbox(shard, (*self.outboxes[shard], message))._replace(written=message.id)
 
-    def with_outbox(self, shard: int, letters: tuple[Letter, ...]) -> World:
+    def with_outbox(self, shard: int, messages: tuple[Message, ...]) -> World:
         """Sets the entries of an outbox."""
-        return self._replace(outboxes=(*self.outboxes[:shard], letters, *self.outboxes[shard + 1 :]))
+        return self._replace(outboxes=(*self.outboxes[:shard], messages, *self.outboxes[shard + 1 :]))
 
-    def with_forwarder(self, place: int, forwarder: Forwarder) -> World:
-        """Sets the forwarder with an index. They are sorted, for equal worlds must compare equal."""
-        forwarders = (*self.forwarders[:place], forwarder, *self.forwarders[place + 1 :])
+    def with_forwarder(self, index: int, forwarder: Forwarder) -> World:
+        """Sets the forwarder with an index. They are sorted, so that equal worlds compare equal."""
+        forwarders = (*self.forwarders[:index], forwarder, *self.forwarders[index + 1 :])
         return self._replace(forwarders=tuple(sorted(forwarders)))
 
     def with_waiter(self, waiter: int, state: str) -> World:
