@@ -61,7 +61,7 @@ class WorkerProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether the process stands still, because of a SIGSTOP."""
+        """Whether the process is stopped by a SIGSTOP."""
         return self.alive and is_stopped(self.pid)
 
     def wait_until_ready(self) -> None:
@@ -91,8 +91,8 @@ class Fleet:
     Attributes:
         workers: the processes that run now.
         losses: each process that was killed or stopped past its lease, and when (monotonic).
-        resumptions: each process that went on after it was stopped, and when.
-        unasked_exits: the ends of the logs of workers that ended by themselves.
+        resumptions: each process that resumed after it was stopped, and when.
+        unexpected_exits: the ends of the logs of workers that ended by themselves.
     """
 
     def __init__(self, url: str, folder: Path, settings: dict[str, Any], seed: int) -> None:
@@ -103,7 +103,7 @@ class Fleet:
         self.workers: list[WorkerProcess] = []
         self.losses: list[tuple[int, float]] = []
         self.resumptions: list[tuple[int, float]] = []
-        self.unasked_exits: list[str] = []
+        self.unexpected_exits: list[str] = []
         self._expected: set[int] = set()
 
     async def add(
@@ -132,8 +132,8 @@ class Fleet:
 
     async def kill(self, worker: WorkerProcess) -> None:
         """Kills a worker by SIGKILL, and returns when it has ended."""
-        # The signal is sent here and not in the thread that waits: on a busy machine that thread may begin a
-        # second later, and the worker would have begun more jobs by then.
+        # The signal is sent here and not in the thread that waits: on a busy machine that thread may start a
+        # second later, and the worker would have started more jobs by then.
         if worker.alive:
             worker.send(signal.SIGKILL)
         self.lost(worker)
@@ -149,8 +149,8 @@ class Fleet:
     def _running(self) -> list[WorkerProcess]:
         return [worker for worker in self.workers if worker.stopped_at is None and worker.alive]
 
-    async def stand_still(self, worker: WorkerProcess, seconds: float) -> None:
-        """Stops a worker by SIGSTOP, and lets it go on by SIGCONT after a time."""
+    async def stop_for(self, worker: WorkerProcess, seconds: float) -> None:
+        """Stops a worker by SIGSTOP, and resumes it by SIGCONT after a time."""
         worker.stopped_at = time.monotonic()
         self.losses.append((worker.pid, worker.stopped_at))
         worker.send(signal.SIGSTOP)
@@ -163,11 +163,11 @@ class Fleet:
             worker.stopped_at = None
 
     async def keep_up(self, frozen_after: float) -> None:
-        """Replaces workers that died, and kills and replaces workers that stand still, as a supervisor does.
+        """Replaces workers that died, and kills and replaces workers that stay stopped, as a supervisor does.
         Runs until it is cancelled.
 
         Args:
-            frozen_after: a worker that stands still for so many seconds is killed.
+            frozen_after: a worker that is stopped for so many seconds is killed.
         """
         still: dict[int, float] = {}
         while True:
@@ -180,11 +180,11 @@ class Fleet:
                     await self.add()
             await asyncio.sleep(0.05)
 
-    def note_unasked_exits(self) -> None:
+    def note_unexpected_exits(self) -> None:
         """Notes the end of the log of each worker that ended by itself. None should."""
         for worker in self.workers:
             if not worker.alive and worker.pid not in self._expected:
-                self.unasked_exits.append(f"exit {worker.process.returncode}: {worker.log()[-1500:]}")
+                self.unexpected_exits.append(f"exit {worker.process.returncode}: {worker.log()[-1500:]}")
 
     async def close(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Ends all of them."""

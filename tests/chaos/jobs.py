@@ -1,8 +1,8 @@
 """The tasks of the trials. Workers run them, and clients call them. `chaos.worker` is the worker process.
 
-Each body writes into the journal of its process when it begins and when it ends, and returns a value that
-tells job and run apart from all others. The judge (`oracle`) compares the journals with what waiters were
-given.
+Each body writes into the journal of its process when it starts and when it ends, and returns a value that
+tells job and run apart from all others. The judge (`oracle`) compares the journals with what the waiters
+got.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ def journal() -> oracle.Journal:
 
 
 @contextlib.contextmanager
-def witnessed(number: int, handed: str = "-"):
-    """Notes in the journal that a body begins and that it ends. Yields the name of the run, which no other
+def in_journal(number: int, parent_values: str = "-"):
+    """Notes in the journal that a body starts and that it ends. Yields the name of the run, which no other
     run has.
 
-    The values that the body was given (`handed`) are in the same line as the beginning, for the process may
-    be killed at any moment.
+    The values that the body got (`parent_values`) are in the same line as the start, because the process may
+    be killed at any time.
     """
     job = asyncq.current()
     run = f"{os.getpid()}.{next(_runs)}"
-    journal().note(oracle.BEGUN, job.id, run, number, job.attempt, handed)
+    journal().note(oracle.STARTED, job.id, run, number, job.attempt, parent_values)
     yield run
     journal().note(oracle.ENDED, job.id, run)
 
 
 async def work(number: int, seconds: float = 0.0) -> list[int | str]:
     """The usual job. Its value tells the job and the run apart from all others."""
-    with witnessed(number) as run:
+    with in_journal(number) as run:
         await asyncio.sleep(seconds)
         return [oracle.expected(number), run]
 
 
 def step(number: int, seconds: float = 0.0) -> list[int | str]:
     """Does what `work` does, as a plain function: in a thread, or in a process."""
-    with witnessed(number) as run:
+    with in_journal(number) as run:
         time.sleep(seconds)
         return [oracle.expected(number), run]
 
@@ -72,21 +72,21 @@ def step(number: int, seconds: float = 0.0) -> list[int | str]:
 async def member(above: Any, number: int, seconds: float = 0.0) -> list[int | str]:
     """A job of a workflow. It gets the value of one parent as it is, and the values of several in a list."""
     several = [] if above is None else above if isinstance(above[0], list) else [above]
-    handed = ",".join(f"{value}:{parent}" for value, parent, *_ in several)
-    with witnessed(number, handed or "-") as run:
+    parent_values = ",".join(f"{value}:{parent}" for value, parent, *_ in several)
+    with in_journal(number, parent_values or "-") as run:
         await asyncio.sleep(seconds)
         return [oracle.expected(number), run]
 
 
 async def bulky(number: int, size: int) -> list[int | str]:
     """A job whose value is larger by `size` bytes."""
-    with witnessed(number) as run:
+    with in_journal(number) as run:
         return [oracle.expected(number), run, "x" * size]
 
 
 async def hang_once(number: int) -> list[int | str]:
     """Runs for an hour in its first attempt, and ends at once in each later attempt."""
-    with witnessed(number) as run:
+    with in_journal(number) as run:
         await asyncio.sleep(HOUR if asyncq.current().attempt == 1 else 0)
         return [oracle.expected(number), run]
 
@@ -97,7 +97,7 @@ async def echo(number: int) -> int:
 
 async def poison(number: int, kind: str) -> None:
     """Kills or stops its worker, in one of the ways in `POISONS`."""
-    with witnessed(number):
+    with in_journal(number):
         faulthandler.disable()
         POISONS[kind]()
 

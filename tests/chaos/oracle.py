@@ -1,11 +1,11 @@
 """The journals of a trial, and the judge that reads them.
 
-Each process notes in a file of its own, outside of Redis, which jobs were accepted, begun, ended and
-answered. After the trial, `Books` reads all files and finds what must not happen: lost jobs, wrong values,
+Each process notes in a file of its own, outside of Redis, which jobs were accepted, started, ended and
+answered. After the trial, `Journals` reads all files and finds what must not happen: lost jobs, wrong values,
 extra runs.
 
 A line is one `write` to a file that no other process writes to. So a line is whole, and stays when its writer
-is killed in the next moment. Times are CLOCK_MONOTONIC, which all processes of one machine share.
+is killed right after it. Times are CLOCK_MONOTONIC, which all processes of one machine share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-ACCEPTED, BEGUN, ENDED, ANSWERED = "A", "B", "E", "G"
+ACCEPTED, STARTED, ENDED, ANSWERED = "A", "B", "E", "G"
 DYING = 0.5
 """Seconds that a signal may take to stop or kill its process, and SIGCONT to let the process go on.
 """
@@ -55,8 +55,8 @@ class Run:
     number: int
     attempt: int
     pid: int
-    begun: float
-    handed: str
+    started: float
+    parent_values: str
     """The values of its parents, each with the name of the run that returned it."""
     ended: float | None = None
 
@@ -80,7 +80,7 @@ class Answer:
 
 
 @dataclass
-class Books:
+class Journals:
     """All journals of a folder, read together.
 
     Attributes:
@@ -94,20 +94,20 @@ class Books:
     answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def read(cls, folder: Path) -> Books:
-        books = cls()
+    def read(cls, folder: Path) -> Journals:
+        journals = cls()
         for file in sorted(folder.glob("*.journal")):
-            books._take_in(file)
-        return books
+            journals._read_file(file)
+        return journals
 
-    def _take_in(self, file: Path) -> None:
+    def _read_file(self, file: Path) -> None:
         pid = int(file.stem)
         open_runs: dict[str, Run] = {}
         for line in file.read_text().splitlines():
             kind, when, id_, *words = line.split(" ")
             if kind == ACCEPTED:
                 self.accepted[id_] = int(words[0])
-            elif kind == BEGUN:
+            elif kind == STARTED:
                 run = Run(words[0], int(words[1]), int(words[2]), pid, float(when), words[3])
                 open_runs[run.name] = run
                 self.runs[id_].append(run)
@@ -126,39 +126,39 @@ class Books:
     def unexplained_runs(
         self, losses: Sequence[tuple[int, float]], resumptions: Sequence[tuple[int, float]] = ()
     ) -> list[str]:
-        """Extra runs that no loss of a process explains, each in words.
+        """Returns the extra runs that no loss of a process explains, each as a text.
 
-        A job may run again if a process that had begun it was lost before the outcome was surely stored.
+        A job may run again if a process that had started it was lost before the outcome was surely stored.
         Also, a process may have been stopped after it checked the lease and before the body's first line.
-        When such a process goes on, that one body begins: one for each time that a process goes on.
+        When such a process resumes, that one body starts: one for each time that a process resumes.
 
         Args:
             losses: each process that was killed or stopped past its lease, and when.
-            resumptions: each process that went on after it was stopped, and when.
+            resumptions: each process that resumed after it was stopped, and when.
         """
         excused = {run.name for pid, when in losses for run in self.in_flight(pid, when)}
         late = list(resumptions)
         found = []
         for id_, runs in self.runs.items():
-            in_order = sorted(runs, key=lambda run: run.begun)
+            in_order = sorted(runs, key=lambda run: run.started)
             for number, (before, run) in enumerate(pairwise(in_order), 1):
                 if any(earlier.name in excused for earlier in in_order[:number]):
                     continue
-                gone_on = next(
-                    (one for one in late if one[0] == run.pid and 0 <= run.begun - one[1] <= DYING), None
+                resumption = next(
+                    (one for one in late if one[0] == run.pid and 0 <= run.started - one[1] <= DYING), None
                 )
-                if gone_on is None:
+                if resumption is None:
                     found.append(f"{id_}: {before} ran again as {run}")
                 else:
-                    late.remove(gone_on)
+                    late.remove(resumption)
         return found
 
     def in_flight(self, pid: int, when: float) -> list[Run]:
-        """Returns the runs of a process whose outcomes may not have been stored at a moment: the body had
-        begun and not ended, or it had ended and no waiter had got the outcome.
+        """Returns the runs of a process whose outcomes may not have been stored at a time: the body had
+        started and not ended, or it had ended and no waiter had got the outcome.
 
-        A body that began within `DYING` after the moment counts, because a signal takes its time. A body that
-        ended more than `STORING` before the moment does not count, whether or not somebody waited for it.
+        A body that started within `DYING` after that time counts, because a signal takes its time. A body
+        that ended more than `STORING` before that time does not count, whether or not somebody waited for it.
         """
         given = {answer.run: answer.when for answers in self.answers.values() for answer in answers}
         return [
@@ -166,7 +166,7 @@ class Books:
             for runs in self.runs.values()
             for run in runs
             if run.pid == pid
-            and run.begun <= when + DYING
+            and run.started <= when + DYING
             and (run.ended is None or run.ended >= when - STORING)
             and given.get(run.name, when) >= when
         ]
@@ -195,7 +195,7 @@ class Books:
             if answer.kind == "ok" and answer.value != expected(self.accepted[id_])
         ]
 
-    def made_twice(self) -> list[int]:
+    def duplicated_jobs(self) -> list[int]:
         """Returns the numbers that ran under more than one id: one enqueue became two jobs."""
         ids: dict[int, set[str]] = defaultdict(set)
         for id_, runs in self.runs.items():
@@ -203,9 +203,9 @@ class Books:
                 ids[run.number].add(id_)
         return [number for number, found in ids.items() if len(found) > 1]
 
-    def unjust_losses(self, max_crashes: int = 3) -> list[str]:
-        """Returns the jobs that ended as `WorkerLost` although too few of their runs began. The first death
-        of a worker counts also for a job that the worker held and had not begun, so one run may be missing.
+    def dead_lettered_too_early(self, max_crashes: int = 3) -> list[str]:
+        """Returns the jobs that ended as `WorkerLost` although too few of their runs started. The first death
+        of a worker counts also for a job that the worker held and had not started, so one run may be missing.
         """
         return [
             id_
@@ -214,12 +214,12 @@ class Books:
             and len(self.runs[id_]) < max_crashes - 1
         ]
 
-    def misled(self, parents: Mapping[int, Sequence[int]]) -> list[str]:
-        """Returns the runs that began before all parents of the job had succeeded, or that did not get
+    def wrong_starts(self, parents: Mapping[int, Sequence[int]]) -> list[str]:
+        """Returns the runs that started before all parents of the job had succeeded, or that did not get
         exactly the stored values of the parents, in order.
         """
         every = {run.name: run for runs in self.runs.values() for run in runs}
-        stands = {
+        succeeded = {
             self.accepted[id_]: every.get(answers[0].run)
             for id_, answers in self.answers.items()
             if answers[0].kind == "ok"
@@ -227,7 +227,7 @@ class Books:
         return [
             run.name
             for run in every.values()
-            if not _was_due(run, [stands.get(parent) for parent in parents[run.number]])
+            if not _started_rightly(run, [succeeded.get(parent) for parent in parents[run.number]])
         ]
 
     def answer_kinds(self) -> Counter[str]:
@@ -245,11 +245,11 @@ class Books:
         ]
 
 
-def _was_due(run: Run, before: Sequence[Run | None]) -> bool:
-    """Whether a run began after all of its parents had ended, and got their values."""
-    handed = []
+def _started_rightly(run: Run, before: Sequence[Run | None]) -> bool:
+    """Returns whether a run started after all of its parents had ended, and got their values."""
+    parent_values = []
     for parent in before:
-        if parent is None or parent.ended is None or parent.ended > run.begun:
+        if parent is None or parent.ended is None or parent.ended > run.started:
             return False
-        handed.append(f"{expected(parent.number)}:{parent.name}")
-    return run.handed == (",".join(handed) or "-")
+        parent_values.append(f"{expected(parent.number)}:{parent.name}")
+    return run.parent_values == (",".join(parent_values) or "-")

@@ -1,5 +1,5 @@
-"""A TCP proxy between clients and the server that does what bad networks do: delay, cut, swallow, split,
-hold.
+"""A TCP proxy between clients and the server that does what bad networks do: it delays, cuts, drops, splits
+and holds back.
 
 Runs on the loop that starts it. A seeded generator decides which chunks are hit. The same seed gives the same
 draws. The traffic that they hit differs as far as the scheduling of the processes differs.
@@ -27,7 +27,7 @@ class Link:
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self.near = near
         self.far = far
-        self.deaf = False
+        self.is_half_open = False
 
     def reset(self) -> None:
         """Ends the connection at once: both sides see a TCP reset."""
@@ -42,20 +42,20 @@ class Proxy:
 
     Attributes:
         latency: seconds by which each chunk is delayed, drawn between the two, in either direction.
-        drop_requests: the chance that a chunk of the client is swallowed and its connection cut.
-        drop_replies: the chance that a chunk of the server is swallowed and its connection cut. The commands
+        drop_requests: the chance that a chunk of the client is dropped and its connection cut.
+        drop_replies: the chance that a chunk of the server is dropped and its connection cut. The commands
             were executed.
-        drop_pushes: the chance that a published message is swallowed. The connection stays.
+        drop_pushes: the chance that a published message is dropped. The connection stays.
         slices: the largest number of bytes that is forwarded at once; 0 forwards each chunk as it came.
-        counts: how many chunks were forwarded, and how often each fault struck.
+        counts: how many chunks were forwarded, and how often each fault happened.
     """
 
     def __init__(self, port: int, seed: int = 0) -> None:
         self._port = port
         self._random = random.Random(seed)
         self._links: set[Link] = set()
-        self._passing = asyncio.Event()
-        self._passing.set()
+        self._forwarding = asyncio.Event()
+        self._forwarding.set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.latency = (0.0, 0.0)
@@ -76,23 +76,23 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        self._passing.set()
+        self._forwarding.set()
         self.reset_all()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # -- faults that the trial asks for --
+    # -- faults that a trial causes --
 
     def hold(self) -> None:
-        """Begins a black hole: nothing passes, and neither side learns of it. New connections are mute."""
-        self._passing.clear()
+        """Begins a black hole: no data passes, and neither side notices. New connections are silent."""
+        self._forwarding.clear()
 
     def heal(self) -> None:
-        """Ends the black hole: what was held passes. A connection that one side has given up ends for the
-        other side, too.
+        """Ends the black hole: what was held back is forwarded. If one side has given up its connection, the
+        connection ends for the other side, too.
         """
-        self._passing.set()
+        self._forwarding.set()
 
     def reset_all(self) -> None:
         """Cuts every connection."""
@@ -102,17 +102,17 @@ class Proxy:
     def half_open(self) -> None:
         """Ends the server's side of every connection. The clients never learn of it."""
         for link in list(self._links):
-            link.deaf = True
+            link.is_half_open = True
             link.far.transport.abort()
 
-    # -- passing on --
+    # -- forwarding --
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            await self._passing.wait()
+            await self._forwarding.wait()
             try:
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
@@ -134,18 +134,18 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(ConnectionError, OSError):
             while data := await reader.read(CHUNK):
-                await self._passing.wait()
-                if link.deaf:
+                await self._forwarding.wait()
+                if link.is_half_open:
                     continue
                 if not await self._forward(data, writer, kind):
                     break
-        if link.deaf and kind == "reply":
+        if link.is_half_open and kind == "reply":
             return  # the client's side stays open
-        await self._passing.wait()
+        await self._forwarding.wait()
         link.reset()
 
     async def _forward(self, data: bytes, writer: asyncio.StreamWriter, kind: str) -> bool:
-        """Forwards a chunk. Returns False if it was swallowed, and the connection must be cut."""
+        """Forwards a chunk. Returns False if it was dropped, and the connection must be cut."""
         self.counts[kind] += 1
         if self._random.random() < (self.drop_requests if kind == "request" else self.drop_replies):
             self.counts[f"lost {kind}"] += 1

@@ -24,8 +24,8 @@ class Report:
     trial: str
     figures: list[Figure] = field(default_factory=list)
 
-    def equal(self, name: str, value: object, wanted: object) -> None:
-        self.figures.append(Figure(name, str(value), f"= {wanted}", value == wanted))
+    def equal(self, name: str, value: object, expected: object) -> None:
+        self.figures.append(Figure(name, str(value), f"= {expected}", value == expected))
 
     def below(self, name: str, value: float | Took, limit: float, unit: str = "") -> None:
         self.figures.append(Figure(name, f"{value:.4g}{unit}", f"<= {limit:.4g}{unit}", value <= limit))
@@ -44,7 +44,7 @@ class Report:
         return bool(self.figures) and all(figure.good for figure in self.figures)
 
     def complaint(self) -> str:
-        """Returns in words which limits were not kept."""
+        """Returns which limits were not kept, as a text."""
         bad = [
             f"{figure.name}: {figure.value}, not {figure.limit}" for figure in self.figures if not figure.good
         ]
@@ -54,6 +54,6 @@ class Report:
         """Returns the figures as rows of a Markdown table."""
         rows = []
         for number, each in enumerate(self.figures):
-            name, mark = "" if number else self.trial, "" if each.good else "**no**"
-            rows.append(f"| {name} | {each.name} | {each.value} | {each.limit} | {mark} |")
+            name, verdict = "" if number else self.trial, "" if each.good else "**no**"
+            rows.append(f"| {name} | {each.name} | {each.value} | {each.limit} | {verdict} |")
         return "\n".join(rows)

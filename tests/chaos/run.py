@@ -51,8 +51,8 @@ async def run(name: str, scale: float, seed: int, lease: float) -> Report:
     except Exception as error:
         traceback.print_exc()
         report = Report(name)
-        report.equal("broke down", f"{type(error).__name__}: {error}".splitlines()[0][:200], "nothing")
-    report.fact("took, s", round(time.monotonic() - began, 1))
+        report.equal("error", f"{type(error).__name__}: {error}".splitlines()[0][:200], "nothing")
+    report.fact("duration, s", round(time.monotonic() - began, 1))
     return report
 
 

@@ -127,9 +127,9 @@ class Stage:
         """
         id_ = f"job-{number}"
         result = await self._accepted(id_, number, seconds)
-        begun = time.monotonic()
+        started = time.monotonic()
         kind, value, run = await outcome_of(result, timeout)
-        over = time.monotonic() - begun - timeout
+        over = time.monotonic() - started - timeout
         self.journal.note(oracle.ANSWERED, id_, kind, value, run, round(over, 3))
 
     def begin(self, number: int, seconds: float = 0.0, timeout: float = 60.0) -> asyncio.Task[None]:
@@ -154,10 +154,10 @@ class Stage:
 
     async def drive(self, total: int, rate: float, seconds: float, timeout: float = 60.0) -> None:
         """Starts `total` calls at a rate, with bodies of random lengths up to `seconds`."""
-        begun = time.monotonic()
+        started = time.monotonic()
         done = 0
         while done < total:
-            due = min(total, int((time.monotonic() - begun) * rate) + 1)
+            due = min(total, int((time.monotonic() - started) * rate) + 1)
             for number in range(done, due):
                 self.begin(number, self.random.uniform(0, seconds), timeout)
             done = due
@@ -174,9 +174,9 @@ class Stage:
 
     # -- the judgement --
 
-    async def witness_accepted(self) -> None:
+    async def await_accepted(self) -> None:
         """Waits for the jobs of other clients that were accepted. It knows only their ids."""
-        for id_ in oracle.Books.read(self.folder).accepted:
+        for id_ in oracle.Journals.read(self.folder).accepted:
             kind, value, run = await outcome_of(self.app.AsyncResult(id_), 10.0)
             self.journal.note(oracle.ANSWERED, id_, kind, value, run, 0)
 
@@ -194,32 +194,32 @@ class Stage:
                 )
         return found
 
-    async def judge(self, *, extra_at_most: float | None = None) -> oracle.Books:
+    async def judge(self, *, extra_at_most: float | None = None) -> oracle.Journals:
         """Reads the journals, and reports the figures that every trial must keep.
 
         Args:
             extra_at_most: how many extra runs are allowed; None allows each one that a loss explains.
         """
-        self.fleet.note_unasked_exits()
-        books = oracle.Books.read(self.folder)
-        stored = await self.stored(list(books.accepted))
+        self.fleet.note_unexpected_exits()
+        journals = oracle.Journals.read(self.folder)
+        stored = await self.stored(list(journals.accepted))
         report = self.report
-        report.fact("jobs accepted", len(books.accepted))
-        report.equal("lost", len(set(books.accepted) - set(stored)), 0)
-        report.equal("wrong", len(books.wrong()), 0)
-        report.equal("double-terminal", len(books.contradicted(stored)), 0)
-        report.equal("unresolved", len(books.never_answered()), 0)
-        report.equal("later than timeout + 1 s", len(books.late(1.0)), 0)
-        report.equal("jobs made twice", len(books.made_twice()), 0)
-        report.equal("given up before the third crash", len(books.unjust_losses()), 0)
+        report.fact("jobs accepted", len(journals.accepted))
+        report.equal("lost jobs", len(set(journals.accepted) - set(stored)), 0)
+        report.equal("wrong values", len(journals.wrong()), 0)
+        report.equal("jobs with two outcomes", len(journals.contradicted(stored)), 0)
+        report.equal("waits without an answer", len(journals.never_answered()), 0)
+        report.equal("waits that ended later than timeout + 1 s", len(journals.late(1.0)), 0)
+        report.equal("enqueues that made two jobs", len(journals.duplicated_jobs()), 0)
+        report.equal("dead-lettered before the third crash", len(journals.dead_lettered_too_early()), 0)
         if extra_at_most is None:
-            report.fact("extra runs", books.extra_runs())
-            unexplained = books.unexplained_runs(self.fleet.losses, self.fleet.resumptions)
-            report.equal("extra runs without a reason", unexplained[:5], [])
+            report.fact("extra runs", journals.extra_runs())
+            unexplained = journals.unexplained_runs(self.fleet.losses, self.fleet.resumptions)
+            report.equal("extra runs that no kill or stop explains", unexplained[:5], [])
         else:
-            report.below("extra runs", books.extra_runs(), extra_at_most)
-        report.equal("workers that ended by themselves", self.fleet.unasked_exits, [])
-        return books
+            report.below("extra runs", journals.extra_runs(), extra_at_most)
+        report.equal("workers that ended by themselves", self.fleet.unexpected_exits, [])
+        return journals
 
     async def nothing_left(self) -> None:
         """Stops the workers gracefully, and reports keys that are left without owner or TTL."""
@@ -242,7 +242,7 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def outcome_of(result: Any, timeout: float) -> tuple[str, int, str]:
-    """Returns how a job ended, in words of the journal: kind, value, run."""
+    """Returns how a job ended, as the journal writes it: kind, value, run."""
     try:
         value, run, *_ = await result.get(timeout=timeout)
     except (WorkerLost, ResultTimeout, BrokerUnavailable) as error:

@@ -32,5 +32,5 @@ def reports() -> Reports:
 
 
 @pytest.mark.parametrize("day", TRIALS)
-def test_workers_and_clients_outlive_a_bad_day_of_the_server(reports, day):
+def test_workers_and_clients_recover_after_a_bad_day_of_the_server(reports, day):
     reports.check(day)

@@ -19,21 +19,25 @@ TRIALS = {
         kills.kill_everything, 0.02, SEED, LEASE
     ),
     "jobs of a killed worker start again within the bound": partial(kills.redelivery, 0.03, SEED, LEASE),
-    "lost replies make no second job and no second run": partial(wires.lost_replies, 0.015, SEED, LEASE),
-    "an enqueue whose reply was lost exists once": partial(wires.lost_enqueue, 0.1, SEED, LEASE),
-    "cancelled calls put no reply at the wrong caller": partial(wires.cancelled_calls, 0.02, SEED, LEASE),
-    "of a workflow no job starts before its parents or with other values": partial(
+    "lost replies cause no second job and no second run": partial(wires.lost_replies, 0.015, SEED, LEASE),
+    "an enqueue whose reply is lost creates one job": partial(wires.lost_enqueue, 0.1, SEED, LEASE),
+    "after cancelled calls, every caller gets its own reply": partial(
+        wires.cancelled_calls, 0.02, SEED, LEASE
+    ),
+    "no job of a workflow starts before its parents or with wrong values": partial(
         workflows.workflows, 0.05, SEED, LEASE
     ),
-    "a value for many is kept once, and reaches all of them": partial(values.large_values, 0.05, SEED, LEASE),
-    "of a workflow through shards no job is lost or runs too early": partial(
+    "a value that many jobs need is stored once and reaches all of them": partial(
+        values.large_values, 0.05, SEED, LEASE
+    ),
+    "no job of a workflow across shards is lost or starts too early": partial(
         shards.shards, 0.03, SEED, LEASE
     ),
-    "of a release with a new task no job fails while old workers are replaced": partial(
+    "no job of a new task fails while old workers are replaced": partial(
         restarts.rolling_deployment, 0.02, SEED, LEASE
     ),
     **{
-        f"struck at {order}, nothing is lost": partial(crashes.one_crash, order, SEED, LEASE)
+        f"nothing is lost when {order} strikes": partial(crashes.one_crash, order, SEED, LEASE)
         for order in STRUCK
     },
 }
@@ -45,5 +49,5 @@ def reports() -> Reports:
 
 
 @pytest.mark.parametrize("trial", TRIALS)
-def test_what_was_promised_holds_when_processes_and_connections_die(reports, trial):
+def test_the_guarantees_hold_when_processes_and_connections_die(reports, trial):
     reports.check(trial)

@@ -1,4 +1,4 @@
-"""Tests the harness itself: a judge that finds nothing and a fault that never strikes would prove nothing."""
+"""Tests the harness itself: a judge that finds nothing and a fault that never happens would prove nothing."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def books(tmp_path):
-    def make(*lines: str) -> oracle.Books:
+def journals(tmp_path):
+    def make(*lines: str) -> oracle.Journals:
         (tmp_path / "7.journal").write_text("".join(f"{line}\n" for line in lines))
-        return oracle.Books.read(tmp_path)
+        return oracle.Journals.read(tmp_path)
 
     return make
 
 
-def test_the_judge_counts_a_body_that_began_twice(books):
-    assert books("B 1.0 a 7.0 5 1 -", "E 1.1 a 7.0", "B 1.2 a 7.1 5 2 -").extra_runs() == 1
+def test_the_judge_counts_a_body_that_started_twice(journals):
+    assert journals("B 1.0 a 7.0 5 1 -", "E 1.1 a 7.0", "B 1.2 a 7.1 5 2 -").extra_runs() == 1
 
 
-def test_the_judge_finds_a_wrong_value(books):
+def test_the_judge_finds_a_wrong_value(journals):
     good, bad = oracle.expected(5), oracle.expected(6)
-    assert books("A 1.0 a 5", f"G 2.0 a ok {good} 7.0 -1").wrong() == []
-    assert books("A 1.0 a 5", f"G 2.0 a ok {bad} 7.0 -1").wrong() == ["a"]
+    assert journals("A 1.0 a 5", f"G 2.0 a ok {good} 7.0 -1").wrong() == []
+    assert journals("A 1.0 a 5", f"G 2.0 a ok {bad} 7.0 -1").wrong() == ["a"]
 
 
-def test_the_judge_finds_a_waiter_without_an_answer(books):
-    assert books("A 1.0 a 5").never_answered() == ["a"]
-    assert books("A 1.0 a 5", "G 2.0 a ResultTimeout 0 - 0").never_answered() == ["a"]
-    assert books("A 1.0 a 5", "G 2.0 a ok 36 7.0 -1").never_answered() == []
+def test_the_judge_finds_a_waiter_without_an_answer(journals):
+    assert journals("A 1.0 a 5").never_answered() == ["a"]
+    assert journals("A 1.0 a 5", "G 2.0 a ResultTimeout 0 - 0").never_answered() == ["a"]
+    assert journals("A 1.0 a 5", "G 2.0 a ok 36 7.0 -1").never_answered() == []
 
 
-def test_the_judge_finds_an_outcome_that_changed_after_it_was_delivered(books):
-    received = books("A 1.0 a 5", "G 2.0 a ok 36 7.0 -1")
+def test_the_judge_finds_an_outcome_that_changed_after_it_was_delivered(journals):
+    received = journals("A 1.0 a 5", "G 2.0 a ok 36 7.0 -1")
     assert received.contradicted({"a": ("ok", 36, "7.0")}) == []
     assert received.contradicted({"a": ("ok", 36, "8.3")}) == ["a"]
 
 
-def test_the_judge_finds_one_enqueue_that_became_two_jobs(books):
-    assert books("B 1.0 a 7.0 5 1 -", "B 1.0 b 7.1 5 1 -").made_twice() == [5]
+def test_the_judge_finds_one_enqueue_that_became_two_jobs(journals):
+    assert journals("B 1.0 a 7.0 5 1 -", "B 1.0 b 7.1 5 1 -").duplicated_jobs() == [5]
 
 
-def test_the_judge_finds_a_job_given_up_too_early_and_a_wait_that_ended_late(books):
-    found = books("A 1.0 a 5", "B 1.0 a 7.0 5 1 -", "G 2.0 a WorkerLost 0 - 1.5")
-    assert found.unjust_losses() == ["a"]
+def test_the_judge_finds_a_job_dead_lettered_too_early_and_a_wait_that_ended_late(journals):
+    found = journals("A 1.0 a 5", "B 1.0 a 7.0 5 1 -", "G 2.0 a WorkerLost 0 - 1.5")
+    assert found.dead_lettered_too_early() == ["a"]
     assert found.late(1.0) == [1.5]
 
 
-def test_the_judge_finds_a_job_that_began_too_early_or_with_another_value_than_its_parent_s(books):
-    handed, parents = f"{oracle.expected(1)}:7.0", {1: [], 2: [1]}
+def test_the_judge_finds_a_job_that_started_too_early_or_with_a_wrong_value_of_its_parent(journals):
+    parent_values, parents = f"{oracle.expected(1)}:7.0", {1: [], 2: [1]}
     lines = ["A 0 a 1", "A 0 b 2", "B 1.0 a 7.0 1 1 -", "E 2.0 a 7.0", "G 3.0 a ok 8 7.0 -1"]
-    assert books(*lines, f"B 2.1 b 7.1 2 1 {handed}").misled(parents) == []
-    assert books(*lines, f"B 1.9 b 7.1 2 1 {handed}").misled(parents) == ["7.1"]
-    assert books(*lines, "B 2.1 b 7.1 2 1 8:7.9").misled(parents) == ["7.1"]
-    assert books(*lines, "B 2.1 b 7.1 2 1 -").misled(parents) == ["7.1"]
+    assert journals(*lines, f"B 2.1 b 7.1 2 1 {parent_values}").wrong_starts(parents) == []
+    assert journals(*lines, f"B 1.9 b 7.1 2 1 {parent_values}").wrong_starts(parents) == ["7.1"]
+    assert journals(*lines, "B 2.1 b 7.1 2 1 8:7.9").wrong_starts(parents) == ["7.1"]
+    assert journals(*lines, "B 2.1 b 7.1 2 1 -").wrong_starts(parents) == ["7.1"]
 
 
-def test_what_a_process_had_in_flight_is_what_nobody_had_been_given(books):
-    found = books(
+def test_a_run_is_in_flight_until_a_waiter_has_its_outcome(journals):
+    found = journals(
         *("B 1.0 a 7.0 5 1 -", "E 2.0 a 7.0", "G 2.1 a ok 36 7.0 -1"),
         *("B 1.0 d 7.3 8 1 -", "E 2.0 d 7.3", "G 2.6 d ok 57 7.3 -1"),
         *("B 1.5 b 7.1 6 1 -", "B 3.5 c 7.2 7 1 -"),
@@ -77,15 +77,15 @@ def test_what_a_process_had_in_flight_is_what_nobody_had_been_given(books):
     assert [run.name for run in found.in_flight(7, 9.0)] == ["7.1", "7.2"]
 
 
-def test_the_judge_finds_a_run_that_no_loss_explains(books):
-    found = books("B 1.0 a 7.0 5 1 -", "E 1.1 a 7.0", "B 1.2 a 7.1 5 2 -")
+def test_the_judge_finds_a_run_that_no_loss_explains(journals):
+    found = journals("B 1.0 a 7.0 5 1 -", "E 1.1 a 7.0", "B 1.2 a 7.1 5 2 -")
     assert len(found.unexplained_runs([])) == 1
     assert len(found.unexplained_runs([(8, 1.15)])) == 1
     assert found.unexplained_runs([(7, 1.15)]) == []
 
 
-def test_one_body_may_begin_late_each_time_a_process_goes_on(books):
-    found = books(
+def test_one_body_may_start_late_each_time_a_process_resumes(journals):
+    found = journals(
         *("B 1.0 a 7.0 5 1 -", "E 1.1 a 7.0", "B 1.2 a 7.1 5 2 -"),
         *("B 1.0 b 7.2 6 1 -", "E 1.1 b 7.2", "B 1.2 b 7.3 6 2 -"),
     )
@@ -94,7 +94,7 @@ def test_one_body_may_begin_late_each_time_a_process_goes_on(books):
     assert found.unexplained_runs([], [(7, 1.19), (7, 1.1)]) == []
 
 
-async def test_an_entry_that_no_record_names_and_a_record_without_entry_are_left_over(
+async def test_leftovers_are_entries_that_no_record_names_and_records_without_an_entry(
     app, server_url, namespace, leaves_keys
 ):
     import redis
@@ -107,7 +107,7 @@ async def test_an_entry_that_no_record_names_and_a_record_without_entry_are_left
     assert len(leftovers.find(server_url, namespace)) == 2
 
 
-def test_failpoints_are_read_from_text_and_strike_at_their_turn(monkeypatch):
+def test_failpoints_are_parsed_and_act_when_they_are_hit_for_the_given_time(monkeypatch):
     struck = []
     monkeypatch.setattr(os, "kill", lambda pid, number: struck.append((pid, number.name)))
     monkeypatch.setattr(failpoints, "_armed", failpoints.parse("finish.send=kill@2 beat.send=stop"))
@@ -121,7 +121,7 @@ def test_failpoints_are_read_from_text_and_strike_at_their_turn(monkeypatch):
 
 
 @pytest.mark.parametrize("order", ["finish.send", "finish.send=explode", "finish.send=kill@0", "=kill"])
-def test_a_failpoint_that_cannot_be_read_is_refused(order):
+def test_a_malformed_failpoint_is_refused(order):
     with pytest.raises(ValueError, match="no failpoint"):
         failpoints.parse(order)
 
@@ -142,7 +142,7 @@ async def echo():
 
 
 @pytest.fixture
-async def line(echo):
+async def proxied(echo):
     """A proxy before the echo server, and a connection through the proxy."""
     async with Proxy(echo, seed=1) as proxy:
         reader, writer = await asyncio.open_connection(
@@ -158,8 +158,8 @@ async def say(writer, reader, text: bytes) -> bytes:
     return await asyncio.wait_for(reader.readexactly(len(text)), 30)
 
 
-async def test_the_proxy_passes_on_whole_in_slices_and_late(line):
-    proxy, reader, writer = line
+async def test_the_proxy_forwards_data_whole_or_in_slices_and_late(proxied):
+    proxy, reader, writer = proxied
     assert await say(writer, reader, b"whole") == b"whole"
     proxy.slices, proxy.latency = 2, (0.05, 0.05)
     began = asyncio.get_running_loop().time()
@@ -167,8 +167,8 @@ async def test_the_proxy_passes_on_whole_in_slices_and_late(line):
     assert asyncio.get_running_loop().time() - began >= 0.1
 
 
-async def test_the_proxy_swallows_a_reply_that_was_executed_and_cuts_the_line(line):
-    proxy, reader, writer = line
+async def test_the_proxy_drops_the_reply_of_an_executed_command_and_cuts_the_connection(proxied):
+    proxy, reader, writer = proxied
     proxy.drop_replies = 1.0
     writer.write(b"lost")
     with pytest.raises(ConnectionResetError):
@@ -176,8 +176,8 @@ async def test_the_proxy_swallows_a_reply_that_was_executed_and_cuts_the_line(li
     assert proxy.counts["lost reply"] == 1
 
 
-async def test_the_proxy_holds_everything_until_it_heals(line):
-    proxy, reader, writer = line
+async def test_the_proxy_forwards_nothing_until_it_heals(proxied):
+    proxy, reader, writer = proxied
     proxy.hold()
     writer.write(b"x")
     with pytest.raises(TimeoutError):
@@ -186,8 +186,8 @@ async def test_the_proxy_holds_everything_until_it_heals(line):
     assert await asyncio.wait_for(reader.read(1), 2) == b"x"
 
 
-async def test_the_proxy_leaves_the_client_on_a_line_that_is_dead(line):
-    proxy, reader, writer = line
+async def test_a_half_open_connection_stays_open_for_the_client_and_is_silent(proxied):
+    proxy, reader, writer = proxied
     assert await say(writer, reader, b"alive") == b"alive"
     proxy.half_open()
     writer.write(b"dead")
@@ -195,8 +195,8 @@ async def test_the_proxy_leaves_the_client_on_a_line_that_is_dead(line):
         await asyncio.wait_for(reader.read(1), 0.2)
 
 
-async def test_the_proxy_swallows_published_messages_and_nothing_else(line):
-    proxy, reader, writer = line
+async def test_the_proxy_drops_published_messages_and_nothing_else(proxied):
+    proxy, reader, writer = proxied
     proxy.drop_pushes = 1.0
     # The far end echoes, so these bytes come back as a server's push would.
     writer.write(b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n")

@@ -9,6 +9,6 @@ import asyncio
 from chaos.trials import revocations
 
 
-def test_each_job_either_ran_or_was_revoked_and_every_waiter_gets_the_same():
+def test_each_job_either_runs_or_is_revoked_and_all_its_waiters_get_the_same_state():
     report = asyncio.run(revocations.race(0.1, seed=20260611, lease=2.0))
     assert report.good, report.complaint()

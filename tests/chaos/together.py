@@ -31,10 +31,10 @@ class Reports:
         self, trials: Mapping[str, Callable[[], Awaitable[Report]]], at_once: int
     ) -> dict[str, Any]:
         asyncio.get_running_loop().set_exception_handler(self._complain)
-        gate = asyncio.Semaphore(at_once)
+        limit = asyncio.Semaphore(at_once)
 
         async def one(trial: Callable[[], Awaitable[Report]]) -> Report:
-            async with gate:
+            async with limit:
                 return await trial()
 
         found = await asyncio.gather(*(one(trial) for trial in trials.values()), return_exceptions=True)

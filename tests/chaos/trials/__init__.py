@@ -29,7 +29,7 @@ TRIALS = {
     "memory": wires.memory,
     "poison": kills.poison,
     "hung-server": wires.hung_server,
-    "dead-idle-line": wires.dead_idle_line,
+    "dead-idle-connection": wires.dead_idle_connection,
     "lost-pushes": wires.lost_pushes,
     "lost-enqueue": wires.lost_enqueue,
     "workflows": workflows.workflows,

@@ -46,38 +46,42 @@ async def one_day(day: Day, seed: int = 1, lease: float = 1.0) -> Report:
         worker = await stage.fleet.add()
         await stage.call(0)
         calls = [stage.begin(number, 0.3 * (number % 10)) for number in range(1, 31)]
-        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 20, "20 jobs to begin", every=0.05)
+        await until(
+            lambda: len(oracle.Journals.read(stage.folder).runs) >= 20, "20 jobs to start", every=0.05
+        )
         began, cost = time.monotonic(), meter.cpu(worker.pid)
         await day(stage)
-        healed = Stopwatch()
+        since_fault = Stopwatch()
         await stage.call(31, timeout=30)
-        stage.report.below(f"{name}: next call ended after", healed.took, HEALED_WITHIN, " s")
+        stage.report.below(f"{name}: next call ended after", since_fault.took, HEALED_WITHIN, " s")
         await asyncio.gather(*calls, return_exceptions=True)
         spent = (meter.cpu(worker.pid) - cost) / (time.monotonic() - began) * 100 if worker.alive else 0.0
         stage.report.below(f"{name}: CPU of the worker", spent, MOST_CPU, " %")
-        stage.report.equal(f"{name}: the worker is alive", worker.alive, wanted=True)
+        stage.report.equal(f"{name}: the worker is alive", worker.alive, expected=True)
         if not worker.alive:
-            stage.report.fact(f"{name}: its last words", worker.log().strip().splitlines()[-1][:160])
+            stage.report.fact(f"{name}: the end of its log", worker.log().strip().splitlines()[-1][:160])
         await _judge(stage, name, day)
         return stage.report
 
 
 async def _judge(stage: Stage, name: str, day: Day) -> None:
-    books = oracle.Books.read(stage.folder)
+    journals = oracle.Journals.read(stage.folder)
     report = stage.report
-    report.equal(f"{name}: wrong", len(books.wrong()), 0)
-    report.equal(f"{name}: jobs made twice", len(books.made_twice()), 0)
-    if day in FORGETFUL:
-        # The jobs may be gone with the data, but each waiter must learn of it.
-        untold = [kind for kind in books.answer_kinds() if kind not in {"ok", "other:ResultNotFound"}]
-        report.equal(f"{name}: waiters that were not told", untold, [])
-        report.equal(f"{name}: waits that did not end", len(books.accepted) - len(books.answers), 0)
+    report.equal(f"{name}: wrong values", len(journals.wrong()), 0)
+    report.equal(f"{name}: enqueues that made two jobs", len(journals.duplicated_jobs()), 0)
+    if day in LOSES_DATA:
+        # The jobs may be lost with the data, but each waiter must get `ResultNotFound`.
+        wrong_answers = [
+            kind for kind in journals.answer_kinds() if kind not in {"ok", "other:ResultNotFound"}
+        ]
+        report.equal(f"{name}: waiters without an outcome or ResultNotFound", wrong_answers, [])
+        report.equal(f"{name}: waits that did not end", len(journals.accepted) - len(journals.answers), 0)
         return
-    stored = await stage.stored(list(books.accepted))
-    report.equal(f"{name}: lost", len(set(books.accepted) - set(stored)), 0)
-    report.equal(f"{name}: unresolved", books.never_answered(), [])
-    report.equal(f"{name}: double-terminal", len(books.contradicted(stored)), 0)
-    report.below(f"{name}: extra runs", books.extra_runs(), EXTRA.get(day, 0))
+    stored = await stage.stored(list(journals.accepted))
+    report.equal(f"{name}: lost jobs", len(set(journals.accepted) - set(stored)), 0)
+    report.equal(f"{name}: waits without an answer", journals.never_answered(), [])
+    report.equal(f"{name}: jobs with two outcomes", len(journals.contradicted(stored)), 0)
+    report.below(f"{name}: extra runs", journals.extra_runs(), EXTRA_RUNS.get(day, 0))
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +95,7 @@ async def _config(stage: Stage, option: str, value: object, restored: object) ->
             client.config_set(option, restored)
 
 
-async def _refuses(stage: Stage) -> str:
+async def _error_of_enqueue(stage: Stage) -> str:
     """Returns the name of the error that a client gets when it enqueues."""
     try:
         await asyncio.wait_for(stage.tasks.work.delay(-1), 3)
@@ -141,15 +145,17 @@ async def readonly(stage: Stage) -> None:
 
 async def out_of_memory(stage: Stage) -> None:
     async with _config(stage, "maxmemory", 1, 0):
-        stage.report.equal("out of memory: an enqueue raises", await _refuses(stage), "QueueFull")
-        stage.report.above("out of memory: running jobs that were stored", len(await _ends(stage)), 5)
+        stage.report.equal("out of memory: an enqueue raises", await _error_of_enqueue(stage), "QueueFull")
+        stage.report.above(
+            "out of memory: outcomes that were stored", len(await _answered_meanwhile(stage)), 5
+        )
 
 
-async def _ends(stage: Stage) -> list[str]:
+async def _answered_meanwhile(stage: Stage) -> list[str]:
     """Returns which of the running jobs get their answers while the memory is full."""
-    before = set(oracle.Books.read(stage.folder).answers)
+    before = set(oracle.Journals.read(stage.folder).answers)
     await asyncio.sleep(3.0)
-    return sorted(set(oracle.Books.read(stage.folder).answers) - before)
+    return sorted(set(oracle.Journals.read(stage.folder).answers) - before)
 
 
 async def scripts_flushed(stage: Stage) -> None:
@@ -268,10 +274,10 @@ DAYS: list[Day] = [
 ]
 DURABLE = {restart_with_data, loading}
 PROXIED = {half_open, sliced_and_slow, lost_requests}
-FORGETFUL = {restart_without_data, flush}
-"""The days after which the jobs that were under way may be gone."""
+LOSES_DATA = {restart_without_data, flush}
+"""The days after which the jobs that had not ended may be lost."""
 RUNNING = 30
-EXTRA: dict[Day, int] = {
+EXTRA_RUNS: dict[Day, int] = {
     # The pending list is gone, so the jobs that ran are delivered again.
     group_destroyed: RUNNING,
     group_destroyed_while_out_of_memory: RUNNING,

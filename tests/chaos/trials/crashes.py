@@ -1,4 +1,4 @@
-"""The protocol's crash table, row by row. A process dies, or stands still past its lease (SIGSTOP), just
+"""The protocol's crash table, row by row. A process dies, or is stopped past its lease (SIGSTOP), just
 before or just after a step.
 
 `order` is a failpoint and an action, such as `finish.send=kill`: see `asyncq.failpoints`.
@@ -16,9 +16,11 @@ from chaos.report import Report
 from chaos.stage import Stage
 
 STEPS = ("enqueue", "read", "finish", "beat", "take", "release")
-MOMENTS = ("send", "answered")
-NOWHERE = {"read.send"}  # a read that was not sent changes nothing
-KILLS = [f"{step}.{moment}=kill" for step in STEPS for moment in MOMENTS if f"{step}.{moment}" not in NOWHERE]
+POINTS = ("send", "answered")
+WITHOUT_EFFECT = {"read.send"}  # a read that was not sent changes nothing
+KILLS = [
+    f"{step}.{point}=kill" for step in STEPS for point in POINTS if f"{step}.{point}" not in WITHOUT_EFFECT
+]
 STOPPED = (
     "read.answered",
     "finish.send",
@@ -41,7 +43,7 @@ async def crash_table(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 
 async def one_crash(order: str, seed: int = 1, lease: float = 1.0) -> Report:
-    """Runs one row: a failpoint strikes one process, and a second worker goes on with the jobs."""
+    """Runs one row: a failpoint acts in one process, and a second worker continues with the jobs."""
     point, _, action = order.partition("=")
     step = point.partition(".")[0]
     turn = 1 if step in {"take", "release"} else TURN
@@ -50,20 +52,22 @@ async def one_crash(order: str, seed: int = 1, lease: float = 1.0) -> Report:
         if step == "enqueue":
             struck = await _client_that_dies(stage, armed)
         else:
-            struck = await _worker_that_is_struck(stage, armed, step)
+            struck = await _worker_with_failpoint(stage, armed, step)
         name = stage.report.trial
         if action == "kill":
             stage.report.equal(f"{name}: died by", struck.process.returncode, -signal.SIGKILL)
-        books = await stage.judge()
+        journals = await stage.judge()
         # The client died in an enqueue, so nobody knows whether it was accepted. The job may run once, or
         # not.
-        runs = {number for runs in books.runs.values() for number in (run.number for run in runs)}
-        stage.report.below(f"{name}: jobs nobody heard of", len(runs) - len(books.accepted), 1)
+        runs = {number for runs in journals.runs.values() for number in (run.number for run in runs)}
+        stage.report.below(
+            f"{name}: jobs that ran and were not noted as accepted", len(runs) - len(journals.accepted), 1
+        )
         stage.report.figures = [figure for figure in stage.report.figures if figure.limit]
         return stage.report
 
 
-async def _worker_that_is_struck(stage: Stage, armed: str, step: str) -> WorkerProcess:
+async def _worker_with_failpoint(stage: Stage, armed: str, step: str) -> WorkerProcess:
     victim = await stage.fleet.add() if step == "take" else None
     struck = await stage.fleet.add(failpoints=armed)
     stage.fleet.expect_exit(struck)
@@ -81,10 +85,10 @@ async def _worker_that_is_struck(stage: Stage, armed: str, step: str) -> WorkerP
         stage.fleet.lost(struck)
         struck.send(signal.SIGTERM)
     else:
-        await until(lambda: not struck.alive or struck.stopped, "the failpoint to strike", every=0.05)
+        await until(lambda: not struck.alive or struck.stopped, "the failpoint to act", every=0.05)
     stage.fleet.lost(struck)
     await stage.fleet.add()
-    await until(lambda: not struck.alive or struck.stopped, "the failpoint to strike", every=0.05)
+    await until(lambda: not struck.alive or struck.stopped, "the failpoint to act", every=0.05)
     if struck.alive:
         await asyncio.sleep(stage.lease * 2.5)
         struck.send(signal.SIGCONT)
@@ -101,5 +105,5 @@ async def _client_that_dies(stage: Stage, armed: str) -> WorkerProcess:
     client.end()
     stream = stage.app.sessions.shards[0].stream("default")
     await until(lambda: stage.server.do("XLEN", stream) == 0, "the queue to be empty", every=0.05)
-    await stage.witness_accepted()
+    await stage.await_accepted()
     return client

@@ -30,8 +30,8 @@ async def forked_children(scale: float, seed: int, lease: float = 5.0) -> Report
                 right = 0
                 for _ in range(times):
                     right += await _is_right(stage, f"pooled.{executor}", method)
-                stage.report.equal(f"right in a {executor}, {method}", right, times)
-        stage.report.equal("the worker runs on", worker.alive, wanted=True)
+                stage.report.equal(f"right results in a {executor}, {method}", right, times)
+        stage.report.equal("the worker is alive", worker.alive, expected=True)
         stage.fleet.workers.remove(worker)
         await asyncio.to_thread(worker.end, signal.SIGTERM)
         stage.report.equal("its exit code after SIGTERM", worker.process.returncode, 0)

@@ -1,4 +1,4 @@
-"""Workers and servers that die or stand still under load."""
+"""Workers and servers that die or are stopped under load."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ async def kill_workers(scale: float, seed: int, lease: float = 5.0) -> Report:
         total, kills = stage.count(100_000), stage.count(50)
         await stage.workers(4)
 
-        async def slayer() -> None:
+        async def killer() -> None:
             for _ in range(kills):
                 await asyncio.sleep(stage.random.uniform(0.4, 1.2))
                 await stage.fleet.replace_random()
 
-        await asyncio.gather(stage.drive(total, rate=total / (kills * 1.2 + 1), seconds=0.1), slayer())
+        await asyncio.gather(stage.drive(total, rate=total / (kills * 1.2 + 1), seconds=0.1), killer())
         await stage.all_answered()
         stage.report.fact("kills", kills)
         await stage.judge()
@@ -49,13 +49,13 @@ async def kill_everything(scale: float, seed: int, lease: float = 5.0) -> Report
         # and the jobs of dead workers, which go to its end each time, waited a minute.
         length = max(kills * 2, stops * lease)
         await stage.workers(4)
-        pests = [
+        faults = [
             _every(length / kills, kills, stage.fleet.replace_random),
-            _every(length / stops, stops, lambda: _stand_still(stage, lease * 1.6)),
+            _every(length / stops, stops, lambda: _stop_random_for(stage, lease * 1.6)),
             _every(length / crashes, crashes, lambda: _crash_server(stage)),
         ]
         async with beside(_cut_connections(stage)):
-            await asyncio.gather(stage.drive(total, rate=total / length, seconds=0.1), *pests)
+            await asyncio.gather(stage.drive(total, rate=total / length, seconds=0.1), *faults)
         await stage.all_answered()
         stage.report.fact("kills / stops / server crashes", f"{kills} / {stops} / {crashes}")
         await stage.judge()
@@ -71,10 +71,10 @@ async def _every(seconds, times, action) -> None:
     await asyncio.gather(*running)
 
 
-async def _stand_still(stage: Stage, seconds: float) -> None:
+async def _stop_random_for(stage: Stage, seconds: float) -> None:
     running = [worker for worker in stage.fleet.workers if worker.stopped_at is None and worker.alive]
     if len(running) > 1:
-        await stage.fleet.stand_still(stage.random.choice(running), seconds)
+        await stage.fleet.stop_for(stage.random.choice(running), seconds)
 
 
 async def _crash_server(stage: Stage) -> None:
@@ -113,7 +113,7 @@ async def redelivery(scale: float, seed: int, lease: float = 5.0) -> Report:
 async def _one_redelivery(stage: Stage, numbers: range) -> list[float]:
     victim = await stage.fleet.add()
     handles = await asyncio.gather(*(stage.tasks.hang_once.delay(number) for number in numbers))
-    await until(lambda: _begun(stage, handles) == len(handles), "all jobs to have begun", every=0.05)
+    await until(lambda: _started(stage, handles) == len(handles), "all jobs to start", every=0.05)
     successor = await stage.fleet.add()
     # After this time, the successor has observed the other workers at least once.
     await asyncio.sleep(stage.lease * stage.random.uniform(0.34, 1.0))
@@ -122,12 +122,12 @@ async def _one_redelivery(stage: Stage, numbers: range) -> list[float]:
     await asyncio.gather(*(handle.get(timeout=stage.bound + 20) for handle in handles))
     await asyncio.to_thread(successor.end, 15)
     stage.fleet.workers.remove(successor)
-    books = oracle.Books.read(stage.folder)
-    return [books.runs[handle.id][1].begun - killed for handle in handles]
+    journals = oracle.Journals.read(stage.folder)
+    return [journals.runs[handle.id][1].started - killed for handle in handles]
 
 
-def _begun(stage: Stage, handles: list) -> int:
-    runs = oracle.Books.read(stage.folder).runs
+def _started(stage: Stage, handles: list) -> int:
+    runs = oracle.Journals.read(stage.folder).runs
     return sum(handle.id in runs for handle in handles)
 
 
@@ -136,25 +136,40 @@ async def dead_behind_live(scale: float, seed: int, lease: float = 5.0) -> Repor
     async with Stage("dead jobs behind live ones", scale=scale, seed=seed, lease=lease) as stage:
         live = stage.count(5000, least=200)
         await stage.fleet.add(concurrency=live)
-        crowd = await asyncio.gather(*(stage.tasks.hang_once.delay(number) for number in range(live)))
-        await until(lambda: _begun(stage, crowd) == live, "the crowd to have begun", 60, every=0.5)
+        live_handles = await asyncio.gather(*(stage.tasks.hang_once.delay(number) for number in range(live)))
+        await until(
+            lambda: _started(stage, live_handles) == live,
+            "the jobs of the live worker to start",
+            60,
+            every=0.5,
+        )
         victim = await stage.fleet.add(concurrency=10)
-        few = await asyncio.gather(*(stage.tasks.hang_once.delay(live + number) for number in range(10)))
-        await until(lambda: _begun(stage, few) == 10, "the ten to have begun", every=0.2)
+        dead_handles = await asyncio.gather(
+            *(stage.tasks.hang_once.delay(live + number) for number in range(10))
+        )
+        await until(lambda: _started(stage, dead_handles) == 10, "the ten jobs to start", every=0.2)
         await stage.fleet.add(concurrency=10)
         await asyncio.sleep(stage.lease * stage.random.uniform(0.34, 1.0))
         killed = time.monotonic()
         await stage.fleet.kill(victim)
         await asyncio.wait(
-            [asyncio.create_task(handle.get(timeout=stage.bound + 20)) for handle in few],
+            [asyncio.create_task(handle.get(timeout=stage.bound + 20)) for handle in dead_handles],
             timeout=stage.bound + 21,
         )
-        books = oracle.Books.read(stage.folder)
-        delays = [books.runs[handle.id][1].begun - killed for handle in few if len(books.runs[handle.id]) > 1]
+        journals = oracle.Journals.read(stage.folder)
+        delays = [
+            journals.runs[handle.id][1].started - killed
+            for handle in dead_handles
+            if len(journals.runs[handle.id]) > 1
+        ]
         stage.report.fact("live jobs", live)
-        stage.report.equal("dead ones started again", len(delays), 10)
+        stage.report.equal("jobs of the dead worker that started again", len(delays), 10)
         stage.report.below("longest delay", max(delays, default=999), stage.bound, " s")
-        stage.report.equal("live ones started again", sum(len(books.runs[h.id]) - 1 for h in crowd), 0)
+        stage.report.equal(
+            "jobs of live workers that started again",
+            sum(len(journals.runs[h.id]) - 1 for h in live_handles),
+            0,
+        )
         return stage.report
 
 
@@ -172,12 +187,12 @@ async def poison(scale: float, seed: int, lease: float = 5.0) -> Report:
             await load
             ends = {kind: await _end_of(handle) for kind, handle in bad.items()}
             await stage.all_answered(180)
-        books = oracle.Books.read(stage.folder)
+        journals = oracle.Journals.read(stage.folder)
         for kind, handle in bad.items():
-            stage.report.below(f"runs of {kind}", len(books.runs[handle.id]), 3)
+            stage.report.below(f"runs of {kind}", len(journals.runs[handle.id]), 3)
             stage.report.equal(f"end of {kind}", ends[kind], "WorkerLost")
-            del books.runs[handle.id]
-        stage.report.equal("good jobs that succeeded", books.answer_kinds()["ok"], good)
+            del journals.runs[handle.id]
+        stage.report.equal("good jobs that succeeded", journals.answer_kinds()["ok"], good)
         return stage.report
 
 

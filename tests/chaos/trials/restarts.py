@@ -23,15 +23,15 @@ async def rolling_restart(scale: float, seed: int, lease: float = 5.0) -> Report
         seconds = max(12.0, 30.0 * scale)  # a worker takes a second to be replaced on a busy machine
         total = round(RATE * seconds)
         await stage.workers(WORKERS)
-        begun = time.monotonic()
+        started = time.monotonic()
         load = asyncio.create_task(stage.drive(total, rate=RATE, seconds=0.1))
         codes = []
         for turn in range(2 * WORKERS):
-            await asyncio.sleep(begun + seconds * (turn + 0.25) / (2 * WORKERS) - time.monotonic())
+            await asyncio.sleep(started + seconds * (turn + 0.25) / (2 * WORKERS) - time.monotonic())
             codes.append(await _replace_oldest(stage))
-        replaced = time.monotonic() - begun
+        replaced = time.monotonic() - started
         await load
-        offered = total / (time.monotonic() - begun)
+        offered = total / (time.monotonic() - started)
         await stage.all_answered()
         stage.report.above("jobs per second", offered, 0.95 * RATE)
         stage.report.equal("exit codes of the workers replaced", codes, [0] * 2 * WORKERS)
@@ -44,7 +44,7 @@ async def rolling_restart(scale: float, seed: int, lease: float = 5.0) -> Report
 async def rolling_deployment(scale: float, seed: int, lease: float = 5.0) -> Report:
     """4 workers are replaced by a release with a new task, under load: no job fails, every job runs once.
 
-    From the first moment, a fifth of 500 jobs/s is of the new task, which the old workers do not know.
+    From the start, a fifth of 500 jobs/s is of the new task, which the old workers do not know.
     """
     async with Stage("rolling deployment with a new task", scale=scale, seed=seed, lease=lease) as stage:
         seconds = max(6.0, 30.0 * scale)
@@ -53,18 +53,18 @@ async def rolling_deployment(scale: float, seed: int, lease: float = 5.0) -> Rep
         total = round(rate * seconds)
         stage.task_of = lambda number: stage.tasks.work if number % 5 else stage.tasks.released
         old = await asyncio.gather(*(stage.fleet.add(module=("chaos.worker", OLD)) for _ in range(count)))
-        begun = time.monotonic()
+        started = time.monotonic()
         load = asyncio.create_task(stage.drive(total, rate=rate, seconds=0.1))
         codes = []
         for turn in range(count):
-            await asyncio.sleep(begun + seconds * (turn + 0.5) / count - time.monotonic())
+            await asyncio.sleep(started + seconds * (turn + 0.5) / count - time.monotonic())
             codes.append(await _replace_oldest(stage))
         await load
         await stage.all_answered()
         report = stage.report
         report.equal("exit codes of the workers replaced", codes, [0] * count)
-        puzzled = sum("does not know the task 'released'" in worker.log() for worker in old)
-        report.equal("old workers that put jobs of the new task off", puzzled, count)
+        deferring = sum("does not know the task 'released'" in worker.log() for worker in old)
+        report.equal("old workers that deferred jobs of the new task", deferring, count)
         report.equal("dead letters", len(await stage.app.control.dead.list()), 0)
         await stage.judge(extra_at_most=0)
         await stage.nothing_left()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from chaos import oracle
 from chaos.fleet import WorkerProcess
 from chaos.stage import Stage, beside, outcome_of
-from chaos.trials.workflows import WORKERS, Draft, judge, mixed, parents_of, send, slay
+from chaos.trials.workflows import WORKERS, Draft, judge, kill_random_workers, mixed, parents_of, send
 
 if TYPE_CHECKING:
     from chaos.report import Report
@@ -34,7 +34,7 @@ DEATHS = (
     "",
 )
 """The failpoints of clients: they die after the forwarder delivers and before it deletes, or before it
-delivers. An empty text stands for a kill at any moment.
+delivers. An empty text means a kill at any time.
 """
 
 
@@ -44,15 +44,17 @@ async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
         draft, kills = Draft(stage.tasks, stage.random), stage.count(20, least=3)
         works = mixed(stage, draft, replaced=500)
         await stage.workers(WORKERS)
-        begun = time.monotonic()
+        started = time.monotonic()
 
         async with beside(_cut_connections(stage)), beside(_stop_workers(stage)):
             waits, _, firsts = await asyncio.gather(
-                send(stage, works, seconds=kills * 0.8), slay(stage, kills), _clients_that_die(stage, kills)
+                send(stage, works, seconds=kills * 0.8),
+                kill_random_workers(stage, kills),
+                _clients_that_die(stage, kills),
             )
         await asyncio.gather(*waits)
         parents = parents_of(works) | await _left_by_clients(stage, firsts)
-        stage.report.fact("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.fact("all ended after, s", round(time.monotonic() - started, 1))
         stage.report.fact(
             "workflows / kills of workers / of clients", f"{len(works)} / {kills} / {len(firsts)}"
         )
@@ -74,7 +76,7 @@ async def _stop_workers(stage: Stage) -> None:
     """
     while True:
         running = [worker for worker in stage.fleet.workers if worker.alive]
-        await stage.fleet.stand_still(stage.random.choice(running), stage.lease * 1.7)
+        await stage.fleet.stop_for(stage.random.choice(running), stage.lease * 1.7)
         await asyncio.sleep(stage.random.uniform(0.0, stage.lease))
 
 
@@ -102,15 +104,15 @@ async def _left_by_clients(stage: Stage, firsts: list[int]) -> dict[int, list[in
     """Returns the jobs that dead clients have left, each with its parents. Reports workflows that exist only
     in part: each must exist as a whole, or not at all.
     """
-    noted = oracle.Books.read(stage.folder).accepted
+    noted = oracle.Journals.read(stage.folder).accepted
     left: dict[int, list[int]] = {}
-    lasts, halves = [], []
+    lasts, partial = [], []
     for first in firsts:
         draft = Draft(stage.tasks, Random(stage.seed), first)
         for work in (draft.diamond() for _ in range(BY_A_CLIENT)):
             there = await asyncio.gather(*(_exists(stage, number) for number in work.parents))
             if any(there) != all(there):
-                halves.append(work.last)
+                partial.append(work.last)
             if any(there) or f"job-{work.last}" in noted:
                 left.update(work.parents)
                 lasts.append(work.last)
@@ -119,7 +121,7 @@ async def _left_by_clients(stage: Stage, firsts: list[int]) -> dict[int, list[in
     for number in left:
         stage.journal.note(oracle.ACCEPTED, f"job-{number}", number)
     stage.report.fact("jobs of clients that died", len(left))
-    stage.report.equal("workflows of theirs that are not whole", halves, [])
+    stage.report.equal("workflows of dead clients that exist only in part", partial, [])
     await asyncio.gather(*(outcome_of(stage.app.AsyncResult(f"job-{last}"), 60.0) for last in lasts))
     return left
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asyncq import chain, group
 from chaos.stage import Stage, beside
-from chaos.trials.workflows import Work, judge, parents_of, send, slay
+from chaos.trials.workflows import Work, judge, kill_random_workers, parents_of, send
 
 if TYPE_CHECKING:
     from chaos.report import Report
@@ -27,14 +27,16 @@ async def large_values(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.server.do("CONFIG", "SET", "maxmemory", MEMORY)
         numbers, kills = itertools.count(), stage.count(10, least=3)
         works = [_work(stage, numbers, stage.count(2000, least=300)) for _ in range(stage.count(5, least=2))]
-        most: list[int] = [0]
+        peak: list[int] = [0]
         await stage.workers(WORKERS)
-        begun = time.monotonic()
-        async with beside(_weigh(stage, most)):
-            waits, _ = await asyncio.gather(send(stage, works, seconds=1.0), slay(stage, kills))
+        started = time.monotonic()
+        async with beside(_measure_memory(stage, peak)):
+            waits, _ = await asyncio.gather(
+                send(stage, works, seconds=1.0), kill_random_workers(stage, kills)
+            )
             await asyncio.gather(*waits)
-        stage.report.fact("all ended after, s", round(time.monotonic() - begun, 1))
-        stage.report.below("most memory of the server, MB", most[0] / 1e6, MEMORY / 1e6)
+        stage.report.fact("all ended after, s", round(time.monotonic() - started, 1))
+        stage.report.below("largest memory of the server, MB", peak[0] / 1e6, MEMORY / 1e6)
         await judge(stage, parents_of(works))
         return stage.report
 
@@ -52,8 +54,8 @@ def _work(stage: Stage, numbers: itertools.count[int], width: int) -> Work:
     return Work(workflow, last, {top: [], **{number: [top] for number in members}, last: members})
 
 
-async def _weigh(stage: Stage, most: list[int]) -> None:
+async def _measure_memory(stage: Stage, peak: list[int]) -> None:
     """Measures the largest amount of memory that the server takes, until it is cancelled."""
     while True:
-        most[0] = max(most[0], await asyncio.to_thread(stage.server.used_memory))
+        peak[0] = max(peak[0], await asyncio.to_thread(stage.server.used_memory))
         await asyncio.sleep(0.1)

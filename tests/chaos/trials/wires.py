@@ -1,4 +1,4 @@
-"""Faults between client and server: lost replies and notifications, cancelled calls, networks that swallow
+"""Faults between client and server: lost replies and notifications, cancelled calls, networks that drop
 everything.
 """
 
@@ -39,15 +39,15 @@ async def lost_replies(scale: float, seed: int, lease: float = 5.0) -> Report:
         # A fifth of the mean, because the count varies in a short trial. This only proves that replies were
         # lost.
         stage.report.above("replies dropped", lost, 0.01 * stage.proxy.counts["reply"])
-        books = await stage.judge(extra_at_most=total * 0.001)
-        stage.report.equal("jobs that ran", len(books.runs), total)
+        journals = await stage.judge(extra_at_most=total * 0.001)
+        stage.report.equal("jobs that ran", len(journals.runs), total)
         await stage.nothing_left()
         return stage.report
 
 
-class _Aim:
-    """Decides which calls to cancel and when, so that half of all calls are cancelled, at random moments
-    within 3 ms. A call that is answered before its moment is not cancelled, and how many are depends on the
+class _Cancellations:
+    """Decides which calls to cancel and when, so that half of all calls are cancelled, at random times
+    within 3 ms. A call that is answered before its time is not cancelled, and how many are depends on the
     machine.
     """
 
@@ -55,7 +55,7 @@ class _Aim:
         self._random = random
         self._window = 0.003
         self._chance = 0.5
-        self._aimed = 0
+        self._planned = 0
         self.cancelled = 0
 
     def adjust(self, before: int, count: int) -> None:
@@ -65,49 +65,49 @@ class _Aim:
             before: how many calls were made so far.
             count: how many calls are next.
         """
-        hits = (self.cancelled + 1) / (self._aimed + 1)
+        hits = (self.cancelled + 1) / (self._planned + 1)
         due = (before + count) / 2 - self.cancelled
         self._chance = due / count / hits
         self._window = min(0.003, self._window * (0.95 if self._chance > 1 else 1.05))
 
-    def moment(self) -> float | None:
+    def next_delay(self) -> float | None:
         """Returns after how many seconds the next call must be cancelled; None if it must not."""
         if self._random.random() >= self._chance:
             return None
-        self._aimed += 1
+        self._planned += 1
         return self._random.uniform(0, self._window)
 
 
 async def cancelled_calls(scale: float, seed: int, lease: float = 5.0) -> Report:
-    """100,000 calls, half of them cancelled at a random moment within 3 ms."""
+    """100,000 calls, half of them cancelled at a random time within 3 ms."""
     async with Stage("cancelled calls", scale=scale, seed=seed, lease=lease) as stage:
         total = stage.count(100_000)
         await stage.workers(1)
         await stage.tasks.echo.call(-1)
         before, sizes, wrong = _connected(stage), set(), []
-        aim = _Aim(stage.random)
+        cancellations = _Cancellations(stage.random)
 
         async def one(number: int) -> None:
             call = asyncio.create_task(stage.tasks.echo.call(number))
-            if (moment := aim.moment()) is not None:
-                asyncio.get_running_loop().call_later(moment, call.cancel)
+            if (delay := cancellations.next_delay()) is not None:
+                asyncio.get_running_loop().call_later(delay, call.cancel)
             try:
                 if await call != number:
                     wrong.append(number)
             except asyncio.CancelledError:
-                aim.cancelled += 1
+                cancellations.cancelled += 1
 
         for start in range(0, total, 50):
             batch = range(start, min(total, start + 50))
-            aim.adjust(start, len(batch))
+            cancellations.adjust(start, len(batch))
             await asyncio.gather(*map(one, batch))
             if start % 5000 == 0:
                 sizes.add(await asyncio.to_thread(_connected, stage))
         await stage.tasks.echo.call(-1)
-        stage.report.fact("calls / cancelled", f"{total} / {aim.cancelled}")
-        stage.report.above("share cancelled", aim.cancelled / total, 0.45)
-        stage.report.below("share cancelled", aim.cancelled / total, 0.55)
-        stage.report.equal("replies at the wrong caller", wrong, [])
+        stage.report.fact("calls / cancelled", f"{total} / {cancellations.cancelled}")
+        stage.report.above("share cancelled", cancellations.cancelled / total, 0.45)
+        stage.report.below("share cancelled", cancellations.cancelled / total, 0.55)
+        stage.report.equal("replies that reached the wrong caller", wrong, [])
         stage.report.equal("connections, during and after", sizes | {_connected(stage)}, {before})
         await stage.nothing_left()
         return stage.report
@@ -152,10 +152,10 @@ async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: b
         report.below(f"{name}: found after", found.took, 10.0, " s")
         await asyncio.sleep(max(0.0, began + length - time.monotonic()))
         stage.proxy.heal()
-        healed = Stopwatch()
+        since_fault = Stopwatch()
         _, late = await asyncio.wait(waiting, timeout=60)
         report.equal(f"{name}: waiters without an answer", len(late), 0)
-        report.below(f"{name}: waiters answered after", healed.took, 12.0, " s")
+        report.below(f"{name}: waiters answered after", since_fault.took, 12.0, " s")
     report.below(f"{name}: loop lag", lag.worst * 1000, 250, " ms")
     report.below(f"{name}: RSS growth", meter.rss() - before, 20, " MB")
 
@@ -179,7 +179,9 @@ async def _hole_before_worker(stage: Stage, length: float) -> None:
     async with stage.make_app(stage.server.url) as app:  # the client of this part is not behind the proxy
         tasks = jobs.register(app)
         results = [await tasks.work.delay(2_000_000 + number, 2.0) for number in range(50)]
-        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 150, "150 jobs to begin", every=0.2)
+        await until(
+            lambda: len(oracle.Journals.read(stage.folder).runs) >= 150, "150 jobs to start", every=0.2
+        )
         cost, memory = meter.cpu(worker.pid), meter.rss(worker.pid)
         stage.proxy.hold()
         await asyncio.sleep(length)
@@ -187,10 +189,10 @@ async def _hole_before_worker(stage: Stage, length: float) -> None:
         report.below("worker: RSS growth", meter.rss(worker.pid) - memory, 20, " MB")
         late = await tasks.work.delay(2_000_100)
         stage.proxy.heal()
-        healed = Stopwatch()
+        since_fault = Stopwatch()
         await asyncio.gather(*(result.get(timeout=60) for result in [*results, late]))
-        report.below("worker: jobs answered after", healed.took, 12.0, " s")
-        report.equal("worker: is alive", worker.alive, wanted=True)
+        report.below("worker: jobs answered after", since_fault.took, 12.0, " s")
+        report.equal("worker: is alive", worker.alive, expected=True)
 
 
 async def memory(scale: float, seed: int, lease: float = 5.0) -> Report:
@@ -238,20 +240,20 @@ def _queue_empty(stage: Stage) -> bool:
 
 
 async def hung_server(scale: float, seed: int, lease: float = 5.0) -> Report:
-    """`get(timeout=t)` ends by t + 0.25 s when the server stands still."""
+    """`get(timeout=t)` ends by t + 0.25 s when the server is stopped."""
     async with Stage("hung server", scale=scale, seed=seed, lease=lease) as stage:
         known = await stage.tasks.work.delay(1)
-        stranger = stage.app.AsyncResult("stranger")
+        unknown = stage.app.AsyncResult("stranger")
         stage.server.freeze()
         try:
-            for name, handle in (("known id", known), ("unknown id", stranger)):
+            for name, handle in (("known id", known), ("unknown id", unknown)):
                 for timeout in (0.0, 0.5, 1.0):
-                    begun = Stopwatch()
+                    started = Stopwatch()
                     with contextlib.suppress(ResultTimeout, ConnectionError):
                         await asyncio.wait_for(handle.get(timeout=timeout), 11)
                     stage.report.below(
                         f"get(timeout={timeout:g}) of a {name} overruns by",
-                        float(begun.took) - timeout,
+                        float(started.took) - timeout,
                         0.25,
                         " s",
                     )
@@ -280,9 +282,9 @@ async def lost_enqueue(scale: float, seed: int, lease: float = 5.0) -> Report:
         return stage.report
 
 
-async def dead_idle_line(scale: float, seed: int, lease: float = 5.0) -> Report:
-    """The path of an idle client dies silently (a NAT forgets it): the next call still goes through."""
-    async with Stage("dead idle line", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
+async def dead_idle_connection(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """The connection of an idle client dies silently (a NAT forgets it): the next call still succeeds."""
+    async with Stage("dead idle connection", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
         assert stage.proxy is not None
         await stage.fleet.add(url=stage.server.url)
         await stage.tasks.echo.call(1)
@@ -291,7 +293,7 @@ async def dead_idle_line(scale: float, seed: int, lease: float = 5.0) -> Report:
         await asyncio.sleep(stage.random.uniform(12.0, 16.0))
         began = Stopwatch()
         stage.report.equal("answer to the next call", await stage.tasks.echo.call(2), 2)
-        stage.report.below("it took", began.took, 10.0, " s")
+        stage.report.below("its duration", began.took, 10.0, " s")
         return stage.report
 
 
@@ -308,9 +310,9 @@ async def lost_pushes(scale: float, seed: int, lease: float = 5.0) -> Report:
             calls.append(stage.begin(number, stage.random.uniform(0.0, 0.5), 60))
             await asyncio.sleep(stage.random.uniform(0.0, 6.0 / total))
         await asyncio.wait(calls)
-        books = await stage.judge()
-        ended = {id_: run.ended for id_, runs in books.runs.items() for run in runs if id_ != "job-0"}
-        delays = [books.answers[id_][0].when - moment for id_, moment in ended.items()]
+        journals = await stage.judge()
+        ended = {id_: run.ended for id_, runs in journals.runs.items() for run in runs if id_ != "job-0"}
+        delays = [journals.answers[id_][0].when - end for id_, end in ended.items()]
         stage.report.above("notifications lost", stage.proxy.counts["lost push"], 10)
         stage.report.below("longest wait after the end", max(delays), 5.5, " s")
         return stage.report

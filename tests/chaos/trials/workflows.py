@@ -56,7 +56,7 @@ class Draft:
         workflow = chain(self._first(top), group(self._then(left), self._then(right)), self._then(bottom))
         return Work(workflow, bottom, {top: [], left: [top], right: [top], bottom: [left, right]})
 
-    def row(self, length: int) -> Work:
+    def long_chain(self, length: int) -> Work:
         numbers = [next(self._numbers) for _ in range(length)]
         workflow = chain(self._first(numbers[0]), *(self._then(number) for number in numbers[1:]))
         before = {number: [number - 1] for number in numbers[1:]}
@@ -90,10 +90,12 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
         draft, kills = Draft(stage.tasks, stage.random), stage.count(20, least=4)
         works = mixed(stage, draft, replaced=1000)
         await stage.workers(WORKERS)
-        begun = time.monotonic()
-        waits, _ = await asyncio.gather(send(stage, works, seconds=kills * 0.8), slay(stage, kills))
+        started = time.monotonic()
+        waits, _ = await asyncio.gather(
+            send(stage, works, seconds=kills * 0.8), kill_random_workers(stage, kills)
+        )
         await asyncio.gather(*waits)
-        stage.report.fact("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.fact("all ended after, s", round(time.monotonic() - started, 1))
         stage.report.fact("workflows / kills", f"{len(works)} / {kills}")
         await judge(stage, parents_of(works))
         return stage.report
@@ -104,13 +106,13 @@ def mixed(stage: Stage, draft: Draft, *, replaced: int) -> list[Work]:
     works = [draft.diamond() for _ in range(stage.count(2000))]
     works += [draft.replaced() for _ in range(stage.count(replaced))]
     stage.random.shuffle(works)
-    works[:0] = [draft.row(stage.count(100, least=10)) for _ in range(stage.count(20))]
+    works[:0] = [draft.long_chain(stage.count(100, least=10)) for _ in range(stage.count(20))]
     for _ in range(stage.count(5)):
         works.insert(stage.random.randrange(len(works)), draft.fan_in(stage.count(1000, least=20)))
     return works
 
 
-async def slay(stage: Stage, kills: int) -> None:
+async def kill_random_workers(stage: Stage, kills: int) -> None:
     """Kills a random worker about every 0.8 s, and starts another one in its place."""
     for _ in range(kills):
         await asyncio.sleep(stage.random.uniform(0.4, 1.2))
@@ -119,9 +121,9 @@ async def slay(stage: Stage, kills: int) -> None:
 
 async def send(stage: Stage, works: list[Work], seconds: float) -> list[asyncio.Task[None]]:
     """Sends the workflows evenly over a time."""
-    begun, waits = time.monotonic(), []
-    for place, work in enumerate(works):
-        await asyncio.sleep(begun + seconds * place / len(works) - time.monotonic())
+    started, waits = time.monotonic(), []
+    for index, work in enumerate(works):
+        await asyncio.sleep(started + seconds * index / len(works) - time.monotonic())
         result = await work.workflow.delay()
         for number in work.parents:
             stage.journal.note(oracle.ACCEPTED, f"job-{number}", number)
@@ -130,9 +132,9 @@ async def send(stage: Stage, works: list[Work], seconds: float) -> list[asyncio.
 
 
 async def _wait(stage: Stage, work: Work, result: Any, timeout: float = 120.0) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     kind, value, run = await outcome_of(result, timeout)
-    over = time.monotonic() - begun - timeout
+    over = time.monotonic() - started - timeout
     stage.journal.note(oracle.ANSWERED, f"job-{work.last}", kind, value, run, round(over, 3))
 
 
@@ -144,9 +146,9 @@ def parents_of(works: list[Work]) -> dict[int, list[int]]:
 async def judge(stage: Stage, parents: dict[int, list[int]]) -> None:
     """Reports the figures for jobs of workflows, and those for all jobs."""
     await _ask_all(stage, parents)
-    books = await stage.judge()
-    stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
-    stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
+    journals = await stage.judge()
+    stage.report.equal("jobs that never ran", len(parents) - len(journals.runs), 0)
+    stage.report.equal("started too early, or with wrong values", len(journals.wrong_starts(parents)), 0)
     await stage.nothing_left()
 
 
