@@ -9,7 +9,7 @@ from asyncq import AsyncQ
 from asyncq.worker.processes.app_source import AppSource
 
 
-def test_an_app_is_found_where_its_tasks_are_before_any_other_module_that_has_it(monkeypatch):
+def test_the_module_of_the_tasks_is_preferred_to_other_modules_that_hold_the_app(monkeypatch):
     app = AsyncQ()
     names = ("loaded_by_hand", "shop_app", "shop_tasks")
     for name in names:

@@ -11,7 +11,7 @@ PICTURE = PAGE[PAGE.index("```text\nasyncq/") : PAGE.index("```", PAGE.index("``
 WORDS = set(re.findall(r"[a-z_]+", PICTURE))
 
 
-def test_it_names_every_package_and_every_module():
+def test_the_page_names_every_package_and_every_module():
     package = ROOT / "asyncq"
     # The page shows each of these packages as a whole, without its modules.
     whole = {"embedded", "failures", "serializers", "system", "lua", "bench"}
@@ -24,7 +24,7 @@ def test_it_names_every_package_and_every_module():
     assert missing == []
 
 
-def test_the_folders_and_files_that_it_names_are_there():
+def test_the_folders_and_files_that_the_page_names_exist():
     named = re.findall(r"([a-z_]+(?:/|\.py))", PICTURE)
     there = {path.name for path in (ROOT / "asyncq").rglob("*")} | {"asyncq"}
     assert len(named) > 25

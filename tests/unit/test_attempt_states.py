@@ -22,11 +22,11 @@ from asyncq.execution.executors import (
 )
 
 
-def test_each_state_has_a_row():
+def test_each_state_has_a_row_in_the_table():
     assert set(NEXT_STATES) == set(AttemptState)
 
 
-def test_every_state_leads_to_an_end_and_no_end_leads_on():
+def test_every_state_can_lead_to_a_final_state_and_no_final_state_leads_on():
     def ends(state: AttemptState, seen: frozenset[AttemptState]) -> bool:
         following = [after for after in NEXT_STATES[state] if after not in seen]
         return state in {ENDED, CANCELLED} or any(ends(after, seen | {state}) for after in following)
@@ -36,14 +36,14 @@ def test_every_state_leads_to_an_end_and_no_end_leads_on():
 
 
 @pytest.mark.parametrize("state", AttemptState)
-def test_an_outcome_is_wanted_until_the_attempt_is_cancelled(state):
+def test_an_outcome_is_needed_until_the_attempt_is_cancelled(state):
     control = JobControl()
     control.state = state
     assert control.is_wanted == (state not in {DROPPED, CANCELLING, CANCELLED})
 
 
 @pytest.mark.parametrize("state", AttemptState)
-def test_a_body_begins_only_while_its_attempt_starts(state):
+def test_a_body_starts_only_while_its_attempt_is_starting(state):
     control = JobControl()
     control.state = state
     assert control.begin() == (state is STARTING)
@@ -58,7 +58,7 @@ def test_a_move_from_another_state_changes_nothing(state):
     assert control.state is (CANCELLING if state in {STARTING, RUNNING} else state)
 
 
-def test_a_body_in_a_thread_either_begins_or_was_cancelled_before():
+def test_a_body_in_a_thread_either_starts_or_was_cancelled_before():
     """The thread that begins the body and the revocation exclude each other: the first one decides."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

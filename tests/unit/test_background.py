@@ -57,7 +57,7 @@ class Loop:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyError("x"), MemoryError(), PipeBroken("x")])
-async def test_a_loop_goes_on_after_an_error_of_any_class(monkeypatch, error):
+async def test_a_background_loop_continues_after_an_error_of_any_class(monkeypatch, error):
     loop = Loop(error, None, error)
     await loop.run(monkeypatch)
     assert loop.pauses == [1, 1]
@@ -69,7 +69,7 @@ async def test_pauses_grow_while_the_errors_last(monkeypatch):
     assert loop.pauses == [1, 2, 3, 1]
 
 
-async def test_what_is_no_exception_ends_a_loop():
+async def test_a_base_exception_ends_a_background_loop():
     class Ending(BaseException):
         pass
 
@@ -89,7 +89,7 @@ async def test_an_unexpected_error_is_logged_with_its_traceback(monkeypatch, rec
 
 
 @pytest.mark.parametrize("error", [PipeBroken("gone"), BrokerUnavailable("gone")])
-async def test_a_server_that_is_away_is_not_an_error_of_the_worker(monkeypatch, records, error):
+async def test_an_unreachable_server_is_not_logged_as_an_error_of_the_worker(monkeypatch, records, error):
     await Loop(error).run(monkeypatch)
     [record] = records
     assert (record.levelno, record.exc_info) == (logging.DEBUG, None)
@@ -132,7 +132,7 @@ async def test_a_background_task_that_fails_is_logged(records):
     assert (record.levelno, tasks._tasks) == (logging.ERROR, set())
 
 
-async def test_finish_waits_for_what_the_tasks_start_themselves():
+async def test_finish_also_waits_for_tasks_that_the_tasks_start():
     tasks = BackgroundTasks(LOG)
     ended = []
 

@@ -29,7 +29,7 @@ def project(tmp_path: Path):
     return write
 
 
-def test_an_argument_wins_over_the_environment_over_the_project_over_the_default(project):
+def test_settings_come_from_arguments_then_environment_then_project_then_defaults(project):
     folder = project("[tool.asyncq]\nlease = 4\nnamespace = 'p'\nthreads = 7\n")
     environ = {"ASYNCQ_LEASE": "3s", "ASYNCQ_NAMESPACE": "e"}
     settings = load({"lease": 2.0, "namespace": None}, project_root=folder, environ=environ)
@@ -52,26 +52,26 @@ def test_an_argument_wins_over_the_environment_over_the_project_over_the_default
         (None, "for ever"),
     ],
 )
-def test_a_time_is_shown_as_a_person_would_say_it(time, text):
+def test_a_time_is_shown_in_a_readable_form(time, text):
     assert config.shown(time) == text
 
 
-def test_no_project_and_no_environment_give_the_defaults(tmp_path):
+def test_without_project_and_environment_the_defaults_hold(tmp_path):
     assert load({}, project_root=tmp_path, environ={}) == Settings()
 
 
-def test_an_empty_variable_is_as_good_as_none(tmp_path):
+def test_an_empty_environment_variable_is_ignored(tmp_path):
     assert load({}, project_root=tmp_path, environ={"ASYNCQ_LEASE": ""}).lease == 15.0
 
 
 @pytest.mark.parametrize("source", ["argument", "project"])
-def test_an_unknown_option_is_refused_with_its_nearest_neighbour(project, source):
+def test_an_unknown_option_is_refused_with_the_most_similar_option(project, source):
     folder = project("[tool.asyncq]\nleese = 3\n" if source == "project" else "")
     with pytest.raises(ValueError, match="unknown option 'leese'; did you mean 'lease'"):
         load({"leese": 3} if source == "argument" else {}, project_root=folder, environ={})
 
 
-def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
+def test_an_unknown_option_without_a_similar_one_is_refused_with_a_list_of_all(tmp_path):
     with pytest.raises(ValueError, match="the options are url, namespace"):
         load({"zzzzzz": 3}, project_root=tmp_path, environ={})
 
@@ -93,7 +93,7 @@ def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
         ({"url": " Embedded://#x"}, {}, "embedded:// has no options"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_with_its_source(tmp_path, explicit, environ, output):
+def test_an_invalid_value_is_refused_with_its_source(tmp_path, explicit, environ, output):
     with pytest.raises(ValueError, match=output):
         load(explicit, project_root=tmp_path, environ=environ)
 
@@ -117,7 +117,7 @@ def refusals(tmp_path, option: str, values: list[object]) -> None:
 
 
 @pytest.mark.parametrize("option", NUMBERS)
-def test_a_number_that_makes_no_sense_is_refused(tmp_path, option):
+def test_an_invalid_number_is_refused(tmp_path, option):
     nonsense = [-1, -0.5, float("nan"), float("inf"), "nan", "inf", True, [1], {}, b"5", "", "a b"]
     refusals(tmp_path, option, nonsense)
     if option in ZERO_HAS_A_MEANING:
@@ -127,17 +127,17 @@ def test_a_number_that_makes_no_sense_is_refused(tmp_path, option):
 
 
 @pytest.mark.parametrize("option", TEXTS + FLAGS)
-def test_what_is_no_text_or_no_flag_is_refused(tmp_path, option):
+def test_a_value_that_is_not_a_text_or_not_a_flag_is_refused(tmp_path, option):
     refusals(tmp_path, option, [5, 0.5, [1], {}, b"5", "", " "] + [True] * (option in TEXTS))
 
 
-def test_a_whole_number_may_be_written_as_a_float_and_no_fraction_is_cut(tmp_path):
+def test_a_whole_number_may_be_a_float_but_not_a_fraction(tmp_path):
     assert load({"max_length": 1e6}, project_root=tmp_path, environ={}).max_length == 1_000_000
     with pytest.raises(ValueError, match=r"2\.5 is not a whole number"):
         load({"concurrency": 2.5}, project_root=tmp_path, environ={})
 
 
-def test_every_option_is_described_and_read_from_its_variable(tmp_path):
+def test_every_option_is_described_and_read_from_its_environment_variable(tmp_path):
     described = {option: (variable, doc) for option, variable, _, doc in config.describe()}
     assert set(described) == {field.name for field in dataclasses.fields(Settings)}
     assert all(doc for _, doc in described.values())
@@ -162,12 +162,12 @@ def test_a_flag_can_be_written_in_several_ways(tmp_path, text, expected):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_flag_given_in_code_wins_over_the_environment(tmp_path, given):
+def test_a_flag_given_in_code_overrides_the_environment(tmp_path, given):
     environ = {"ASYNCQ_STRICT": str(int(not given))}
     assert load({"strict": given}, project_root=tmp_path, environ=environ).strict is given
 
 
-def test_a_flag_that_says_neither_is_refused(tmp_path):
+def test_a_flag_that_is_neither_yes_nor_no_is_refused(tmp_path):
     with pytest.raises(ValueError, match="ASYNCQ_STRICT: 'maybe' is neither yes nor no"):
         load({}, project_root=tmp_path, environ={"ASYNCQ_STRICT": "maybe"})
 
@@ -185,7 +185,7 @@ def test_a_flag_that_says_neither_is_refused(tmp_path):
         ("0", 0),
     ],
 )
-def test_durations_can_be_written(text, expected):
+def test_texts_with_units_are_durations(text, expected):
     assert seconds(text) == expected
 
 
@@ -202,7 +202,7 @@ def test_numbers_and_timedeltas_are_durations(value):
         *(-1, float("nan"), float("inf"), timedelta(-1), True, False, None, [5], b"5", {}, 10**400),
     ],
 )
-def test_what_is_no_duration_is_refused(bad):
+def test_a_value_that_is_not_a_duration_is_refused(bad):
     with pytest.raises(ValueError, match="not a duration"):
         seconds(bad)
 
@@ -210,12 +210,12 @@ def test_what_is_no_duration_is_refused(bad):
 @pytest.mark.parametrize(
     ("text", "expected"), [("64kb", 65536), ("1 MB", 1048576), (5, 5), ("7b", 7), ("1gb", 1 << 30)]
 )
-def test_sizes_can_be_written(text, expected):
+def test_texts_with_units_are_sizes(text, expected):
     assert size(text) == expected
 
 
 @pytest.mark.parametrize("bad", ["", "x", "-1", "1.5mb", "1tb", 1.5, None, True, -1, float("nan"), [5], b"5"])
-def test_what_is_no_size_is_refused(bad):
+def test_a_value_that_is_not_a_size_is_refused(bad):
     with pytest.raises(ValueError, match="not a size"):
         size(bad)
 
@@ -230,7 +230,7 @@ def test_a_name_never_breaks_the_layout_of_keys(text):
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 101, "a\n", None, 5, b"x"])
-def test_what_is_no_name_is_refused(bad):
+def test_an_invalid_name_is_refused(bad):
     with pytest.raises(ValueError, match="cannot be a name"):
         name(bad)
 
@@ -252,7 +252,7 @@ def warnings(caplog, monkeypatch):
         ("ASYNCQ_XYZ", "see the list of settings"),
     ],
 )
-def test_an_unknown_variable_is_warned_of_once_and_refused_with_strict(tmp_path, warnings, variable, hint):
+def test_an_unknown_variable_is_logged_once_and_refused_with_strict(tmp_path, warnings, variable, hint):
     for _ in range(2):
         load({}, project_root=tmp_path, environ={variable: "1", "ASYNCQ_LEASE": "3"})
     message = f"the environment variable {variable} is not a setting and changes nothing; {hint}"
@@ -261,7 +261,7 @@ def test_an_unknown_variable_is_warned_of_once_and_refused_with_strict(tmp_path,
         load({"strict": True}, project_root=tmp_path, environ={variable: "1"})
 
 
-def test_strict_by_reconfiguration_refuses_an_unknown_variable_too(tmp_path, monkeypatch):
+def test_an_unknown_variable_is_refused_when_strict_is_set_later(tmp_path, monkeypatch):
     settings = load({}, project_root=tmp_path, environ={})
     config.replace(settings, {"strict": True})
     monkeypatch.setenv("ASYNCQ_LEESE", "3")
@@ -285,7 +285,7 @@ INJECTED = {
 }
 
 
-def test_what_orchestrators_inject_and_what_is_read_elsewhere_is_known(tmp_path, warnings):
+def test_variables_of_orchestrators_and_of_other_parts_of_asyncq_are_known(tmp_path, warnings):
     others = {f"ASYNCQ_{name}": "1" for name in config.OTHER_VARIABLES}
     load(
         {"strict": True},
@@ -307,7 +307,7 @@ def test_every_variable_that_the_code_names_is_known():
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, True, "many"])
-def test_a_worker_takes_the_same_numbers_for_its_concurrency(wrong):
+def test_a_worker_refuses_an_invalid_concurrency(wrong):
     with pytest.raises(ValueError, match=re.escape(f"concurrency={wrong!r} is ")):
         Worker(AsyncQ("memory://"), concurrency=wrong)
 

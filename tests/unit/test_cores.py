@@ -87,16 +87,16 @@ V1_LINE = "4:memory:/pod\n3:cpu,cpuacct:/pod/app\n"
         ),
     ],
 )
-def test_the_quota_of_the_control_group_counts_rounded_up(root, files, expected):
+def test_the_quota_of_the_control_group_is_rounded_up(root, files, expected):
     assert cores.usable(root(files)) == expected
 
 
-def test_the_cores_that_the_process_may_run_on_count(root, monkeypatch):
+def test_only_cores_that_the_process_may_use_are_counted(root, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {1, 5, 6}, raising=False)
     assert cores.usable(root({})) == 3
 
 
-def test_what_python_was_configured_with_counts_and_a_system_without_affinity_works(root, monkeypatch):
+def test_the_cpu_count_of_python_is_used_and_a_system_without_affinity_works(root, monkeypatch):
     monkeypatch.setattr(os, "process_cpu_count", lambda: 7, raising=False)
     assert cores.usable(root({})) == 7
     monkeypatch.delattr(os, "process_cpu_count")
@@ -105,14 +105,14 @@ def test_what_python_was_configured_with_counts_and_a_system_without_affinity_wo
     assert cores.usable(root({})) == 1
 
 
-def test_a_worker_has_as_many_processes_as_it_may_use_cores(monkeypatch):
+def test_a_worker_has_one_process_for_each_core_that_it_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0}, raising=False)
     assert pool.size(AsyncQ("memory://")) == 1
     assert pool.size(AsyncQ("memory://", processes=5)) == 5
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a process to cores")
-def test_a_process_that_is_bound_to_one_core_has_one():
+def test_a_process_that_is_bound_to_one_core_counts_one():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     code += "from asyncq.system import cores; "
     done = subprocess.run(

@@ -18,7 +18,7 @@ def _anew(monkeypatch, caplog):
     caplog.set_level(logging.WARNING, "asyncq.test")
 
 
-def test_the_first_of_each_kind_is_a_warning_and_the_rest_of_the_minute_are_counted(monkeypatch, caplog):
+def test_the_first_damage_of_each_kind_is_logged_and_more_within_a_minute_is_counted(monkeypatch, caplog):
     now = 1000.0
     monkeypatch.setattr(damaged_data.time, "monotonic", lambda: now)
     for kind in ("mark", "beat", "mark", "mark"):

@@ -56,7 +56,7 @@ def fail(app):
     return fail
 
 
-def test_apply_runs_a_coroutine_function_and_gives_its_value(add):
+def test_apply_runs_a_coroutine_function_and_returns_its_value(add):
     result = add.apply((4, 4))
     assert isinstance(result, AsyncResult)
     assert (result.get_sync(), result.wait_sync(1), result.state, result.result) == (8, 8, "SUCCESS", 8)
@@ -68,7 +68,7 @@ def test_apply_runs_a_coroutine_function_and_gives_its_value(add):
     assert add.apply(args=[1], kwargs={"y": 2}, task_id="mine").id == "mine"
 
 
-def test_apply_runs_a_plain_function_on_this_thread_where_its_connections_are(app):
+def test_apply_runs_a_plain_function_on_the_calling_thread(app):
     @app.task
     def where() -> int:
         return threading.get_ident()
@@ -76,7 +76,7 @@ def test_apply_runs_a_plain_function_on_this_thread_where_its_connections_are(ap
     assert where.apply().get_sync() == threading.get_ident()
 
 
-def test_the_body_is_a_job_of_its_own_and_the_caller_is_not(app):
+def test_current_is_the_job_inside_the_body_and_unset_in_the_caller(app):
     @app.task
     def about(x: int) -> list:
         job = asyncq.current()
@@ -108,7 +108,7 @@ def test_the_body_may_not_wait_for_a_queue(app):
         waits.apply().get_sync()
 
 
-def test_what_was_raised_is_raised_again_with_where(fail):
+def test_get_raises_the_exception_again_with_its_traceback(fail):
     result = fail.apply(("no",))
     assert (result.state, result.failed_sync()) == ("FAILURE", True)
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_what_was_raised_is_raised_again_with_where(fail):
         fail.apply(("no",), throw=True)
 
 
-def test_an_exception_that_cannot_travel_is_what_it_would_be_in_production(app):
+def test_an_exception_that_cannot_be_rebuilt_is_a_remote_error_as_in_production(app):
     class Local(Exception):
         pass
 
@@ -134,7 +134,7 @@ def test_an_exception_that_cannot_travel_is_what_it_would_be_in_production(app):
         odd.apply().get_sync()
 
 
-def test_what_production_refuses_is_refused(app, add):
+def test_apply_refuses_what_production_refuses(app, add):
     @app.task
     def gives(size: int) -> object:
         return object() if size == 0 else b"x" * size
@@ -151,7 +151,7 @@ def test_what_production_refuses_is_refused(app, add):
         add.apply((1,), queue="non sense!nonsense")
 
 
-def test_a_tuple_comes_back_as_it_would_from_a_worker(app):
+def test_apply_returns_a_tuple_as_a_worker_would_return_it(app):
     @app.task
     def pair():
         return {"a": (1, 2)}
@@ -201,7 +201,7 @@ def test_an_ignored_result_is_ignored(app):
         quiet.apply().get_sync()
 
 
-def test_ctrl_c_goes_to_who_typed_it(app):
+def test_apply_raises_a_keyboard_interrupt_to_its_caller(app):
     @app.task
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -211,13 +211,13 @@ def test_ctrl_c_goes_to_who_typed_it(app):
 
 
 @pytest.mark.anyio
-async def test_inside_a_loop_a_coroutine_function_is_to_be_awaited_instead(add):
+async def test_apply_of_a_coroutine_function_is_refused_inside_a_loop(add):
     with pytest.raises(SyncInAsyncContext, match=r"use `await add\(4, y='4x*\.\.\.x*'\)`"):
         add.apply((4,), {"y": "4" + "x" * 100})
 
 
 @pytest.mark.anyio
-async def test_inside_a_loop_a_plain_function_is_applied_and_its_result_awaited(app, fail):
+async def test_inside_a_loop_apply_runs_a_plain_function_and_its_result_can_be_awaited(app, fail):
     @app.task
     def double(x: int) -> int:
         return 2 * x
@@ -266,7 +266,7 @@ def test_a_set_of_eager_results_can_be_read_without_a_loop(app, fail):
     assert not results.ready_sync()
 
 
-def test_one_made_by_hand_gives_back_what_it_was_made_of():
+def test_an_eager_result_made_by_hand_returns_what_it_was_made_of():
     class Local(Exception):
         pass
 
@@ -284,7 +284,7 @@ def test_one_made_by_hand_gives_back_what_it_was_made_of():
             EagerResult("d", *bad)
 
 
-def test_a_forgotten_one_is_gone(add):
+def test_an_eager_result_that_was_forgotten_does_not_exist(add):
     result = add.apply((1, 2))
     twin = copy.copy(result)
     result.forget_sync()
@@ -296,7 +296,7 @@ def test_a_forgotten_one_is_gone(add):
         pickle.dumps(twin)
 
 
-def test_what_came_from_a_forgotten_one_is_not_known_and_no_server_is_asked(app, add):
+def test_the_job_tree_of_a_forgotten_eager_result_is_incomplete_and_no_server_is_asked(app, add):
     result = add.apply((1, 2))
     result.forget_sync()
     with pytest.raises(IncompleteStream, match="does not exist"):
@@ -305,7 +305,7 @@ def test_what_came_from_a_forgotten_one_is_not_known_and_no_server_is_asked(app,
     assert not app.sessions.is_any_open
 
 
-def test_nothing_in_it_waits_so_a_task_may_ask_it_whatever_the_guard_says(app):
+def test_the_deadlock_guard_allows_waits_for_eager_results(app):
     @app.task
     def letters():
         yield from "ab"
@@ -320,7 +320,7 @@ def test_nothing_in_it_waits_so_a_task_may_ask_it_whatever_the_guard_says(app):
     assert asks.apply().get_sync() == [["a", "b"], "SUCCESS", "SUCCESS"]
 
 
-def test_a_copy_has_the_parent_and_the_items_and_is_forgotten_by_itself(app):
+def test_a_copy_of_an_eager_result_keeps_parent_and_items_when_the_original_is_forgotten(app):
     @app.task
     def letters():
         yield from "ab"
@@ -335,7 +335,7 @@ def test_a_copy_has_the_parent_and_the_items_and_is_forgotten_by_itself(app):
         list(result.stream_sync())
 
 
-def test_twins_are_those_of_its_own_methods():
+def test_the_blocking_methods_call_the_methods_of_the_eager_result():
     for name in ("get", "wait", "outcome", "refresh", "exists", "revoke", "forget"):
         assert getattr(EagerResult, f"{name}_sync").__wrapped__ is getattr(EagerResult, name)
         mine, base = getattr(EagerResult, name), getattr(AsyncResult, name)

@@ -58,22 +58,22 @@ FINAL = [
 
 
 @pytest.mark.parametrize(("code", "action"), CODES)
-def test_each_code_has_its_verdict_whatever_follows_it(code, action):
+def test_each_error_code_has_its_action_whatever_text_follows_it(code, action):
     for text in (code, f"{code} because of this and that", f"-{code} as on the wire"):
         assert ServerError(text).action is action
 
 
-def test_every_verdict_is_in_the_table():
+def test_every_action_is_in_the_table():
     assert set(TABLE) == set(ErrorAction)
 
 
-def test_too_many_clients_is_passing_though_its_code_says_nothing():
+def test_too_many_clients_is_a_temporary_error_though_its_code_is_only_err():
     assert ServerError("ERR max number of clients reached").action is ErrorAction.RETRY
 
 
 @settings(deadline=None)
 @given(st.text())
-def test_a_reply_that_the_table_does_not_know_is_fatal_and_never_an_endless_retry(text):
+def test_an_error_code_that_the_table_does_not_have_is_fatal(text):
     known = dict(CODES)
     error = ServerError(text)
     assert str(error) == text
@@ -83,7 +83,7 @@ def test_a_reply_that_the_table_does_not_know_is_fatal_and_never_an_endless_retr
 
 @settings(deadline=None)
 @given(st.sampled_from(CODES), st.text(alphabet=st.characters(exclude_categories=["L"])))
-def test_a_code_is_a_whole_word(known, tail):
+def test_an_error_code_is_a_whole_word(known, tail):
     code, action = known
     if tail and not tail.startswith(" "):
         assert ServerError(code + tail).action is ErrorAction.FATAL
@@ -169,7 +169,7 @@ def _short_pauses():
 
 @settings(deadline=None, max_examples=examples(40))
 @given(replies=st.lists(st.sampled_from(PASSING), max_size=6))
-def test_passing_errors_are_outlived_with_the_same_command_each_time(directory, replies):
+def test_the_same_command_is_sent_again_until_temporary_errors_end(directory, replies):
     async def play() -> None:
         liar = Liar(replies)
         async with lying(directory, liar) as commands:
@@ -187,7 +187,7 @@ def test_passing_errors_are_outlived_with_the_same_command_each_time(directory, 
     before=st.lists(st.sampled_from(PASSING), max_size=3),
     code=st.sampled_from([*FINAL, "OOM", "NEVERHEARDOF"]),
 )
-def test_a_lasting_error_is_raised_the_first_time_it_is_met(directory, before, code):
+def test_a_lasting_error_is_raised_at_its_first_occurrence(directory, before, code):
     async def play() -> None:
         liar = Liar([*before, code])
         async with lying(directory, liar) as commands:
@@ -199,7 +199,7 @@ def test_a_lasting_error_is_raised_the_first_time_it_is_met(directory, before, c
 
 
 @pytest.mark.parametrize("code", TABLE[ErrorAction.DENIED])
-def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, caplog, code):
+def test_a_worker_waits_until_the_server_accepts_it_again_and_logs_it_once(directory, caplog, code):
     async def play() -> None:
         liar = Liar([code] * 3)
         async with lying(directory, liar) as commands:
@@ -212,7 +212,7 @@ def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, cap
     assert [record.levelname for record in caplog.records if "refuses" in record.message] == ["ERROR"]
 
 
-def test_an_error_that_never_passes_ends_with_the_operation_timeout(directory):
+def test_a_temporary_error_that_lasts_is_raised_at_the_operation_timeout(directory):
     async def play() -> None:
         liar = Liar(["LOADING"] * 100_000)
         async with lying(directory, liar, timeout=0.3) as commands:
@@ -226,7 +226,7 @@ def test_an_error_that_never_passes_ends_with_the_operation_timeout(directory):
 
 
 @pytest.mark.parametrize("reply", ["BUSY running a script", "READONLY now a replica", "LOADING data"])
-def test_a_passing_error_while_scripts_are_loaded_passes_too(directory, reply):
+def test_a_temporary_error_while_scripts_are_loaded_is_retried_too(directory, reply):
     async def play() -> None:
         liar = Liar(["NOSCRIPT"], load_reply=reply)
         async with lying(directory, liar) as commands:
@@ -235,7 +235,7 @@ def test_a_passing_error_while_scripts_are_loaded_passes_too(directory, reply):
     asyncio.run(play())
 
 
-def test_a_server_that_says_nothing_is_given_up_at_the_operation_timeout(directory):
+def test_a_server_that_does_not_answer_is_given_up_at_the_operation_timeout(directory):
     class Mute(Liar):
         def answer(self, command: tuple[bytes, ...]) -> bytes:
             return b"" if command[0] == b"EVALSHA" else super().answer(command)

@@ -26,7 +26,7 @@ def class_named(name: str) -> type:
     return getattr(importlib.import_module(module or "builtins"), attribute)
 
 
-def test_each_exception_arrives_equal(table):
+def test_each_exception_of_the_table_arrives_equal(table):
     for row in table:
         if row.caught_as is None:
             raised = row.make()
@@ -46,14 +46,14 @@ def is_kept_in_a_stand_in(row) -> None:
             assert getattr(arrived, name) == value
 
 
-def test_what_cannot_be_made_equal_is_caught_as_its_class_and_keeps_message_and_attributes(table):
+def test_an_exception_that_cannot_be_rebuilt_is_caught_as_its_class_and_keeps_its_attributes(table):
     rows = [row for row in table if row.caught_as is not None]
     assert len(rows) > 5
     for row in rows:
         is_kept_in_a_stand_in(row)
 
 
-def test_the_table_has_sixty_classes_and_ten_libraries(table):
+def test_the_table_has_sixty_classes_of_ten_libraries(table):
     assert len({type(row.make()) for row in table}) >= 60
     libraries = importlib.import_module("helpers.exception_table").LIBRARIES
     assert len({row.name.split(".")[0].split(":")[0] for row in libraries}) >= 10

@@ -83,7 +83,7 @@ class StrictGroup(ExceptionGroup):
     ],
     ids=repr,
 )
-def test_an_imported_exception_comes_back_of_its_class_with_its_arguments(exc):
+def test_an_exception_of_an_imported_class_is_rebuilt_with_its_arguments(exc):
     rebuilt = journey(exc)
     assert type(rebuilt) is type(exc)
     assert rebuilt.args == exc.args
@@ -98,7 +98,7 @@ def test_an_os_error_keeps_its_file_names():
     assert journey(OSError(18, "cross-device", "a", None, "b")).filename2 == "b"
 
 
-def test_a_remote_error_that_passes_through_a_task_stays_what_it_was():
+def test_a_remote_error_that_passes_through_a_task_stays_the_same():
     rebuilt = journey(RemoteError("shop.Gone", ("no", 1), "tb"))
     assert (type(rebuilt), rebuilt.type_name, rebuilt.args) == (RemoteError, "shop.Gone", ("no", 1))
     assert rebuilt.traceback == "tb"
@@ -125,7 +125,7 @@ def remote(module, qualname, args=("m",)):
         (__name__, "Outer"),
     ],
 )
-def test_anything_but_an_imported_exception_is_a_remote_error(module, qualname):
+def test_a_class_that_is_not_an_imported_exception_makes_a_remote_error(module, qualname):
     rebuilt = remote(module, qualname)
     assert type(rebuilt) is RemoteError
     assert rebuilt.args == ("m",)
@@ -133,7 +133,7 @@ def test_anything_but_an_imported_exception_is_a_remote_error(module, qualname):
     assert rebuilt.type_name.endswith(qualname)
 
 
-def test_rebuilding_imports_nothing_and_asks_no_module_for_a_lazy_attribute(monkeypatch):
+def test_rebuilding_imports_no_module_and_loads_no_lazy_attribute(monkeypatch):
     asked = []
     module = types.ModuleType("lazy_module")
     module.__getattr__ = asked.append
@@ -148,20 +148,20 @@ def test_rebuilding_imports_nothing_and_asks_no_module_for_a_lazy_attribute(monk
 @pytest.mark.parametrize(
     "exc", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError("x"), GeneratorExit()], ids=repr
 )
-def test_what_would_end_the_caller_is_a_remote_error(exc):
+def test_an_exception_that_would_end_the_caller_is_a_remote_error(exc):
     rebuilt = journey(raised(exc))
     assert type(rebuilt) is RemoteError
     assert rebuilt.type_name.split(".")[-1] == type(exc).__name__
     assert rebuilt.args == exc.args
 
 
-def test_an_exception_arrives_though_its_constructor_does_not_take_its_arguments():
+def test_an_exception_is_rebuilt_although_its_constructor_does_not_accept_its_args():
     rebuilt = journey(TwoArgumentsError(1, 2))
     assert type(rebuilt) is TwoArgumentsError
     assert (rebuilt.args, str(rebuilt)) == (("1 and 2",), "1 and 2")
 
 
-def test_a_constructor_that_makes_something_else_gives_a_remote_error_that_is_caught_as_the_class():
+def test_an_exception_whose_constructor_changes_it_is_a_remote_error_of_its_class():
     rebuilt = remote(__name__, "OtherError", ("m",))
     assert type(rebuilt) is OtherError
     rebuilt = Failure(module=__name__, qualname="OtherError", message="swap", args=("swap",)).rebuild()
@@ -169,7 +169,7 @@ def test_a_constructor_that_makes_something_else_gives_a_remote_error_that_is_ca
     assert isinstance(rebuilt, OtherError)
 
 
-def test_arguments_that_cannot_travel_leave_the_message():
+def test_an_exception_with_args_that_cannot_be_serialized_keeps_its_message():
     rebuilt = journey(ValueError("bad", object))
     assert isinstance(rebuilt, RemoteError)
     assert isinstance(rebuilt, ValueError)
@@ -177,13 +177,13 @@ def test_arguments_that_cannot_travel_leave_the_message():
     assert isinstance(journey(ValueError(b"x" * (texts.MAX_ARGS + 1))), RemoteError)
 
 
-def test_notes_come_back():
+def test_notes_are_rebuilt():
     exc = FrozenError(1)
     object.__setattr__(exc, "__notes__", ["first", "second"])
     assert journey(exc).__notes__ == ["first", "second"]
 
 
-def test_the_cause_chain_hangs_below_the_remote_traceback():
+def test_the_remote_traceback_has_the_chain_of_causes():
     try:
         try:
             raise KeyError("k")
@@ -199,7 +199,7 @@ def test_the_cause_chain_hangs_below_the_remote_traceback():
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-def test_the_context_comes_back_and_stays_hidden_if_it_was(hidden):
+def test_the_context_is_rebuilt_and_stays_suppressed_if_it_was(hidden):
     exc, context = ValueError("v"), KeyError("k")
     exc.__context__, exc.__suppress_context__ = context, hidden
     remote_traceback = journey(exc).__cause__
@@ -207,7 +207,7 @@ def test_the_context_comes_back_and_stays_hidden_if_it_was(hidden):
     assert remote_traceback.__suppress_context__ is hidden
 
 
-def test_a_group_comes_back_with_its_members():
+def test_a_group_is_rebuilt_with_its_members():
     group = raised(ExceptionGroup("two", [raised(ValueError(1)), ExceptionGroup("deep", [KeyError("k")])]))
     rebuilt = journey(group)
     assert type(rebuilt) is ExceptionGroup
@@ -217,7 +217,7 @@ def test_a_group_comes_back_with_its_members():
     assert "raise exc" in rebuilt.exceptions[0].__cause__.traceback
 
 
-def test_a_group_of_ones_own_class_comes_back_as_that():
+def test_a_group_of_a_derived_class_keeps_its_class():
     assert type(journey(CustomGroup("mine", [ValueError()]))) is CustomGroup
     assert type(journey(StrictGroup("mine", [ValueError()], code=1))) is StrictGroup
 
@@ -268,13 +268,13 @@ def test_a_formatted_group_shows_each_member_with_its_traceback():
     assert second < text.index("    | OSError: b")
 
 
-def test_members_that_are_no_exceptions_become_remote_errors():
+def test_members_that_are_base_exceptions_become_remote_errors():
     rebuilt = journey(BaseExceptionGroup("g", [KeyboardInterrupt(), ValueError()]))
     assert type(rebuilt) is ExceptionGroup
     assert [type(member) for member in rebuilt.exceptions] == [RemoteError, ValueError]
 
 
-def test_a_huge_group_is_cut_and_says_so():
+def test_members_of_a_huge_group_are_left_out_with_a_note():
     rebuilt = journey(ExceptionGroup("g", [ValueError(n) for n in range(500)]))
     assert len(rebuilt.exceptions) == texts.MAX_EXCEPTIONS - 1
     assert rebuilt.__notes__ == ["... 401 more members of this group were left out"]
@@ -297,7 +297,7 @@ def nested_group(depth):
     return exc
 
 
-def test_a_huge_chain_is_cut_and_says_so():
+def test_causes_of_a_huge_chain_are_left_out_with_a_note():
     failure = decode(encode(chain(3000)))
     length = 1
     while failure.cause is not None:
@@ -412,7 +412,7 @@ def test_encode_never_raises_and_stays_small(make):
 
 
 @pytest.mark.parametrize("make", EVIL.values(), ids=EVIL.keys())
-def test_the_short_form_is_short_and_keeps_the_class(make):
+def test_the_short_form_of_a_failure_is_short_and_keeps_the_class(make):
     exc = raised(make())
     data = encode_short(exc)
     assert len(data) <= texts.MAX_SHORT
@@ -421,12 +421,12 @@ def test_the_short_form_is_short_and_keeps_the_class(make):
     assert short.type_name == decode(encode(exc)).type_name
 
 
-def test_what_is_short_is_the_same_in_its_short_form():
+def test_the_short_form_of_a_short_failure_is_the_failure_itself():
     exc = raised(ExceptionGroup("several", [ValueError("no", 1), KeyError("k")]))
     assert encode_short(exc) == encode(exc)
 
 
-def test_long_texts_are_cut_in_the_middle_and_say_so():
+def test_the_middle_of_a_long_text_is_left_out_with_a_note():
     failure = decode(encode(ValueError("a" + "ü" * 100_000 + "z")))
     assert len(failure.message.encode()) <= texts.MAX_MESSAGE
     assert failure.message.startswith("aü")
@@ -434,7 +434,7 @@ def test_long_texts_are_cut_in_the_middle_and_say_so():
     assert "bytes left out" in failure.message
 
 
-def test_the_traceback_begins_below_the_frames_of_asyncq():
+def test_the_traceback_starts_after_the_frames_of_asyncq():
     place = str(Path(asyncq.__file__).parent / "runner.py")
     names = {}
     exec(compile("def run(body):\n    return body()\n", place, "exec"), names)
@@ -494,7 +494,7 @@ GOOD = {"type": ["builtins", "ValueError"], "message": "m"}
     ],
     ids=repr,
 )
-def test_a_tree_that_is_no_failure_is_a_decode_error(tree):
+def test_a_tree_that_is_not_a_failure_is_a_decode_error(tree):
     with pytest.raises(DecodeError):
         decode(packb([tree]))
 
@@ -502,18 +502,18 @@ def test_a_tree_that_is_no_failure_is_a_decode_error(tree):
 @pytest.mark.parametrize(
     "tree", [GOOD, [], [GOOD, 3], [GOOD] * (texts.MAX_EXCEPTIONS + 1), "text", None], ids=str
 )
-def test_what_is_no_list_of_exceptions_is_a_decode_error(tree):
+def test_data_that_is_not_a_list_of_exceptions_is_a_decode_error(tree):
     with pytest.raises(DecodeError):
         decode(packb(tree))
 
 
-def test_the_smallest_failure_reads():
+def test_the_smallest_failure_can_be_decoded():
     assert decode(packb([GOOD | {"unknown": "field of a newer version"}])).rebuild().args != ()
 
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.text() | st.integers() | st.binary(), st.lists(st.text(), max_size=3))
-def test_arguments_and_notes_come_back_whatever_they_say(arg, notes):
+def test_any_arguments_and_notes_are_rebuilt(arg, notes):
     exc = LookupError(arg)
     for note in notes:
         exc.add_note(note)
@@ -522,7 +522,7 @@ def test_arguments_and_notes_come_back_whatever_they_say(arg, notes):
     assert getattr(rebuilt, "__notes__", []) == notes
 
 
-def test_the_wire_is_a_plain_tree():
+def test_an_encoded_failure_is_a_plain_tree():
     [tree] = loads(encode(ValueError("bad")))
     assert tree["type"] == ["builtins", "ValueError"]
     assert tree["message"] == "bad"
@@ -574,7 +574,7 @@ def test_an_uncaught_exception_prints_where_the_task_failed(tmp_path):
     assert "return {}[item]" in done.stderr
 
 
-def test_an_exception_is_sent_once_however_often_it_is_linked():
+def test_an_exception_is_encoded_once_however_often_it_is_linked():
     assert decode(encode(own_cause())).cause is None
     failure = decode(encode(ring()))
     assert failure.cause is not None
@@ -596,7 +596,7 @@ class Several(ExceptionGroup):
         return Several(errors)
 
 
-def test_a_group_whose_constructor_takes_other_arguments_keeps_its_class():
+def test_a_group_whose_constructor_has_other_parameters_keeps_its_class():
     group = decode(encode(Several([ValueError(1), Several([KeyError(2)])]))).rebuild()
     assert type(group) is type(group.exceptions[1]) is Several
     assert (group.message, repr(group.exceptions[0])) == ("several failed", "ValueError(1)")
@@ -634,7 +634,7 @@ def _refused_name():
         _refused_name,
     ],
 )
-def test_an_exception_with_lone_surrogates_is_made_again(make):
+def test_an_exception_with_lone_surrogates_is_rebuilt(make):
     try:
         exc = make()
     except Exception as error:
@@ -647,7 +647,7 @@ def test_an_exception_with_lone_surrogates_is_made_again(make):
     failure.formatted().encode()
 
 
-def test_lone_surrogates_in_texts_are_escaped_and_nothing_is_lost():
+def test_lone_surrogates_in_messages_notes_and_names_are_escaped():
     group = ExceptionGroup(BROKEN, [ValueError(BROKEN)])
     group.add_note(BROKEN)
     cls = type("Elsewhere", (KeyError,), {"__module__": BROKEN})

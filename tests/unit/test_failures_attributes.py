@@ -168,7 +168,7 @@ def test_an_exception_keeps_its_attributes(exc, attributes):
         assert getattr(rebuilt, name) == value
 
 
-def test_a_constructor_that_gives_the_same_is_used_and_what_it_makes_beside_stays():
+def test_a_constructor_that_makes_an_equal_exception_is_called_and_its_other_attributes_stay():
     exc = Locked("busy")
     exc.tries = 3
     rebuilt = journey(exc)
@@ -177,19 +177,19 @@ def test_a_constructor_that_gives_the_same_is_used_and_what_it_makes_beside_stay
     assert isinstance(rebuilt.lock, type(exc.lock))
 
 
-def test_an_attribute_that_the_exception_had_no_more_is_taken_away():
+def test_an_attribute_that_the_exception_had_lost_is_removed():
     exc = Locked("busy")
     del exc.tries
     assert not hasattr(journey(exc), "tries")
 
 
-def test_an_attribute_that_cannot_travel_keeps_what_the_constructor_gives_it():
+def test_an_attribute_that_cannot_be_serialized_keeps_the_value_of_the_constructor():
     exc = Optional("no")
     exc.hint = object()
     assert journey(exc).hint is None
 
 
-def test_a_constructor_is_called_once_at_most():
+def test_a_constructor_is_called_at_most_once():
     data = encode(Counting(1))
     Counting.made = 0
     rebuilt = decode(data).rebuild()
@@ -197,19 +197,19 @@ def test_a_constructor_is_called_once_at_most():
 
 
 @pytest.mark.parametrize("level", [0, 5])
-def test_no_setter_no_property_and_no_reduce_runs(level):
+def test_rebuilding_runs_no_setter_no_property_and_no_reduce(level):
     rebuilt = journey(Guarded(level))
     assert type(rebuilt) is Guarded
     assert vars(rebuilt)["_level"] == level
 
 
-def test_a_metaclass_is_not_called():
+def test_rebuilding_does_not_call_a_metaclass():
     exc = type.__call__(WithMeta, "x")
     rebuilt = journey(exc)
     assert (type(rebuilt), rebuilt.args) == (WithMeta, ("x",))
 
 
-def test_a_class_that_makes_up_attributes_is_made_by_its_constructor_or_not_at_all():
+def test_a_class_with_getattr_is_rebuilt_only_by_its_constructor():
     rebuilt = journey(Asking(inner="text"))
     assert isinstance(rebuilt, RemoteError)
     assert isinstance(rebuilt, Asking)
@@ -217,21 +217,21 @@ def test_a_class_that_makes_up_attributes_is_made_by_its_constructor_or_not_at_a
     assert not hasattr(rebuilt, "other")
 
 
-def test_a_text_that_needs_what_cannot_travel_makes_a_remote_error():
+def test_an_exception_whose_text_needs_a_value_that_cannot_be_serialized_is_a_remote_error():
     rebuilt = journey(MissesIt(1 + 0j))
     assert isinstance(rebuilt, RemoteError)
     assert isinstance(rebuilt, MissesIt)
     assert str(rebuilt).endswith("MissesIt: lost 1.0")
 
 
-def test_the_text_of_a_set_may_come_in_another_order():
+def test_a_text_with_the_items_of_a_set_in_another_order_counts_as_equal():
     failure = Failure("builtins", "ValueError", "another order", ({"a", "b"},))
     assert type(failure.rebuild()) is ValueError
     assert isinstance(Failure("builtins", "ValueError", "another text", ("a",)).rebuild(), RemoteError)
 
 
 @pytest.mark.parametrize("name", ["__class__", "__dict__", "__cause__", "__notes__", "__str__"])
-def test_names_of_pythons_own_are_never_set(name):
+def test_special_attributes_of_python_are_never_set(name):
     [node] = loads(encode(ApiError("x", 1)))
     node["attributes"] = dumps({name: {"a": 1}, "status": 2})
     forged = decode(dumps([node]))
@@ -240,7 +240,7 @@ def test_names_of_pythons_own_are_never_set(name):
     assert (type(rebuilt), rebuilt.status, list(vars(rebuilt))) == (ApiError, 2, ["status"])
 
 
-def test_a_unicode_error_never_gets_what_c_would_read_past_the_end_of():
+def test_a_unicode_error_never_gets_positions_outside_of_its_object():
     for args in [("utf-8", "text", -5, -4, "no"), ("utf-8", "text", 2, 3, "no")]:
         failure = Failure("builtins", "UnicodeEncodeError", "m", args)
         assert isinstance(failure.rebuild(), UnicodeEncodeError)
@@ -252,7 +252,7 @@ def test_a_unicode_error_never_gets_what_c_would_read_past_the_end_of():
     UnicodeEncodeError.__str__(rebuilt)
 
 
-def test_attributes_have_a_bound_of_their_own_and_the_others_stay():
+def test_an_attribute_that_is_too_large_is_left_out_and_the_others_stay():
     exc = ApiError("x", status="s" * texts.MAX_ATTRIBUTES)
     exc.other = "kept"
     data = encode(exc)

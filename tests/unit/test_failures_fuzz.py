@@ -248,7 +248,7 @@ NODE = st.fixed_dictionaries(
 
 @settings(max_examples=examples(500), deadline=None)
 @given(st.lists(NODE, min_size=1, max_size=4))
-def test_what_anybody_may_have_written_is_a_decode_error_or_an_exception(nodes):
+def test_any_nodes_of_a_failure_are_a_decode_error_or_an_exception(nodes):
     try:
         data = packb(nodes, default=str, unicode_errors="surrogatepass")
     except (OverflowError, ValueError):

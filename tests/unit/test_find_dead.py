@@ -23,26 +23,26 @@ def looks(*made: tuple[int, float]) -> tuple[Observations, list[bool]]:
     return looks, [looks.add(look(number), now) for number, now in made]
 
 
-def test_the_first_look_follows_none_and_names_nobody():
+def test_the_first_observation_follows_none_and_finds_no_dead_session():
     seen, follows = looks((5, 0.0))
     assert follows == [False]
     assert (seen.last, seen.a_lease_ago(2.9), seen.a_lease_ago(3.0)) == (5, 0, 5)
 
 
-def test_over_a_gap_of_more_than_two_thirds_of_a_lease_it_counts_anew():
+def test_a_gap_of_more_than_two_thirds_of_a_lease_starts_the_observations_again():
     seen, follows = looks((5, 0.0), (6, 2.0), (7, 4.1))
     assert follows == [False, True, False]
     assert seen.a_lease_ago(7.0) == 0
     assert seen.a_lease_ago(7.1) == 7
 
 
-def test_a_server_that_gives_no_higher_number_has_lost_what_it_knew():
+def test_a_number_that_does_not_grow_means_that_the_server_has_lost_its_data():
     seen, follows = looks((5, 0.0), (6, 1.0), (6, 2.0), (3, 3.0))
     assert follows == [False, True, False, False]
     assert (seen.last, seen.a_lease_ago(5.9)) == (3, 0)
 
 
-def test_after_an_error_it_counts_anew():
+def test_an_error_starts_the_observations_again():
     seen, _ = looks((5, 0.0), (6, 1.0))
     seen.forget()
     assert (seen.last, seen.a_lease_ago(9.0)) == (0, 0)
@@ -50,7 +50,7 @@ def test_after_an_error_it_counts_anew():
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 5), st.integers(-1, 3), st.integers(0, 3)), max_size=20))
-def test_nobody_is_called_dead_who_has_beaten_within_a_lease(steps):
+def test_a_session_with_a_heartbeat_within_a_lease_is_not_dead(steps):
     seen = Observations(LEASE)
     now, number, beats = 0.0, 10, {}
     for pause, more, beating in steps:
@@ -65,7 +65,7 @@ def test_nobody_is_called_dead_who_has_beaten_within_a_lease(steps):
         beats[beating] = (number, now)
 
 
-def test_an_observer_that_begins_goes_on_where_another_was():
+def test_a_new_observer_continues_with_the_ages_of_another_observer():
     seen = Observations(LEASE)
     assert not seen.add(look(5000, at=4000, l1500=2.0, l3000=0.9), 70.0), "its own first look judges nobody"
     assert (seen.a_lease_ago(70.9), seen.a_lease_ago(71.0), seen.a_lease_ago(72.2)) == (0, 1500, 3000)
@@ -78,7 +78,7 @@ def test_an_observer_that_begins_goes_on_where_another_was():
     ]
 
 
-def test_it_does_not_go_on_over_a_gap_or_where_a_clock_was_set_back_or_from_what_cannot_be():
+def test_a_new_observer_ignores_ages_that_are_old_unconfirmed_or_invalid():
     for what, first in {
         "two thirds of a lease are over": look(6001, at=4000, l1500=2.0),
         "an age that the server's clock does not confirm": look(5000, at=4000, l1500=3.6),
@@ -92,7 +92,7 @@ def test_it_does_not_go_on_over_a_gap_or_where_a_clock_was_set_back_or_from_what
         assert seen.a_lease_ago(72.9) == 0, what
 
 
-def test_observers_that_are_replaced_all_the_time_see_a_death_together():
+def test_observers_that_are_replaced_all_the_time_find_a_dead_session_together():
     """Each observer looks twice, a second apart. The second between two observers does not count, because no
     observer's clock has measured it.
     """
@@ -121,7 +121,7 @@ def test_observers_that_are_replaced_all_the_time_see_a_death_together():
         max_size=60,
     )
 )
-def test_many_observers_call_nobody_dead_who_has_beaten_within_a_lease(steps):
+def test_many_observers_find_no_session_dead_that_has_a_heartbeat_within_a_lease(steps):
     observers, beats = [Observations(LEASE) for _ in range(3)], {}
     passed, now, clock, last = look(0), 0.0, 1000.0, 0
     for pause, what, which in steps:

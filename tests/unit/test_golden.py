@@ -86,19 +86,19 @@ FILES = {"messages.txt": messages, "values.txt": values, "exceptions.txt": excep
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_bytes_are_those_of_the_golden_file(name):
+def test_this_version_writes_the_bytes_of_the_golden_file(name):
     assert written(FILES[name]()) == (FOLDER / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_the_value_of_each_kind_comes_back(kind):
+def test_a_value_of_each_kind_is_decoded_equal(kind):
     codec = ValueCodec(kind.annotation)
     read = codec.loads(codec.dumps(kind.value))
     assert read == kind.value
     assert type(read) is type(kind.value)
 
 
-def test_every_message_of_the_golden_file_can_be_read():
+def test_every_message_of_the_golden_file_can_be_decoded():
     packed = messages()
     assert wire.decode_job("id", "default", packed["message"]) == JOB
     assert wire.decode_job("id", "default", packed["message with all that it may have"]) == FULL

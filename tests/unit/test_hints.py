@@ -58,7 +58,7 @@ TASK = "@app.task\ndef buy({}) -> None: ...\n"
         ("from . import itsapp", "list[itsapp.AsyncQ]", "list[asyncq.app.AsyncQ]"),
     ],
 )
-def test_what_is_imported_for_type_checkers_is_found_where_it_is_loaded(
+def test_a_name_imported_only_for_type_checkers_is_found_in_the_loaded_module(
     package, statement, annotation, expected
 ):
     module = package("tasks", f"if TYPE_CHECKING:\n    {statement}\n" + TASK.format(f"x: {annotation}"))
@@ -76,7 +76,7 @@ def test_what_is_imported_for_type_checkers_is_found_where_it_is_loaded(
     ],
 )
 @pytest.mark.parametrize("test", ["TYPE_CHECKING", "typing.TYPE_CHECKING"])
-def test_what_is_not_loaded_is_refused_by_the_decorator_with_what_to_write(
+def test_a_name_of_a_module_that_is_not_loaded_is_refused_with_the_import_to_write(
     package, statement, annotation, test
 ):
     with pytest.raises(TypeError) as caught:
@@ -91,7 +91,7 @@ def test_what_is_not_loaded_is_refused_by_the_decorator_with_what_to_write(
     assert text.endswith(statement.replace("Item, ", ""))
 
 
-def test_the_annotation_of_the_result_is_looked_at_too(package):
+def test_the_annotation_of_the_result_is_checked_too(package):
     with pytest.raises(TypeError, match="the annotation of the result of hinted"):
         package(
             "tasks",
@@ -116,14 +116,14 @@ def test_a_block_for_type_checkers_is_found_in_each_form(package, block):
     "later",
     ["class Order: ...", "from hinted.models import Order", "Order = int", "if True:\n    class Order: ..."],
 )
-def test_what_is_defined_later_in_the_module_is_resolved_at_first_use(package, later):
+def test_a_name_that_is_defined_later_in_the_module_is_resolved_at_first_use(package, later):
     declared = "if TYPE_CHECKING:\n    from .models import Order\n"
     for name, head in (("plain", ""), ("declared", declared)):
         module = package(name, f"{head}{TASK.format('x: Order')}{later}\n")
         assert hints_of(module.buy.function)["x"] is module.Order
 
 
-def test_modules_that_import_each_other_may_declare_what_is_not_there_yet(package, tmp_path):
+def test_modules_that_import_each_other_may_use_names_that_are_not_defined_yet(package, tmp_path):
     (tmp_path / "hinted" / "shop.py").write_text("import hinted.tasks\nclass Order: ...\n")
     (tmp_path / "hinted" / "tasks.py").write_text(
         f"{HEAD}if TYPE_CHECKING:\n    from hinted.shop import Order\n" + TASK.format("x: Order")
@@ -133,7 +133,7 @@ def test_modules_that_import_each_other_may_declare_what_is_not_there_yet(packag
     assert hints_of(sys.modules["hinted.tasks"].buy.function)["x"] is shop.Order
 
 
-def test_a_name_that_is_nowhere_is_an_error_of_the_first_call(package):
+def test_an_undefined_name_is_an_error_at_the_first_call(package):
     module = package("tasks", TASK.format("order: Ordr"))
     text = r"parameter 'order' of hinted\.tasks\.buy uses Ordr, which is not defined in .*tasks\.py"
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_name_that_is_nowhere_is_an_error_of_the_first_call(package):
 
 
 @pytest.mark.parametrize("annotation", ["'the order to buy'", "1 + 1", "print"])
-def test_an_annotation_that_is_no_type_means_nothing(package, annotation):
+def test_an_annotation_that_is_not_a_type_is_ignored(package, annotation):
     module = package("tasks", TASK.format(f"x: {annotation}, y: tuple[int, int]"))
     assert hints_of(module.buy.function)["y"] == tuple[int, int]
 
@@ -152,7 +152,7 @@ def test_an_annotation_that_is_no_type_means_nothing(package, annotation):
 # -- local names --
 
 
-def test_names_of_the_function_around_it_are_found():
+def test_names_of_the_enclosing_function_are_found():
     app = AsyncQ("memory://")
 
     @dataclasses.dataclass
@@ -219,7 +219,7 @@ def test_hints_of_a_class_come_from_imports_for_type_checkers_and_are_never_an_e
     assert hints_of(module.Sale) == {"at": datetime}
 
 
-def test_a_module_without_source_is_no_obstacle():
+def test_annotations_of_a_module_without_source_are_resolved():
     module = types.ModuleType("typed_in")
     module.app = AsyncQ("memory://")
     exec(f"from __future__ import annotations\n{TASK.format('x: Later')}", module.__dict__)

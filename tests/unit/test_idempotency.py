@@ -27,7 +27,7 @@ def hashed(*args, task="add", **kwargs) -> str:
 
 
 @pytest.mark.parametrize("key", ["a", "k" * LENGTH, "ü 漢\n\0", "\ud800", " ", "{a}:b"])
-def test_any_text_is_a_key_and_its_id_one_that_a_user_could_give(key):
+def test_any_text_can_be_a_key_and_its_id_is_valid(key):
     check_key(key)
     id_ = job_id("ns", "task", key)
     assert len(id_) == 34
@@ -36,12 +36,12 @@ def test_any_text_is_a_key_and_its_id_one_that_a_user_could_give(key):
 
 
 @pytest.mark.parametrize("key", ["", "k" * (LENGTH + 1), b"a", 7, ("a",)])
-def test_what_cannot_be_a_key_is_refused(key):
+def test_an_invalid_key_is_refused(key):
     with pytest.raises(ValueError, match="1 to 512"):
         check_key(key)
 
 
-def test_ids_differ_by_namespace_task_and_key_and_nothing_runs_together():
+def test_ids_differ_when_namespace_task_or_key_differ():
     parts = ["", "a", "aa", "1:a", "a1:"]
     ids = [job_id(*names) for names in itertools.product(parts, repeat=3)]
     assert len(set(ids)) == len(ids)
@@ -59,11 +59,11 @@ def test_ids_differ_by_namespace_task_and_key_and_nothing_runs_together():
         (hashed(datetime(2030, 1, 1, tzinfo=UTC)), hashed(datetime(2030, 1, 1, tzinfo=UTC))),
     ],
 )
-def test_a_call_is_the_same_however_it_is_spelled(one, other):
+def test_equal_calls_have_equal_hashes_however_they_are_written(one, other):
     assert one == other
 
 
-def test_a_set_is_hashed_without_its_order():
+def test_the_hash_of_a_set_does_not_depend_on_its_order():
     names = [f"name{n}" for n in range(8)]
     # Two processes may iterate over a set in different orders. Here, sets that were filled differently do so.
     orders = [[*names], [*reversed(names)]]

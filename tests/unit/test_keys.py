@@ -15,7 +15,7 @@ def test_every_key_of_a_shard_has_the_same_hash_tag():
         assert all(value.startswith(f"{{shop:{number}}}") for value in [*values, keys.stream("q")])
 
 
-def test_no_two_kinds_of_key_can_meet():
+def test_keys_of_different_kinds_never_have_the_same_name():
     keys = Keys("shop")
     prefixes = [keys.records, keys.queues, keys.signals, keys.replies]
     names = [
@@ -26,6 +26,6 @@ def test_no_two_kinds_of_key_can_meet():
     assert len(set(names)) == len(names)
 
 
-def test_namespaces_keep_apart():
+def test_different_namespaces_have_different_keys():
     assert Keys("a").stream("q") != Keys("b").stream("q")
     assert Keys("a").stream("q") == Keys("a").queues + "q" == "{a:0}:q:q"

@@ -40,7 +40,7 @@ def job():
     current_job.reset(token)
 
 
-def test_a_plain_record_is_time_level_and_text():
+def test_a_plain_record_has_time_level_and_text():
     line = logs.PlainFormatter().format(_record("hello"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO    hello", line)
 
@@ -60,7 +60,7 @@ def test_further_lines_are_indented_and_control_characters_escaped():
     assert shown[TEXT:] == "INFO    a\n    2026-11-29 12:00:00 ERROR   forged\n    \\x1b[2J"
 
 
-def test_an_exception_stands_below_with_its_traceback():
+def test_an_exception_is_shown_below_its_record_with_the_traceback():
     lines = logs.PlainFormatter().format(_failed_record(ValueError("no\nforged"))).splitlines()
     assert lines[0][TEXT:] == "ERROR   it failed"
     assert lines[1] == "    Traceback (most recent call last):"
@@ -68,13 +68,13 @@ def test_an_exception_stands_below_with_its_traceback():
 
 
 @pytest.mark.parametrize("formatter", [logs.PlainFormatter(), logs.JsonFormatter()], ids=["plain", "json"])
-def test_a_huge_message_loses_its_middle(formatter):
+def test_the_middle_of_a_huge_message_is_left_out(formatter):
     shown = formatter.format(_failed_record(ValueError("x" * 10_000_000)))
     assert len(shown) < 100_000
     assert "characters left out" in shown
 
 
-def test_json_is_one_object_a_line(job):
+def test_each_json_record_is_one_object_on_one_line(job):
     record = _record("a\nb", "shop.mail", trace_id="t-1", job_task=object())
     line = logs.JsonFormatter().format(record)
     assert "\n" not in line
@@ -93,7 +93,7 @@ def test_json_is_one_object_a_line(job):
     assert fields["trace_id"] == "t-1"
 
 
-def test_json_leaves_out_what_is_empty_of_a_record_about_no_job(job):
+def test_json_leaves_out_empty_fields_of_a_record_that_is_not_about_a_job(job):
     record = _record("so many", job_id="", task="", queue="", worker="w-2", attempt=0, count=0)
     fields = json.loads(logs.JsonFormatter().format(record))
     assert list(fields) == ["time", "level", "logger", "message", "worker", "count"]
@@ -101,7 +101,7 @@ def test_json_leaves_out_what_is_empty_of_a_record_about_no_job(job):
     assert logs.PlainFormatter().format(record)[TEXT + 8 :] == "so many"
 
 
-def test_json_keeps_the_traceback_and_what_no_extra_may_replace():
+def test_json_has_the_traceback_and_no_extra_replaces_a_standard_field():
     record = _failed_record(ValueError("no"))
     record.level = "mine"
     fields = json.loads(logs.JsonFormatter().format(record))
@@ -110,7 +110,7 @@ def test_json_keeps_the_traceback_and_what_no_extra_may_replace():
     assert "job_id" not in fields
 
 
-def test_configure_twice_leaves_one_handler(root_logger, monkeypatch):
+def test_a_second_configure_leaves_one_handler(root_logger, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     logs.configure(logging.INFO)
     logs.configure(logging.INFO, "json")
@@ -131,9 +131,7 @@ DICT_CONFIG = {
 }
 
 
-def test_an_app_that_sets_up_the_root_logger_gets_all_records_and_nothing_is_silenced(
-    root_logger, monkeypatch
-):
+def test_an_app_that_configures_the_root_logger_gets_all_records(root_logger, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     handler = logs.configure(logging.INFO)
     logging.config.dictConfig(DICT_CONFIG)
@@ -143,7 +141,7 @@ def test_an_app_that_sets_up_the_root_logger_gets_all_records_and_nothing_is_sil
     assert sys.stderr.getvalue() == "hello\n"
 
 
-def test_a_format_that_the_user_has_chosen_wins_over_the_app_on_the_terminal_alone(
+def test_a_format_that_the_user_chose_replaces_the_one_of_the_app_only_on_the_terminal(
     root_logger, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -160,7 +158,7 @@ def test_a_format_that_the_user_has_chosen_wins_over_the_app_on_the_terminal_alo
     root_logger.handlers[0].close()
 
 
-def test_an_app_that_takes_all_handlers_away_gets_ours_back(root_logger, monkeypatch):
+def test_an_app_that_removes_all_handlers_gets_the_handler_of_asyncq(root_logger, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     handler = logs.configure(logging.INFO)
     logging.config.dictConfig({"version": 1, "root": {"level": "INFO"}})
@@ -180,11 +178,11 @@ def test_an_app_that_takes_all_handlers_away_gets_ours_back(root_logger, monkeyp
         ),
     ],
 )
-def test_an_exception_on_one_line(error, line):
+def test_an_exception_is_formatted_on_one_line(error, line):
     assert failures.one_line(error).startswith(line)
 
 
-def test_an_exception_that_cannot_be_shown_is_shown_all_the_same():
+def test_an_exception_whose_text_fails_is_shown_with_its_type():
     class Broken(Exception):
         def __str__(self) -> str:
             raise SystemExit

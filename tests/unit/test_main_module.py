@@ -53,14 +53,14 @@ def imported(monkeypatch):
     return module
 
 
-def test_what_a_script_defines_is_named_after_its_file(script):
+def test_tasks_and_exceptions_of_a_script_are_named_after_its_file(script):
     assert import_name(script.__name__) == "shop_script"
     assert AsyncQ("memory://").task(script.buy).name == "shop_script.buy"
     assert failures.decode(failures.encode(script.OutOfStock("tea"))).type_name == "shop_script.OutOfStock"
     assert Retry(on=(script.OutOfStock,)).to_wire()[-1] == ["shop_script.OutOfStock"]
 
 
-def test_a_module_that_is_run_by_name_keeps_it(monkeypatch):
+def test_a_module_that_is_run_by_name_keeps_its_name(monkeypatch):
     module = module_of("__main__", "/srv/shop/__main__.py")
     module.__spec__ = importlib.machinery.ModuleSpec("shop.__main__", None)
     monkeypatch.setitem(sys.modules, "__main__", module)
@@ -68,7 +68,7 @@ def test_a_module_that_is_run_by_name_keeps_it(monkeypatch):
     assert task_module("shop.__main__") == "shop"  # where a worker imports it
 
 
-def test_what_stands_in_no_file_stays_main(monkeypatch):
+def test_names_of_a_main_module_without_a_file_stay_main(monkeypatch):
     module = module_of("__main__", file=None)
     monkeypatch.setitem(sys.modules, "__main__", module)
     assert AsyncQ("memory://").task(module.buy).name == "__main__.buy"
@@ -91,7 +91,7 @@ def test_a_script_that_imports_its_own_file_gets_the_imported_class(script, impo
     assert type(failures.decode(failures.encode(script.OutOfStock())).rebuild()) is imported.OutOfStock
 
 
-def test_a_program_that_is_called_like_a_module_does_not_hide_it(monkeypatch):
+def test_a_program_with_the_name_of_a_module_does_not_hide_the_module(monkeypatch):
     main = types.ModuleType("__main__")
     main.__file__ = "/usr/bin/json.py"
     monkeypatch.setitem(sys.modules, "__main__", main)
@@ -99,7 +99,7 @@ def test_a_program_that_is_called_like_a_module_does_not_hide_it(monkeypatch):
 
 
 @pytest.mark.parametrize("direction", ["the caller is the script", "the worker is the script"])
-def test_a_policy_names_classes_as_the_other_side_knows_them(script, imported, monkeypatch, direction):
+def test_a_retry_policy_names_classes_as_the_other_side_knows_them(script, imported, monkeypatch, direction):
     caller, worker = (script, imported) if direction.startswith("the caller") else (imported, script)
     policy = from_wire(Retry(on=(caller.OutOfStock,), jitter=False).to_wire())
     assert delay(policy, 0, worker.SoldOut()) == 1.0
@@ -110,7 +110,7 @@ def test_a_log_line_names_an_exception_of_the_script_as_a_traceback_does(script)
     assert failures.one_line(script.OutOfStock("tea")) == "OutOfStock: tea"
 
 
-def test_what_another_process_gets_of_path_and_arguments_is_text(monkeypatch):
+def test_only_texts_of_path_and_arguments_are_passed_to_another_process(monkeypatch):
     monkeypatch.setattr(sys, "path", ["", Path("/srv"), b"/srv", "/lib"])
     monkeypatch.setattr(sys, "argv", [Path("/srv/shop.py"), "--port", 80])
     assert surroundings() == {"path": ["", "/lib"], "argv": ["/srv/shop.py", "--port", "80"]}

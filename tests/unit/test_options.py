@@ -104,7 +104,7 @@ def entries_of(function) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def test_what_a_task_takes_is_in_the_table_with_its_type_and_default():
+def test_each_option_of_a_task_is_in_the_table_with_its_type_and_default():
     for function in signatures_of_task():
         found = parameters_of(function)
         assert set(found) == OF_TASK
@@ -117,7 +117,7 @@ def test_what_a_task_takes_is_in_the_table_with_its_type_and_default():
         }
 
 
-def test_what_a_call_takes_is_in_the_table_with_its_type_and_none_is_given_by_default():
+def test_each_option_of_a_call_is_in_the_table_with_its_type_and_has_no_default():
     found = parameters_of(Task.options)
     assert set(found) == OF_CALL
     assert {parameter.default for parameter in found.values()} == {None}
@@ -128,14 +128,14 @@ def test_what_a_call_takes_is_in_the_table_with_its_type_and_none_is_given_by_de
     } == {name: TYPES[name].removesuffix(" | None") for name in OF_CALL}
 
 
-def test_docstrings_say_of_each_option_what_the_table_says():
+def test_docstrings_describe_each_option_as_the_table_does():
     of_task = entries_of(AsyncQ.task)
     del of_task["function"]
     assert of_task == {name: TABLE[name].text for name in OF_TASK}
     assert entries_of(Task.options) == {name: TABLE[name].text for name in OF_CALL}
 
 
-def test_flags_of_the_command_line_say_what_the_table_says():
+def test_flags_of_the_command_line_describe_each_option_as_the_table_does():
     call = typer.main.get_command(cli).commands["call"]
     # The command's --timeout says how long the command waits. It is not an option of the call.
     flags = {
@@ -149,7 +149,7 @@ def test_flags_of_the_command_line_say_what_the_table_says():
     assert all(param.opts == [f"--{name}"] for name, param in flags.items())
 
 
-def test_each_option_is_for_a_field_of_a_job_that_there_is():
+def test_each_option_sets_a_field_that_jobs_have():
     known = {field.name for field in fields(wire.Job)}
     assert {option.job for option in TABLE.values()} - {""} <= known
     # A rare field comes from an option, from the call's position in a workflow, or from the job that makes
@@ -158,20 +158,20 @@ def test_each_option_is_for_a_field_of_a_job_that_there_is():
     assert {extra.field for extra in wire.EXTRAS} - {option.job for option in TABLE.values()} == of_others
 
 
-def test_there_is_a_value_for_each_option_in_these_tests():
+def test_these_tests_have_a_value_for_each_option():
     assert set(VALUES) == set(TABLE) - {"link", "link_error"}
     assert set(WRONG) == set(TABLE) - {"ignore_result", "track_started"}, "those two take any truth value"
 
 
 @pytest.mark.parametrize("name", sorted(OF_CALL - {"link", "link_error"}))
-def test_an_option_of_a_call_is_kept_and_what_is_not_given_takes_no_room(add, name):
+def test_only_the_given_options_of_a_call_are_stored(add, name):
     options = add.options(**{name: VALUES[name]}).builder.options
     assert set(vars(options)) == {name}
     assert add.builder.options == Options(), "the task itself stays as it was"
 
 
 @pytest.mark.parametrize("name", sorted(OF_TASK - {"executor", "soft_timeout"}))
-def test_an_option_of_a_task_is_kept(app, name):
+def test_an_option_of_a_task_is_stored(app, name):
     @app.task(**{name: VALUES[name]})
     async def one() -> None: ...
 
@@ -194,7 +194,7 @@ def test_a_wrong_value_is_refused_with_the_name_of_the_option_and_the_value(app,
     assert repr(WRONG[name]) in text
 
 
-def test_an_option_given_as_the_default_takes_away_what_the_task_says(app):
+def test_a_call_can_set_an_option_of_its_task_back_to_the_default(app):
     @app.task(priority=5, ignore_result=True)
     async def urgent() -> None: ...
 
@@ -202,7 +202,7 @@ def test_an_option_given_as_the_default_takes_away_what_the_task_says(app):
     assert urgent.options(priority=None, ignore_result=None).builder.options == urgent.builder.options
 
 
-def test_the_newer_way_of_saying_when_it_may_start_takes_the_place_of_the_older():
+def test_the_start_time_that_is_given_last_replaces_the_earlier_one():
     later = Options(countdown=5)
     assert later.with_call({"eta": 7}) == Options(eta=7)
     assert later.with_call({"eta": 7}).with_call({"countdown": 1}) == Options(countdown=1)
@@ -210,7 +210,7 @@ def test_the_newer_way_of_saying_when_it_may_start_takes_the_place_of_the_older(
         later.with_call({"countdown": 1, "eta": 7})
 
 
-def test_a_key_and_an_id_exclude_each_other_also_when_they_are_given_one_after_the_other():
+def test_a_key_and_an_id_exclude_each_other_also_when_given_one_after_the_other():
     for one, other in (({"key": "a"}, {"task_id": "b"}), ({"task_id": "b"}, {"key": "a"})):
         with pytest.raises(ValueError, match="key= and task_id= both say"):
             Options(**one).with_call(other)
@@ -223,7 +223,7 @@ def job_of(options: Options, *, is_call: bool = True) -> wire.Job:
     return job
 
 
-def test_a_job_expires_at_the_earlier_of_its_two_ends_in_whatever_order_they_are_given():
+def test_a_job_expires_at_the_earlier_of_expires_and_deadline():
     near, far = datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
     for first, second in (("expires", "deadline"), ("deadline", "expires")):
         for expires, deadline in ((near, far), (far, near)):
@@ -232,14 +232,14 @@ def test_a_job_expires_at_the_earlier_of_its_two_ends_in_whatever_order_they_are
             assert (job.expires, job.deadline) == (near.timestamp() * 1000, deadline.timestamp() * 1000)
 
 
-def test_seconds_from_now_count_from_the_time_that_the_job_has():
+def test_seconds_from_now_count_from_the_enqueue_time_of_the_job():
     """The clock may advance by a millisecond between the two times."""
     assert job_of(Options(eta=0)).wait is None
     job = job_of(Options(eta=2, expires=30, deadline=40))
     assert (job.wait, job.expires - job.enqueued, job.deadline - job.enqueued) == (2000, 30_000, 40_000)
 
 
-def test_what_workers_know_of_the_task_is_sent_only_with_options_of_a_call():
+def test_options_that_workers_know_from_the_task_are_sent_only_if_the_call_sets_them():
     own = Options(expires=60, timeout=5, retry=Retry())
     job = job_of(own, is_call=False)
     assert job.expires is not None
@@ -250,7 +250,7 @@ def test_what_workers_know_of_the_task_is_sent_only_with_options_of_a_call():
 
 
 @pytest.mark.parametrize("name", sorted(VALUES))
-def test_a_job_takes_the_short_way_only_if_its_message_has_nothing_but_what_every_job_has(name):
+def test_a_call_is_bare_only_if_its_message_has_only_fields_that_every_job_has(name):
     options = Options(**{name: VALUES[name]})
     in_every_job = {"queue", "result_ttl"}
     not_of_a_job = {"name", "wait", "soft_timeout", "executor", "rate_limit", "concurrency"}
@@ -259,7 +259,7 @@ def test_a_job_takes_the_short_way_only_if_its_message_has_nothing_but_what_ever
     assert options.is_bare(is_call=False) == (name in in_every_job | not_of_a_job | known_to_workers)
 
 
-def test_options_of_several_calls_go_where_the_table_says(add):
+def test_options_of_a_chain_go_to_the_steps_that_the_table_says(add):
     line = add.s(1, 1) | add.s(1) | add.s(1)
     for name in OF_CALL - {"link", "link_error"}:
         changed = line.options(**{name: VALUES[name]})

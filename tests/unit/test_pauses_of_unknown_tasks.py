@@ -41,7 +41,7 @@ async def _until_both_ran(worker: UnknownTasks) -> float:
     return now
 
 
-async def test_two_jobs_that_come_back_in_turn_do_not_go_to_the_wrong_workers_for_long(monkeypatch):
+async def test_two_deferred_jobs_soon_reach_the_workers_that_know_their_tasks(monkeypatch):
     random.seed(5)
     monkeypatch.setattr(unknown_tasks.log, "disabled", True)
     worker = UnknownTasks(Consumer(), lambda: 0.0)

@@ -55,7 +55,7 @@ def test_every_script_has_a_section_with_its_header(name):
     ]
 
 
-def test_no_section_describes_a_script_that_is_gone():
+def test_every_section_about_a_script_describes_an_existing_script():
     assert set(re.findall(r"^### (.*)$", section("Scripts"), re.MULTILINE)) == set(scripts.load())
 
 
@@ -72,20 +72,20 @@ def test_every_key_and_channel_is_in_the_tables():
     assert names.tag.replace(NAMESPACE, "<namespace>").replace(":0}", ":<shard>}") in section("Keys")
 
 
-def test_every_letter_stands_with_its_state():
+def test_every_status_code_is_listed_with_its_state():
     rows = dict(re.findall(r"^\| `(\w)` \|.*\| ([^|]*) \|$", section("Record"), re.MULTILINE))
     for letter, state in wire.STATE_OF.items():
         assert rows[letter].startswith(state), letter
     assert set(rows) == {*wire.STATE_OF, wire.TOMBSTONE}
 
 
-def test_the_diagram_is_the_table_of_transitions():
+def test_the_diagram_shows_the_transitions_of_the_table():
     shown = re.findall(r"^    (\w+) --> (\w+)$", section("States"), re.MULTILINE)
     assert len(shown) == len(set(shown))
     assert set(shown) == {(state, after) for state, following in TRANSITIONS.items() for after in following}
 
 
-def test_the_table_below_the_diagram_says_who_makes_each_transition():
+def test_the_table_below_the_diagram_has_every_transition():
     shown = {
         (before, after)
         for befores, afters in zip(column(section("States"), 0), column(section("States"), 1), strict=True)
@@ -95,12 +95,12 @@ def test_the_table_below_the_diagram_says_who_makes_each_transition():
     assert shown == {(state, after) for state, following in TRANSITIONS.items() for after in following}
 
 
-def test_the_message_has_what_the_code_says_in_the_order_of_the_code():
+def test_the_page_lists_the_fields_of_a_message_as_the_code_does():
     more = " ".join(section("Message").split("more: ", 1)[1].split("```", 1)[0].split())
     assert more == ", ".join(f"{extra.key} {extra.text}" for extra in wire.EXTRAS)
 
 
-def test_a_failure_has_the_keys_that_the_page_shows():
+def test_the_page_lists_the_keys_of_a_failure():
     error = ExceptionGroup("several", [OSError(2, "no such file"), json.JSONDecodeError("m", "x" * 2**20, 0)])
     error.__cause__, error.__context__ = KeyError("k" * 10_000), RuntimeError("r")
     error.add_note("a note")
@@ -121,7 +121,7 @@ def test_every_script_has_its_row_in_the_crash_table():
     assert set(scripts.load()) - steps == set()
 
 
-def test_every_error_that_the_code_knows_stands_in_the_row_of_its_verdict():
+def test_every_error_code_is_in_the_row_of_its_action():
     rows = dict(
         zip(
             column(section("Errors of the server"), 0),
@@ -135,7 +135,7 @@ def test_every_error_that_the_code_knows_stands_in_the_row_of_its_verdict():
         assert {server_error.ERROR_ACTIONS[other] for other in others} == {action}, code
 
 
-def test_every_mutant_of_the_model_guards_a_hazard_and_no_other_is_named():
+def test_the_table_of_hazards_names_exactly_the_mutants_of_the_model():
     tree = ast.parse((ROOT / "tests/model/mutants.py").read_text(encoding="utf-8"))
     mutants = {
         ast.literal_eval(call.args[0])
@@ -145,25 +145,25 @@ def test_every_mutant_of_the_model_guards_a_hazard_and_no_other_is_named():
     assert set(re.findall(r'mutant "([^"]+)"', section("Hazards"))) == mutants
 
 
-def test_every_file_that_is_named_exists():
+def test_every_file_that_the_page_names_exists():
     named = set(re.findall(r"`((?:asyncq|tests)/[\w/.]+)`", PAGE))
     assert len(named) > 8
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_the_example_of_a_report_can_be_read():
+def test_the_example_of_a_report_can_be_decoded():
     (report,) = [wire.decode_report(example) for example in examples("report")]
     assert (report.number, report.state) == (3, "PROGRESS")
     assert wire.entry_order(report.entry) == (1795385154261, 0)
 
 
 @pytest.mark.parametrize("kind", ["message", "expires", "policy"])
-def test_examples_of_messages_are_what_this_version_writes(kind):
+def test_examples_of_messages_are_encoded_as_this_version_does(kind):
     for message in examples(kind):
         assert wire.encode_job(wire.decode_job("job", "default", message)) == message
 
 
-def test_examples_of_records_and_outcomes_can_be_read():
+def test_examples_of_records_and_outcomes_can_be_decoded():
     [ended], [revoked], [outcome] = examples("ended"), examples("revoked"), examples("outcome")
     assert records.Record.parse(ended).ended() == wire.decode_ended("S", outcome)
     assert wire.encode_ended(records.Record.parse(ended).ended()) == outcome
@@ -173,7 +173,7 @@ def test_examples_of_records_and_outcomes_can_be_read():
         assert re.fullmatch(rf"{letter}--- \S+ default \S+ \S+", record.decode())
 
 
-def test_the_letters_of_records_are_those_of_the_code_in_its_words():
+def test_the_page_describes_the_letters_of_a_record_as_the_code_does():
     record = section("Record")
     row = r"^\|(?: \w+)? \| `(\w)` \| (.+?) \|$|^\| `(\w)` \| (.+?) \| .+ \|$"
     rows = re.findall(row, record, re.MULTILINE)
@@ -183,7 +183,7 @@ def test_the_letters_of_records_are_those_of_the_code_in_its_words():
     assert records.STATES.keys() == wire.STATE_OF.keys() | {wire.TOMBSTONE}
 
 
-def test_examples_of_notifications_can_be_read():
+def test_examples_of_notifications_can_be_decoded():
     received = [job for data in examples("notification") for job in wire.split_notification(data)]
     assert [(id_, letter) for id_, letter, _ in received] == [("job-1", "S"), ("job-3", "C")]
     for _, letter, outcome in received:
@@ -191,7 +191,7 @@ def test_examples_of_notifications_can_be_read():
         assert wire.decode_ended(letter, outcome).name
 
 
-def test_figures_are_those_of_the_code():
+def test_figures_of_the_page_are_those_of_the_code():
     assert f"Above {wire.PUSH_LIMIT // 1024} KiB" in section("Notification")
     assert f"{consumer.BLOCK_MS / 1000:g} s" in section("Lease")
     assert f"at most {consumer.PROMOTE_AT_ONCE} a call" in section("promote")

@@ -23,7 +23,7 @@ from asyncq.limits import Limits, per_second
         ("864/d", 0.01),
     ],
 )
-def test_rates_are_read_as_celery_writes_them(rate, expected):
+def test_rates_are_parsed_as_celery_writes_them(rate, expected):
     assert per_second(rate) == pytest.approx(expected)
 
 
@@ -31,18 +31,18 @@ def test_rates_are_read_as_celery_writes_them(rate, expected):
     "rate",
     [0, -1, True, "", "often", "10/w", "/s", "1e3", "-5/s", float("inf"), float("nan"), 10**7, 1e-9, b"1"],
 )
-def test_what_is_no_rate_is_refused_with_the_forms_that_there_are(rate):
+def test_an_invalid_rate_is_refused_with_the_valid_forms(rate):
     with pytest.raises(ValueError, match=r'"100/s", "100/m", "100/h" or "100/d"'):
         Limits.of("task", rate, None)
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, "2"])
-def test_what_is_no_number_of_places_is_refused(concurrency):
+def test_an_invalid_concurrency_limit_is_refused(concurrency):
     with pytest.raises(ValueError, match="1 or more"):
         Limits.of("task", None, concurrency)
 
 
-def test_a_task_is_refused_at_its_registration_and_one_without_limits_has_none():
+def test_a_task_with_an_invalid_limit_is_refused_at_its_registration():
     app = AsyncQ("redis://localhost")
     with pytest.raises(ValueError, match="rate_limit='often'"):
 
@@ -72,7 +72,7 @@ def test_a_task_that_is_registered_again_without_its_limit_has_none():
     arrivals=st.lists(st.floats(0, 5), min_size=1, max_size=40),
     late=st.lists(st.sampled_from([0.0, 0.003, 0.05, 0.3, 4.0]), min_size=1, max_size=7),
 )
-def test_never_do_more_jobs_start_than_the_rate_allows_however_late_they_come(interval, arrivals, late):
+def test_no_more_jobs_start_than_the_rate_allows_however_late_they_come(interval, arrivals, late):
     cell = Cell(interval)
     coming = sorted((at, False) for at in arrivals)
     starts: list[float] = []

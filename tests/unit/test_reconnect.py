@@ -18,5 +18,5 @@ def test_pauses_double_up_to_a_second_and_are_spread_over_their_upper_half(attem
 
 
 @given(st.integers(1, 10**9))
-def test_a_pause_is_never_nothing_and_never_long(attempt):
+def test_a_pause_is_never_zero_and_never_too_long(attempt):
     assert FIRST_PAUSE / 2 <= pause(attempt) <= LONGEST_PAUSE

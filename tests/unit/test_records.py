@@ -23,7 +23,7 @@ REQUEST = st.builds(
 
 
 @given(FLAGS, WORD, WORD, REQUEST, st.lists(WORD, max_size=3), st.binary(max_size=20))
-def test_a_record_is_what_was_put_together(flags, entry, holder, request, channels, outcome):
+def test_a_record_is_parsed_as_it_was_formatted(flags, entry, holder, request, channels, outcome):
     live, tombstone = flags.is_live, flags[0] == wire.TOMBSTONE
     record = Record(
         flags,
@@ -39,7 +39,7 @@ def test_a_record_is_what_was_put_together(flags, entry, holder, request, channe
 
 
 @given(st.binary(max_size=60))
-def test_what_is_no_record_is_an_error_and_nothing_else(data):
+def test_an_invalid_record_is_a_decode_error(data):
     try:
         record = Record.parse(data)
     except DecodeError:
@@ -48,7 +48,7 @@ def test_what_is_no_record_is_an_error_and_nothing_else(data):
     assert Record.parse(record.format()) == record
 
 
-def test_the_state_questions_are_answered_by_the_flags():
+def test_the_flags_of_a_record_give_its_state_and_its_properties():
     for letter in STATES:
         assert Flags(f"{letter}---").is_live == (letter in "LDRPW")
     assert Flags("L-i-").is_ignored
@@ -60,6 +60,6 @@ def test_the_state_questions_are_answered_by_the_flags():
 
 
 @pytest.mark.parametrize("text", ["997f~", "997f~x", "997f~-1", "997f~9999999999999999"])
-def test_a_request_id_with_a_time_that_cannot_be_is_an_error(text):
+def test_a_request_id_with_an_impossible_time_is_an_error(text):
     with pytest.raises(DecodeError, match="is not a valid time"):
         RequestId.parse(text)

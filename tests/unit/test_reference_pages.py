@@ -22,22 +22,22 @@ def pages() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("file", ["settings.md", "options.md", "cli.md", "errors.md"])
-def test_a_page_is_what_the_code_says_today(file, pages):
+def test_a_reference_page_is_what_the_code_generates_now(file, pages):
     written = (DOCS / "reference" / file).read_text(encoding="utf-8")
     assert written == pages[file], "run: python docs/generate.py"
 
 
-def test_the_table_of_exceptions_is_that_of_the_tests():
+def test_the_page_of_exceptions_is_what_the_test_table_generates():
     written = (DOCS / "exceptions.md").read_text(encoding="utf-8")
     assert written == generate.exceptions(), "run: python docs/generate.py"
 
 
-def test_the_page_of_values_has_the_kinds_that_the_tests_try():
+def test_the_page_of_values_has_the_kinds_of_the_tests():
     written = (DOCS / "values.md").read_text(encoding="utf-8")
     assert written == generate.page_of_values(), "run: python docs/generate.py"
 
 
-def test_no_page_is_left_over(pages):
+def test_every_reference_page_is_generated(pages):
     assert {page.name for page in (DOCS / "reference").iterdir()} == set(pages)
 
 

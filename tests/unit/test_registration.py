@@ -55,7 +55,7 @@ def scaler(app, factor, default=0):
     return scale
 
 
-def test_two_functions_of_one_factory_are_refused_with_both_places(app):
+def test_two_functions_of_one_factory_are_refused_with_both_source_lines(app):
     double = scaler(app, 2)
     line = inspect.currentframe().f_lineno
     with pytest.raises(ValueError, match="registered already") as caught:
@@ -67,14 +67,14 @@ def test_two_functions_of_one_factory_are_refused_with_both_places(app):
 
 
 @pytest.mark.parametrize("arguments", [(2, 1), ([1, 2],)], ids=["other defaults", "another closure"])
-def test_other_defaults_and_other_closures_make_another_function(app, arguments):
+def test_a_function_with_other_defaults_or_another_closure_is_a_different_function(app, arguments):
     scaler(app, 2)
     with pytest.raises(ValueError, match="registered already"):
         scaler(app, *arguments)
 
 
 @pytest.mark.parametrize("factor", [2, [1, 2], lambda x: x], ids=["number", "list", "function"])
-def test_a_factory_that_makes_the_same_function_again_is_no_conflict(app, factor):
+def test_a_factory_may_make_the_same_function_again(app, factor):
     scaler(app, factor)
     again = scaler(app, factor)
     assert app.tasks[again.name] is again
@@ -96,7 +96,7 @@ def test_a_factory_of_tasks_that_call_each_other_may_make_them_again(app):
     assert app.tasks[again.name] is again
 
 
-def test_a_closure_whose_comparison_fails_is_another_one(app):
+def test_a_closure_whose_comparison_fails_is_a_different_one(app):
     class Array:
         def __eq__(self, other):
             raise ValueError("the truth of an array is ambiguous")
@@ -120,7 +120,7 @@ def test_functions_that_close_over_themselves_are_compared(app):
 
 
 @pytest.mark.parametrize("decorator", [logged, nameless])
-def test_two_functions_below_one_decorator_do_not_share_a_name(app, decorator):
+def test_two_functions_with_the_same_decorator_cannot_share_a_name(app, decorator):
     def daily():
         pass
 
@@ -132,7 +132,7 @@ def test_two_functions_below_one_decorator_do_not_share_a_name(app, decorator):
         app.task(name="report")(decorator(monthly))
 
 
-def test_a_decorator_without_wraps_is_named_in_the_error(app):
+def test_the_error_about_a_decorator_without_wraps_names_functools_wraps(app):
     app.task(nameless(len))
     with pytest.raises(ValueError, match=r"functools\.wraps"):
         app.task(nameless(max))
@@ -177,7 +177,7 @@ ADD = "@app.task\ndef add(x, y):\n    return x + y\n"
 
 
 @pytest.mark.parametrize("edited", [ADD, ADD.replace("+", "*"), "\n" + ADD], ids=["same", "edited", "moved"])
-def test_a_cell_that_is_run_again_replaces_its_task(app, edited):
+def test_a_notebook_cell_that_is_run_again_replaces_its_task(app, edited):
     notebook = Notebook(app)
     notebook.run(ADD)
     names = notebook.run(edited)
@@ -186,7 +186,7 @@ def test_a_cell_that_is_run_again_replaces_its_task(app, edited):
 
 
 @pytest.mark.parametrize("wraps", ["", "@functools.wraps(f)"])
-def test_a_cell_with_a_decorated_task_replaces_it(app, wraps):
+def test_a_notebook_cell_that_is_run_again_replaces_its_decorated_task(app, wraps):
     notebook = Notebook(app)
     notebook.run(f"import functools\ndef logged(f):\n    {wraps}\n    def w(*a): return f(*a)\n    return w")
     cell = "@app.task(name='n')\n@logged\ndef add(x, y):\n    return x + y\n"
@@ -196,7 +196,7 @@ def test_a_cell_with_a_decorated_task_replaces_it(app, wraps):
         notebook.run(cell.replace("def add", "def other"))
 
 
-def test_a_factory_in_a_notebook_makes_no_second_task_of_the_name(app):
+def test_a_factory_in_a_notebook_cannot_make_two_tasks_with_one_name(app):
     notebook = Notebook(app)
     factory = "def make(n):\n    @app.task\n    def scale(x): return x * n\n    return scale"
     notebook.run(factory)
@@ -262,14 +262,14 @@ def test_a_module_that_defines_a_name_twice_is_refused(module, again):
         module(ADD + ADD.replace("+", "*"))
 
 
-def test_a_module_that_is_imported_anew_replaces_its_tasks(app, module):
+def test_a_module_that_is_imported_again_replaces_its_tasks(app, module):
     module(ADD)
     del sys.modules["reloaded_tasks"]
     again = module(ADD.replace("+", "*"))
     assert app.tasks["reloaded_tasks.add"] is again.add
 
 
-def test_two_modules_do_not_share_a_name(app, module):
+def test_two_modules_cannot_share_the_name_of_a_task(app, module):
     @app.task(name="n")
     def mine():
         pass
@@ -334,18 +334,18 @@ def test_each_callable_makes_its_kind_of_task(app, function, kind):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="inspect.markcoroutinefunction is new in Python 3.12")
-def test_a_function_that_is_marked_is_a_coroutine_function(app):
+def test_a_function_that_is_marked_as_a_coroutine_function_makes_a_coroutine_task(app):
     marked = inspect.markcoroutinefunction(logged(coroutine))
     assert type(app.task(name="n")(marked)) is CoroutineTask
 
 
 @pytest.mark.parametrize("function", [functools.partial(coroutine), AsyncCallable()])
-def test_a_callable_without_a_name_needs_one(app, function):
+def test_a_callable_without_a_name_must_be_given_one(app, function):
     with pytest.raises(TypeError, match=r"use app\.task\(name=\.\.\.\)"):
         app.task(function)
 
 
-def test_the_annotations_of_a_partial_and_of_an_object_are_those_of_their_function(app):
+def test_a_partial_and_a_callable_object_have_the_annotations_of_their_function(app):
     class Adder:
         def __call__(self, pair: tuple[int, int]) -> tuple[int, int]:
             return pair
@@ -398,7 +398,7 @@ def test_an_eager_call_streams_what_a_plain_wrapper_of_an_async_generator_yields
 
 
 @pytest.mark.parametrize("function", [nameless(agen), nameless(gen)])
-def test_a_generator_that_a_plain_function_returns_is_refused_with_what_to_do(app, function):
+def test_a_generator_that_a_plain_function_returns_is_refused_with_advice(app, function):
     with pytest.raises(TypeError, match="register the generator function itself"):
         app.task(function).apply(throw=True)
 
@@ -456,7 +456,7 @@ def test_a_union_whose_arms_are_ambiguous_is_refused_at_registration(app, hint, 
     [(list[Email] | list[Other], BOTH), (Letter, rf"the field address of .*\.Letter: .*{BOTH}")],
     ids=str,
 )
-def test_one_that_stands_deeper_is_found_when_the_annotations_are_resolved(app, hint, output):
+def test_an_ambiguous_union_inside_a_class_is_found_when_the_annotations_are_resolved(app, hint, output):
     for where, name in (("x", "the parameter 'x'"), ("return", "the result")):
         task = app.task(name=where)(annotated(where, hint))
         with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{output}"):
@@ -466,7 +466,7 @@ def test_one_that_stands_deeper_is_found_when_the_annotations_are_resolved(app, 
             codec.dumps((1,), {}) if where == "x" else codec.dumps(1)
 
 
-def test_an_arm_is_distinguished_from_the_classes_of_types_where_these_may_be():
+def test_a_union_with_any_is_ambiguous_if_types_has_a_class_of_the_same_name():
     app = AsyncQ("memory://", types=[Other])
     task = app.task(annotated("x", Email | Any))
     with pytest.raises(
@@ -476,7 +476,7 @@ def test_an_arm_is_distinguished_from_the_classes_of_types_where_these_may_be():
     app.task(name="one")(annotated("x", Email)).resolve()  # an instance of Other is not one of Email
 
 
-def test_the_items_of_a_stream_are_resolved_too(app):
+def test_the_annotation_of_stream_items_is_resolved_too(app):
     def emails():
         yield 1
 

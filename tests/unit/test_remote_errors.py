@@ -99,7 +99,7 @@ def same(error, other):
     return all(getattr(error, name) == getattr(other, name) for name in known) and str(error) == str(other)
 
 
-def test_it_is_caught_as_the_nearest_class_that_is_imported():
+def test_a_remote_error_is_caught_as_its_nearest_imported_class():
     with pytest.raises(KeyError) as caught:
         raise failure(KeyError, LookupError).rebuild()
     error = caught.value
@@ -112,20 +112,20 @@ def test_it_is_caught_as_the_nearest_class_that_is_imported():
     )
 
 
-def test_the_class_itself_is_the_first_candidate():
+def test_the_class_itself_is_preferred_to_its_bases():
     built = Failure(__name__, "Shop", "no lamp", ("lamp",), bases=(("builtins", "KeyError"),)).rebuild()
     assert isinstance(built, Shop)
     assert not isinstance(built, KeyError)
 
 
-def test_its_attributes_are_attributes():
+def test_the_attributes_of_the_exception_are_attributes_of_the_remote_error():
     error = failure(attributes={"shelf": 3, "tags": ["a"]}).rebuild()
     assert (error.shelf, error.tags, dict(error.attributes)) == (3, ["a"], {"shelf": 3, "tags": ["a"]})
     with pytest.raises(TypeError):
         error.attributes["shelf"] = 4
 
 
-def test_no_code_of_the_class_it_is_caught_as_runs_for_it():
+def test_a_remote_error_runs_no_code_of_the_class_it_is_caught_as():
     before = list(Shop.registered)
     error = failure(SoldOut, attributes={"shelf": 3}).rebuild()
     assert isinstance(error, SoldOut)
@@ -139,13 +139,13 @@ def test_no_code_of_the_class_it_is_caught_as_runs_for_it():
         error.nothing  # noqa: B018
 
 
-def test_fields_in_c_and_slots_are_filled():
+def test_attributes_in_slots_and_in_c_fields_are_set():
     error = failure(Slots, attributes={"errno": 2, "filename": "a.txt", "code": 7}).rebuild()
     assert isinstance(error, Slots)
     assert (error.errno, error.filename, error.code) == (2, "a.txt", 7)
 
 
-def test_names_of_its_own_stay_its_own():
+def test_attributes_of_the_exception_do_not_replace_those_of_the_remote_error():
     given = {"type_name": 1, "traceback": 2, "attributes": 3, "args": 4, "_origin": 5}
     error = failure(Names, attributes=given).rebuild()
     assert isinstance(error, Names)
@@ -162,31 +162,31 @@ def test_names_of_its_own_stay_its_own():
         *(AsyncQError, RemoteError, ResultTimeout, Later, ExceptionGroup, BaseExceptionGroup, object, dict),
     ],
 )
-def test_it_is_never_caught_as_control_flow_a_group_or_an_error_of_asyncq(cls):
+def test_a_remote_error_is_never_caught_as_control_flow_a_group_or_an_error_of_asyncq(cls):
     assert type(failure(cls).rebuild()) is RemoteError
 
 
-def test_a_metaclass_makes_no_class_and_the_next_one_is_taken():
+def test_a_class_with_a_metaclass_is_skipped():
     error = failure(WithMeta, LookupError).rebuild()
     assert not isinstance(error, WithMeta)
     assert isinstance(error, LookupError)
     assert isinstance(failure(Abstract).rebuild(), Abstract)
 
 
-def test_nothing_is_imported_for_it():
+def test_a_remote_error_imports_no_module():
     assert "wave" not in sys.modules
     error = failure(bases=(("wave", "Error"), ("builtins", "OSError"))).rebuild()
     assert isinstance(error, OSError)
     assert "wave" not in sys.modules
 
 
-def test_a_class_that_nothing_can_be_derived_from_is_passed_over():
+def test_a_final_class_is_skipped():
     pydantic_core = pytest.importorskip("pydantic_core")
     error = failure(pydantic_core.ValidationError, ValueError).rebuild()
     assert isinstance(error, ValueError)
 
 
-def test_the_classes_made_for_it_are_kept_and_bounded():
+def test_the_classes_of_remote_errors_are_cached_up_to_a_bound():
     assert type(failure(KeyError).rebuild()) is type(failure(KeyError, LookupError).rebuild())
     for number in range(remote.MAX_CLASSES + 10):
         base = type(f"Made{number}", (Exception,), {})
@@ -196,7 +196,7 @@ def test_the_classes_made_for_it_are_kept_and_bounded():
     assert remote._class_on.cache_info().currsize <= remote.MAX_CLASSES
 
 
-def test_an_exception_with_a_frozen_dataclass_below_takes_notes():
+def test_a_remote_error_of_a_frozen_dataclass_accepts_notes():
     rebuilt = journey(Frozen(object()))
     assert isinstance(rebuilt, Frozen)
     rebuilt.add_note("a note")
@@ -205,7 +205,7 @@ def test_an_exception_with_a_frozen_dataclass_below_takes_notes():
 
 @pytest.mark.parametrize("bases", [(), (KeyError,), (Slots,)])
 @pytest.mark.parametrize("again", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy])
-def test_it_can_be_pickled_and_copied(bases, again):
+def test_a_remote_error_can_be_pickled_and_copied(bases, again):
     error = failure(*bases, attributes={"errno": 3, "message": "m"}).rebuild()
     copied = again(error)
     assert same(copied, error)
@@ -213,14 +213,14 @@ def test_it_can_be_pickled_and_copied(bases, again):
     assert (copied.errno, copied.message) == (3, "m")
 
 
-def test_one_that_a_program_made_can_be_pickled():
+def test_a_remote_error_that_a_program_made_can_be_pickled():
     error = RemoteError("shop.Gone", ("no", 1), "tb")
     assert same(pickle.loads(pickle.dumps(error)), error)
     assert str(error) == "shop.Gone: ('no', 1)"
 
 
 @pytest.mark.parametrize("args", [("lamp", 2), None])
-def test_two_hops_keep_everything(args):
+def test_a_remote_error_that_passes_through_two_jobs_keeps_everything(args):
     once = failure(
         Slots, OSError, args=args, attributes={"shelf": 3, "errno": 2}, missing=("lock",)
     ).rebuild()
@@ -230,7 +230,7 @@ def test_two_hops_keep_everything(args):
     assert (twice.shelf, twice.errno) == (3, 2)
 
 
-def test_after_two_hops_the_class_itself_arrives_where_it_is_imported(monkeypatch):
+def test_after_two_jobs_the_exception_is_rebuilt_of_its_class_where_that_is_imported(monkeypatch):
     class Gone(Exception):
         def __init__(self, article, left):
             super().__init__(article, left)
@@ -246,7 +246,7 @@ def test_after_two_hops_the_class_itself_arrives_where_it_is_imported(monkeypatc
     assert (type(rebuilt), rebuilt.args, rebuilt.left) == (Gone, ("lamp", 2), 2)
 
 
-def test_a_class_that_a_user_derives_is_a_class_of_its_own():
+def test_a_class_that_a_user_derives_from_remote_error_is_not_changed():
     received = []
 
     class Base:
@@ -261,7 +261,7 @@ def test_a_class_that_a_user_derives_is_a_class_of_its_own():
     assert rebuilt.type_name.endswith("Mine")
 
 
-def test_what_ends_an_iteration_is_a_plain_remote_error_with_its_value():
+def test_a_stop_iteration_is_a_plain_remote_error_with_its_value():
     rebuilt = journey(StopIteration(3))
     assert type(rebuilt) is RemoteError
     assert (rebuilt.value, rebuilt.args) == (3, (3,))

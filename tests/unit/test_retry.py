@@ -48,21 +48,21 @@ def test_a_retry_waits_no_longer_than_its_backoff_doubled_each_time(policy, retr
 
 @unhurried
 @given(policies, st.integers(0, 10), errors)
-def test_a_policy_that_travelled_decides_as_the_one_at_home(policy, retries, error):
+def test_a_policy_that_was_encoded_and_decoded_decides_as_the_original(policy, retries, error):
     travelled = from_wire(policy.to_wire())
     assert delay(travelled, retries, error, upper) == delay(policy, retries, error, upper)
 
 
 @unhurried
 @given(st.one_of(st.none(), policies), st.integers(0, 10), durations, st.integers(0, 10))
-def test_what_the_task_asks_for_outranks_the_policy(policy, retries, countdown, limit):
+def test_the_request_of_the_task_overrides_the_policy(policy, retries, countdown, limit):
     asked = RetryLater(countdown=countdown, max_retries=limit)
     assert delay(policy, retries, asked) == (countdown if retries < limit else None)
 
 
 @unhurried
 @given(st.one_of(st.none(), policies), st.integers(0, 10))
-def test_a_task_that_only_asks_for_later_goes_by_the_policy_whatever_errors_that_names(policy, retries):
+def test_a_task_that_asks_for_a_retry_without_a_time_gets_the_backoff_of_the_policy(policy, retries):
     wait = delay(policy, retries, RetryLater(), upper)
     rule = policy or DEFAULT
     if retries >= rule.max_retries:
@@ -71,17 +71,17 @@ def test_a_task_that_only_asks_for_later_goes_by_the_policy_whatever_errors_that
         assert wait == min(rule.max_backoff, rule.backoff * 2.0**retries)
 
 
-def test_without_a_policy_an_error_is_the_end():
+def test_without_a_policy_an_error_is_not_retried():
     assert delay(None, 0, OSError()) is None
 
 
-def test_the_backoff_doubles_up_to_its_bound_and_then_stands():
+def test_the_backoff_doubles_up_to_its_maximum():
     policy = Retry(max_retries=100, backoff=1, max_backoff=10, jitter=False)
     assert [delay(policy, n, OSError()) for n in range(6)] == [1, 2, 4, 8, 10, 10]
     assert delay(policy, 99, OSError()) == 10
 
 
-def test_full_jitter_spreads_a_herd_evenly():
+def test_full_jitter_spreads_many_retries_evenly():
     source = random.Random(7)
     policy = Retry(backoff=10)
     waits = sorted(delay(policy, 0, OSError(), source.uniform) or 0.0 for _ in range(2000))
@@ -92,7 +92,7 @@ def test_full_jitter_spreads_a_herd_evenly():
     assert max(b - a for a, b in itertools.pairwise(waits)) < 0.1
 
 
-def test_a_subclass_is_covered_at_home_and_by_name():
+def test_a_policy_covers_subclasses_by_class_and_by_name():
     class Lost(ConnectionError):
         pass
 
@@ -101,18 +101,18 @@ def test_a_subclass_is_covered_at_home_and_by_name():
 
 
 @pytest.mark.parametrize("way", [timedelta(seconds=2), "2s", 2])
-def test_a_duration_may_be_given_in_any_way(way):
+def test_a_duration_may_be_given_in_any_form(way):
     policy = Retry(backoff=way, max_backoff=way, jitter=False)
     assert delay(policy, 0, OSError()) == 2.0
     assert delay(from_wire(policy.to_wire()), 0, OSError()) == 2.0
 
 
-def test_the_task_may_ask_with_a_timedelta():
+def test_a_countdown_may_be_a_timedelta():
     assert delay(None, 0, RetryLater(countdown=timedelta(seconds=2))) == 2.0
 
 
 @pytest.mark.parametrize("countdown", [-1, float("nan"), float("inf"), 1e300])
-def test_a_countdown_that_is_no_duration_is_refused_where_it_is_given(countdown):
+def test_a_countdown_that_is_not_a_duration_is_refused(countdown):
     with pytest.raises(ValueError, match="countdown"):
         RetryLater(countdown=countdown)
 
@@ -129,12 +129,12 @@ def test_a_countdown_that_is_no_duration_is_refused_where_it_is_given(countdown)
         ({"on": (KeyboardInterrupt,)}, TypeError),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(wrong, error):
+def test_an_invalid_policy_is_refused(wrong, error):
     with pytest.raises(error, match=next(iter(wrong))):
         Retry(**wrong)
 
 
-def test_one_class_may_stand_without_a_tuple():
+def test_one_class_may_be_given_without_a_tuple():
     assert Retry(on=OSError).on == (OSError,)  # type: ignore[arg-type]
 
 
@@ -147,7 +147,7 @@ anything = st.recursive(
 
 @unhurried
 @given(anything)
-def test_rubbish_in_place_of_a_policy_is_a_decode_error_and_nothing_else(data):
+def test_an_invalid_policy_in_a_message_is_a_decode_error(data):
     try:
         policy = from_wire(data)
     except DecodeError:
@@ -164,7 +164,7 @@ numbers = st.one_of(st.integers(), st.floats(), st.none(), st.text(max_size=3))
 @example((3, float("nan"), 1.0, True, []))
 @example((3, -1.0, 1.0, True, []))
 @example((3, float("inf"), float("inf"), False, []))
-def test_a_policy_of_five_rubbish_fields_is_a_decode_error_or_decides(data):
+def test_a_policy_with_random_fields_is_a_decode_error_or_gives_a_valid_delay(data):
     try:
         policy = from_wire(list(data))
     except DecodeError:

@@ -25,13 +25,13 @@ def _template(name):
     return set(re.findall(r" \+(\S+)", (TEMPLATES / f"{name}.acl").read_text()))
 
 
-def test_what_is_asked_for_is_what_the_templates_allow():
+def test_the_rights_that_asyncq_checks_are_those_of_the_templates():
     optional = USED_TO_ASK | {"client|setname"}
     assert _template("producer") - optional - DEAD_LETTERS == rights.CLIENT
     assert _template("worker") - optional == rights.WORKER
 
 
-def test_every_right_is_asked_for_and_every_kind_of_key():
+def test_every_right_and_every_kind_of_key_is_checked():
     assert {call.right for call in WORKER} == rights.WORKER
     assert {call.right for call in rights.of_client(KEYS)} == rights.CLIENT
     kinds = {KEYS.records, KEYS.delayed, KEYS.messages, KEYS.beats, KEYS.signals, KEYS.dead, *STREAMS}
@@ -45,7 +45,7 @@ def _complaint(refused):
 
 
 @pytest.mark.parametrize("right", sorted(rights.WORKER))
-def test_one_right_is_named_and_given(right):
+def test_a_missing_right_is_named_with_the_command_that_grants_it(right):
     assert _complaint(lambda call: call.right == right) == [
         f"NOPERM user 'me' lacks +{right}",
         f"ACL SETUSER me +{right}",
@@ -53,20 +53,20 @@ def test_one_right_is_named_and_given(right):
 
 
 @pytest.mark.parametrize("pattern", sorted({call.pattern for call in WORKER} - {""}))
-def test_a_key_or_channel_out_of_reach_is_named_and_the_namespace_opened(pattern):
+def test_a_forbidden_key_or_channel_is_named_with_the_command_that_allows_the_namespace(pattern):
     assert _complaint(lambda call: call.pattern == pattern) == [
         f"NOPERM user 'me' lacks {pattern}",
         f"ACL SETUSER me {pattern[0]}{{shop:*",
     ]
 
 
-def test_of_many_the_first_are_named_and_all_are_given():
+def test_of_many_missing_rights_the_first_are_named_and_all_are_granted():
     problem, mend = _complaint(lambda _: True)
     assert " more" in problem
     assert mend == "ACL SETUSER me &{shop:* ~{shop:* +info +ping +time +unsubscribe"
 
 
-def test_keys_that_may_only_be_read_are_opened_too():
+def test_keys_that_may_only_be_read_are_granted_for_writing_too():
     reading = {"hget", "hgetall", "hmget", "mget", "smembers", "xlen", "xpending", "xrange", "zrange"}
     _, mend = _complaint(lambda call: call.pattern.startswith("~") and call.right not in reading)
     assert mend.startswith("ACL SETUSER me ~{shop:* +append +del ")

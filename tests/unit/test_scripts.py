@@ -16,7 +16,7 @@ from asyncq.broker.transport.scripts import parse
 SHARED = {"record": "local function parse() end"}
 
 
-def test_names_become_locals_and_a_group_gets_its_first_index_and_stride():
+def test_names_in_the_header_become_local_variables():
     script = parse("x", "-- KEYS: stream beats\n-- ARGV: group (entry id)*\n-- RETURNS: 1\nreturn 1", SHARED)
     assert script.source.splitlines()[:5] == [
         "#!lua",
@@ -33,7 +33,7 @@ def test_names_become_locals_and_a_group_gets_its_first_index_and_stride():
     assert script.sha == hashlib.sha1(script.source.encode()).hexdigest()
 
 
-def test_flags_go_into_the_shebang_and_shared_code_in_front():
+def test_flags_go_into_the_first_line_and_shared_code_before_the_script():
     header = "-- RETURNS: 1\n-- FLAGS: allow-oom\n-- USES: record\n"
     shared = (
         "-- Why.\nlocal MOST = 1\n\nlocal function one()\n  return MOST\nend\nlocal function other()\nend\n"
@@ -43,7 +43,7 @@ def test_flags_go_into_the_shebang_and_shared_code_in_front():
     assert script.source == front + header + "return one()"
 
 
-def test_what_only_a_rare_function_needs_is_made_inside_it():
+def test_functions_that_only_a_rare_function_needs_are_defined_inside_it():
     header = "-- RETURNS: 1\n-- USES: record\n-- RARELY: rare\n"
     often, deep = "local function often()\nend", "local function deep()\nend"
     rare = "local function rare(x)\n  return deep() + often() + x\nend"
@@ -54,7 +54,7 @@ def test_what_only_a_rare_function_needs_is_made_inside_it():
     assert script.source == f"#!lua\n{often}\n{inside}\n{header}return often() or rare(1)"
 
 
-def test_a_variable_stays_outside_of_a_rare_function_which_would_begin_with_it_anew_at_each_call():
+def test_a_variable_that_a_rare_function_changes_stays_outside_of_it():
     header = "-- RETURNS: 1\n-- USES: record\n-- RARELY: rare\n"
     most, count = "local MOST = 9", "local count = 0"
     body = "  count = count + 1\n  return count < MOST\nend"
@@ -64,7 +64,7 @@ def test_a_variable_stays_outside_of_a_rare_function_which_would_begin_with_it_a
     assert script.source == f"#!lua\n{count}\n{inside}\n{header}return rare() and rare()"
 
 
-def test_a_name_in_a_comment_or_in_a_string_is_no_call():
+def test_a_name_in_a_comment_or_in_a_string_is_not_a_call():
     shared = {"record": "local function one()\nend\nlocal function two()\nend\n"}
     script = parse("x", "-- RETURNS: 1\n-- USES: record\nreturn 'one -- \\' one' .. two() -- one", shared)
     assert "function one" not in script.source
@@ -89,17 +89,17 @@ READERS = readers_in(["local function state_of(record) return string.sub(record,
         ("MY_STATE.LIVE and a.STATE", "MY_STATE.LIVE and a.STATE"),
     ],
 )
-def test_names_are_replaced_in_the_code(text, expanded):
+def test_names_of_constants_and_readers_are_expanded_in_the_code(text, expanded):
     assert expand(text, READERS) == expanded
 
 
 @pytest.mark.parametrize("text", ["STATE.LIFE", "state_of(redis.call('GET', x))", "state_of()"])
-def test_a_name_that_cannot_be_replaced_is_refused(text):
+def test_a_name_that_cannot_be_expanded_is_refused(text):
     with pytest.raises(ValueError):
         expand(text, READERS)
 
 
-def test_every_tag_of_an_answer_is_given_by_a_script_which_says_so_in_its_header():
+def test_every_tag_of_an_answer_is_in_the_header_of_the_script_that_returns_it():
     given = set()
     for text in _texts().values():
         returns = re.search(r"^-- RETURNS: (.*)$", text, re.MULTILINE)
@@ -110,7 +110,7 @@ def test_every_tag_of_an_answer_is_given_by_a_script_which_says_so_in_its_header
     assert given == set(CONSTANTS["ANSWER"])
 
 
-def test_no_script_writes_a_letter_or_the_name_of_a_key_itself():
+def test_scripts_use_constants_for_letters_and_key_names():
     for name, text in _texts().items():
         code = re.sub(r"--.*", "", re.sub(r"'-+'", "", text))
         assert not re.search(r"\bkey_prefix \.\. '", code), name
@@ -145,7 +145,7 @@ def test_every_file_is_loaded_once_under_its_name():
 
 
 @pytest.mark.parametrize("name", sorted(scripts.load()))
-def test_every_script_says_what_it_does_and_uses_every_argument_it_names(name):
+def test_every_script_has_a_description_and_uses_all_its_arguments(name):
     script = scripts.load()[name]
     body = _texts()[f"{name}.lua"]
     assert body.startswith("-- "), "the first line says what it does"
@@ -157,7 +157,7 @@ def test_every_script_says_what_it_does_and_uses_every_argument_it_names(name):
 
 
 @pytest.mark.parametrize("name", sorted(scripts.load()))
-def test_a_script_is_known_to_fill_the_outbox_exactly_if_it_writes_there(name):
+def test_fills_outbox_is_true_exactly_for_scripts_that_write_into_the_outbox(name):
     writes = re.search(r"redis\.call\('XADD', key_prefix \.\. 'out'", scripts.load()[name].source)
     assert scripts.load()[name].fills_outbox == bool(writes)
 
@@ -179,7 +179,7 @@ READING = {
 
 
 @pytest.mark.parametrize("name", sorted(scripts.load()))
-def test_a_script_says_no_writes_exactly_if_it_only_reads(name):
+def test_a_script_has_the_flag_no_writes_exactly_if_it_only_reads(name):
     commands = set(re.findall(r"redis\.p?call\('([A-Z]+)'", _texts()[f"{name}.lua"]))
     writers = (
         r"\b(?:store_outcome|notify|delay_job|add_dead_letter|end_job|accept_jobs|accept_job_at|deliver_end"

@@ -208,7 +208,7 @@ def kinds(value):
 
 
 @pytest.mark.parametrize(("annotation", "value"), TYPED, ids=received)
-def test_annotated_classes_come_back_as_themselves(annotation, value):
+def test_values_of_annotated_classes_keep_their_classes(annotation, value):
     codec = ValueCodec(annotation)
     read = codec.loads(codec.dumps(value))
     assert read == value
@@ -216,7 +216,7 @@ def test_annotated_classes_come_back_as_themselves(annotation, value):
 
 
 @pytest.mark.parametrize(("annotation", "value"), TYPED, ids=received)
-def test_a_reader_without_annotations_sees_the_plain_tree(annotation, value):
+def test_a_reader_without_annotations_gets_the_plain_tree(annotation, value):
     def all_plain(tree):
         assert type(tree) in {dict, list, tuple, set, frozenset, str, int, datetime, type(None)}
         if isinstance(tree, dict):
@@ -234,7 +234,7 @@ def test_the_plain_tree_of_a_dataclass_is_the_dict_of_its_fields():
 
 
 @pytest.mark.parametrize("annotation", [list[int], Any, str, None])
-def test_a_reader_that_annotates_no_class_never_sees_how_a_union_travels(annotation):
+def test_a_reader_that_annotates_no_class_never_gets_the_tags_of_a_union(annotation):
     packed = ValueCodec(list[Point | Circle]).dumps([Point(1)])
     assert ValueCodec(annotation).loads(packed) == [{"x": 1, "y": 0}]
 
@@ -262,11 +262,11 @@ def test_a_reader_that_annotates_no_class_never_sees_how_a_union_travels(annotat
     ],
     ids=repr,
 )
-def test_annotations_without_classes_of_interest_add_nothing(annotation):
+def test_annotations_without_classes_need_no_type_codec(annotation):
     assert type_codec_of(annotation) is None
 
 
-def test_a_plain_dict_becomes_the_annotated_class_and_other_plain_values_pass():
+def test_a_plain_dict_becomes_the_annotated_class_and_other_plain_values_stay():
     codec = ArgumentCodec(lambda: None)
 
     def move(point: Point = None, size: Size = 0, pair: Pair = None, user: User = None): ...
@@ -280,7 +280,7 @@ def test_a_plain_dict_becomes_the_annotated_class_and_other_plain_values_pass():
 
 
 @pytest.mark.parametrize("tree", [{"x": 1, "unknown": 2}, {"y": 1}, {}], ids=repr)
-def test_a_dict_that_does_not_fit_its_class_is_a_decode_error(tree):
+def test_a_dict_that_does_not_fit_the_annotated_class_is_a_decode_error(tree):
     for annotation in (Point, list[Point], User, Point | None):
         data = [tree] if annotation == list[Point] else tree
         with pytest.raises(DecodeError, match=r"do not make a .*(Point|User)"):
@@ -296,7 +296,7 @@ def test_every_parameter_is_converted_by_its_own_annotation():
     assert codec.loads(codec.dumps(tuple(args), kwargs)) == (args, kwargs)
 
 
-def test_an_annotation_that_is_no_type_takes_none_of_the_others_with_it():
+def test_an_annotation_that_is_not_a_type_does_not_affect_the_other_annotations():
     def task(a: "the first one", b: "Point", c: "1 / 0"): ...  # noqa: F722  these are no types
 
     codec = ArgumentCodec(task)
@@ -312,7 +312,7 @@ def test_annotations_are_resolved_at_first_use():
     assert value_codec.loads(value_codec.dumps(Point(1))) == Point(1)
 
 
-def test_pydantic_aliases_and_strictness_do_not_stand_in_the_way():
+def test_pydantic_aliases_and_strict_models_are_handled():
     codec = ValueCodec(User)
     user = User(name="n", home=home)
     assert codec.loads(codec.dumps(user)) == user
@@ -402,7 +402,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("annotation", "value", "message"), REFUSED, ids=[row[2] for row in REFUSED])
-def test_what_cannot_travel_is_named_with_its_place(annotation, value, message):
+def test_the_error_about_a_value_that_cannot_be_serialized_names_its_path(annotation, value, message):
     def task(x): ...
 
     task.__annotations__ = {"x": annotation}
@@ -410,14 +410,14 @@ def test_what_cannot_travel_is_named_with_its_place(annotation, value, message):
         ArgumentCodec(task).dumps((), {"x": value})
 
 
-def test_a_dataclass_that_holds_itself_is_refused():
+def test_a_dataclass_that_contains_itself_is_refused():
     node = Node(1)
     node.children.append(node)
     with pytest.raises(SerializationError, match=r"result\.children: nested more than 64 deep"):
         ValueCodec(Node).dumps(node)
 
 
-def test_positional_arguments_and_results_are_named_in_errors():
+def test_errors_name_positional_arguments_and_results():
     with pytest.raises(SerializationError, match=r"^args\[1\]\[0\]: "):
         PLAIN_ARGUMENTS.dumps((1, [object()]), {})
     with pytest.raises(SerializationError, match=r"^result: "):
@@ -429,7 +429,7 @@ def test_positional_arguments_and_results_are_named_in_errors():
 @pytest.mark.parametrize(
     "make", [lambda x: [x], lambda x: (x,), lambda x: {"a": x}, lambda x: {1: x}], ids="ltdp"
 )
-def test_the_deepest_value_allowed_comes_back(make):
+def test_a_value_of_the_maximum_depth_is_decoded_equal(make):
     value = deep(MAX_DEPTH, make)
     assert loads(dumps(value)) == value
     assert PLAIN_ARGUMENTS.loads(PLAIN_ARGUMENTS.dumps((value,), {"a": value})) == ([value], {"a": value})
@@ -499,17 +499,17 @@ def test_garbage_is_a_decode_error(data):
 @pytest.mark.parametrize(
     "tree", [None, 1, [], [[]], [[], {}, 1], [{}, []], [[], {b"a": 1}], [[CONTAINER_TAG], {}]], ids=repr
 )
-def test_a_message_that_is_no_call_is_a_decode_error(tree):
+def test_a_message_that_is_not_a_call_is_a_decode_error(tree):
     with pytest.raises(DecodeError):
         PLAIN_ARGUMENTS.loads(packb(tree))
 
 
-def test_many_small_containers_are_not_taken_for_deep_ones():
+def test_many_small_containers_do_not_count_as_deep():
     value = [{"a": [n, (n,)]} for n in range(500)]
     assert loads(dumps(value)) == value
 
 
-def test_deep_messages_are_read_on_a_thread_with_a_small_stack():
+def test_deep_messages_can_be_decoded_on_a_thread_with_a_small_stack():
     # If unpackb called itself for each level, this would end with a segmentation fault.
     value, read = deep(MAX_DEPTH, lambda inner: (inner,)), []
     before = threading.stack_size(256 * 1024)
@@ -522,7 +522,7 @@ def test_deep_messages_are_read_on_a_thread_with_a_small_stack():
     assert read == [value]
 
 
-def test_nan_infinity_and_signals_come_back():
+def test_nan_infinity_and_signaling_nan_are_decoded_equal():
     assert math.isnan(loads(dumps(math.nan)))
     assert loads(dumps([math.inf, -math.inf])) == [math.inf, -math.inf]
     for text in ("NaN", "-NaN123", "sNaN", "Infinity", "-0", "1E-7", "0E+3"):
@@ -564,7 +564,7 @@ FOREIGN_ZONES = [
 
 
 @pytest.mark.parametrize(("moment", "zone"), FOREIGN_ZONES, ids=repr)
-def test_a_moment_of_another_library_is_the_same_moment_with_the_same_offset(moment, zone):
+def test_a_datetime_with_a_zone_of_another_library_keeps_its_time_and_offset(moment, zone):
     read = loads(dumps(moment))
     assert read.timestamp() == moment.timestamp()
     assert read.replace(tzinfo=None) == moment.replace(tzinfo=None)
@@ -596,13 +596,13 @@ def test_a_time_of_day_keeps_the_zone_of_another_library():
     ],
     ids=repr,
 )
-def test_paths_and_addresses_come_back_as_themselves(value):
+def test_paths_and_addresses_keep_their_types(value):
     read = loads(dumps({"a": [value], value: 1}))
     assert read == {"a": [value], value: 1}
     assert type(read["a"][0]) is type(value)
 
 
-def test_a_path_of_the_other_system_can_be_looked_at():
+def test_a_path_of_another_system_is_decoded_as_a_pure_path():
     assert loads(packb(ExtType(9, b"WC:\\a"))) == PureWindowsPath("C:\\a")
 
 
@@ -617,7 +617,7 @@ def test_an_argument_nested_too_deep_is_a_decode_error():
             PLAIN_ARGUMENTS.loads(packb(tree))
 
 
-def test_a_field_without_a_class_never_sees_how_a_union_travels():
+def test_a_field_without_a_class_never_gets_the_tags_of_a_union():
     packed = ValueCodec(dict[str, Point | list[Point | Size]]).dumps(
         {"point": Point(1), "count": [Size.SMALL]}
     )
@@ -627,7 +627,7 @@ def test_a_field_without_a_class_never_sees_how_a_union_travels():
 
 
 @pytest.mark.parametrize("key", [b"../zone", b"/etc/zone", b"a.b/c", b"a//b", b"a/", b"", b"a\0", b"a" * 41])
-def test_only_names_of_zones_reach_the_file_system(key):
+def test_only_valid_names_of_zones_reach_the_file_system(key):
     with pytest.raises(DecodeError, match="neither an offset nor the name of a zone"):
         loads(ext(5, bytes(8) + b"z" + key))
 
@@ -636,7 +636,7 @@ def test_only_names_of_zones_reach_the_file_system(key):
 
 
 @pytest.mark.parametrize("count", [0, 1, 14, 15, 16, 70_000])
-def test_values_go_in_front_of_packed_arguments_whatever_their_number(count):
+def test_values_can_be_put_before_any_number_of_packed_arguments(count):
     args = list(range(count))
     body = PLAIN_ARGUMENTS.dumps(args, {"by": {"x": 1}})
     assert PLAIN_ARGUMENTS.loads(in_front(body, [dumps((1, 2)), dumps("b")])) == (
@@ -646,7 +646,7 @@ def test_values_go_in_front_of_packed_arguments_whatever_their_number(count):
 
 
 @pytest.mark.parametrize("body", [b"", b"\x92", b"\x91\x90", b"\x92\xc0\x80", b"garbage"])
-def test_what_is_not_packed_arguments_gets_nothing_in_front(body):
+def test_no_values_can_be_put_before_data_that_is_not_packed_arguments(body):
     with pytest.raises(DecodeError):
         in_front(body, [dumps(1)])
 

@@ -237,7 +237,7 @@ def received(value):
 
 @settings(max_examples=examples(200), deadline=None)
 @given(hints, st.data())
-def test_values_of_random_classes_arrive_as_they_were(one, data):
+def test_values_of_random_classes_are_decoded_equal(one, data):
     hint, of = one
     value = data.draw(of)
     codec = ValueCodec(hint)
@@ -251,7 +251,7 @@ def arms_of(several):
 
 @settings(max_examples=examples(150), deadline=None)
 @given(st.lists(named, min_size=2, max_size=4), st.randoms(), st.data())
-def test_a_value_is_the_same_under_a_union_in_another_order_and_wider(several, random, data):
+def test_a_value_stays_the_same_when_the_union_is_wider_and_has_another_order(several, random, data):
     _, of = several[0]
     value = data.draw(of)
     narrow = several[: len(several) - 1] if len(several) > 2 else several
@@ -270,7 +270,7 @@ def test_a_value_is_the_same_under_a_union_in_another_order_and_wider(several, r
 
 @settings(max_examples=examples(150), deadline=None)
 @given(hints, hints, st.data())
-def test_a_value_written_under_one_annotation_and_read_under_another_is_never_another_class(one, other, data):
+def test_a_value_that_is_read_with_another_annotation_never_gets_another_class(one, other, data):
     value = data.draw(one[1])
     packed = ValueCodec(one[0]).dumps(value)
     try:

@@ -83,13 +83,13 @@ def same_zone(one, other):
 @example([2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 2**4000])
 @example(datetime(2025, 10, 26, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")))
 @example((date.min, date.max, timedelta.min, timedelta.max, Decimal("1E+999999"), Decimal("-0.00")))
-def test_values_come_back_equal_and_of_the_same_type(value):
+def test_values_are_decoded_equal_and_of_the_same_type(value):
     assert same(loads(dumps(value)), value)
 
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.lists(values, max_size=3), st.dictionaries(st.text(), values, max_size=3))
-def test_arguments_come_back_equal_and_of_the_same_type(args, kwargs):
+def test_arguments_are_decoded_equal_and_of_the_same_type(args, kwargs):
     read_args, read_kwargs = PLAIN_ARGUMENTS.loads(PLAIN_ARGUMENTS.dumps(tuple(args), kwargs))
     assert same(read_args, args)
     assert same(read_kwargs, kwargs)
@@ -100,7 +100,7 @@ def test_arguments_come_back_equal_and_of_the_same_type(args, kwargs):
 @given(
     values.filter(lambda value: dict not in {type(value), *map(type, value if type(value) is list else ())})
 )
-def test_typed_codecs_leave_built_in_values_alone(value):
+def test_typed_codecs_do_not_change_built_in_values(value):
     codec = ValueCodec(list[Point | Color] | Point)
     assert same(codec.loads(codec.dumps(value)), value)
 
@@ -157,7 +157,7 @@ def test_a_damaged_message_is_a_decode_error_or_a_value(value, data):
 
 @settings(max_examples=examples(100), deadline=None)
 @given(values)
-def test_a_message_cut_short_or_with_bytes_after_it_is_a_decode_error(value):
+def test_a_truncated_message_or_one_with_extra_bytes_is_a_decode_error(value):
     packed = dumps(value)
     for damaged in (packed[:-1], packed + b"\x01"):
         with pytest.raises(DecodeError):

@@ -66,7 +66,7 @@ class User(pydantic.BaseModel):
     ],
     ids=repr,
 )
-def test_short_values_are_written_as_python_writes_them(value):
+def test_short_values_are_shown_as_python_shows_them(value):
     assert brief(value) == repr(value)
 
 
@@ -94,7 +94,7 @@ def test_long_and_foreign_values_are_cut_and_secrets_masked(value, text):
     assert brief(value) == text
 
 
-def test_a_value_that_holds_itself_has_an_end():
+def test_the_repr_of_a_value_that_contains_itself_ends():
     value = []
     value.append(value)
     assert brief(value) == "[[[[...]]]]"
@@ -111,7 +111,7 @@ HUGE = [
 
 
 @pytest.mark.parametrize("value", HUGE, ids=lambda value: type(value).__name__)
-def test_the_price_does_not_grow_with_the_value(value):
+def test_the_cost_does_not_grow_with_the_size_of_the_value(value):
     context = Context("id", "name", (value,), {"k": value}, "q")
     shown = [
         brief(value),
@@ -134,7 +134,7 @@ def test_a_long_workflow_is_shown_in_parts():
 
 
 @pytest.mark.anyio
-async def test_a_call_asks_for_the_repr_of_nothing_unless_it_is_refused(app, monkeypatch):
+async def test_a_call_makes_no_repr_unless_it_is_refused(app, monkeypatch):
     @app.task(name="plus")
     async def plus(x, y):
         return x + y

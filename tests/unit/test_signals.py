@@ -43,7 +43,7 @@ def signals_of(held: HeldJobs) -> RevocationSignals:
     return RevocationSignals(held, cast("Any", None))
 
 
-async def test_five_thousand_revocations_take_no_time_that_grows_with_the_square():
+async def test_the_time_of_five_thousand_revocations_does_not_grow_quadratically():
     held = HeldJobs(5000, 0, asyncio.Event())
     jobs = [Job(f"{n}-0", f"job.{n}") for n in range(5000)]
     hold(held, *jobs)
@@ -56,7 +56,7 @@ async def test_five_thousand_revocations_take_no_time_that_grows_with_the_square
     assert took < 0.5
 
 
-async def test_all_jobs_of_one_id_get_the_signal_and_each_is_dropped_by_itself():
+async def test_all_held_jobs_with_one_id_get_the_signal_and_each_is_dropped_separately():
     held = HeldJobs(5, 0, asyncio.Event())
     first, second, third, other = Job("1-0", "a"), Job("2-0", "a"), Job("3-0", "a"), Job("4-0", "b")
     hold(held, first, second, third, other)
@@ -75,7 +75,7 @@ async def test_all_jobs_of_one_id_get_the_signal_and_each_is_dropped_by_itself()
 
 
 @pytest.mark.parametrize("bad", ["", "t", "xa", "\ufffd a"])
-async def test_what_is_no_signal_reaches_no_job(bad):
+async def test_an_invalid_signal_reaches_no_job(bad):
     held = HeldJobs(5, 0, asyncio.Event())
     job = Job("1-0", "a")
     hold(held, job)

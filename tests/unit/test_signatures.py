@@ -42,7 +42,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_method_has_the_parameters_of_the_function_and_a_result_of_its_own(name: str) -> None:
+def test_a_method_has_the_parameters_of_the_function_and_its_own_result_type(name: str) -> None:
     own = inspect.signature(function).replace(return_annotation=RESULTS[name])
     hints = {**typing.get_type_hints(function), "return": RESULTS[name]}
     for task in (add, add.options(queue="q")):
@@ -51,7 +51,7 @@ def test_method_has_the_parameters_of_the_function_and_a_result_of_its_own(name:
             assert typing.get_type_hints(getattr(task, name)) == hints
 
 
-def test_signature_of_a_task_itself_is_that_of_the_function() -> None:
+def test_the_signature_of_a_task_is_the_signature_of_its_function() -> None:
     assert inspect.signature(add) == inspect.signature(function)
 
 
@@ -59,7 +59,7 @@ def results(task: Any) -> list[Any]:
     return [inspect.signature(getattr(task, name)).return_annotation for name in ("delay", "call", "s")]
 
 
-def test_results_of_other_kinds_of_tasks() -> None:
+def test_the_result_types_of_other_kinds_of_tasks() -> None:
     async def untyped(x): ...  # type: ignore[no-untyped-def]
 
     async def counts(n: int) -> AsyncIterator[int]:
@@ -120,7 +120,7 @@ def test_help_on_a_method_is_its_docstring(name: str) -> None:
     assert first_line in pydoc.render_doc(getattr(add, name))
 
 
-def test_method_of_a_copy_belongs_to_the_copy() -> None:
+def test_a_method_of_a_copy_belongs_to_the_copy() -> None:
     for _ in range(3):
         assert add.s(1).task is add
     other = add.options(queue="other")
@@ -133,7 +133,7 @@ def test_method_of_a_copy_belongs_to_the_copy() -> None:
     assert add.s(1).task is add
 
 
-def test_task_of_one_call_is_freed_without_the_garbage_collector() -> None:
+def test_a_task_of_one_call_is_freed_without_the_garbage_collector() -> None:
     gc.disable()
     try:
         once = add.options(queue="q")

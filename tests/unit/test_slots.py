@@ -20,7 +20,7 @@ async def _turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_comes_back_is_next_and_then_who_came_first():
+async def test_a_job_that_reacquires_a_slot_comes_first_and_then_the_oldest_job():
     slots, order = Slots(1), []
 
     async def job(name: str, *, first: bool) -> None:
@@ -40,7 +40,7 @@ async def test_who_comes_back_is_next_and_then_who_came_first():
     assert slots.busy == 0
 
 
-async def test_a_slot_that_is_given_to_one_who_was_just_cancelled_goes_to_the_next():
+async def test_a_slot_that_is_given_to_a_cancelled_job_goes_to_the_next_job():
     slots = Slots(1)
     slots.take_now()
     first, second = (asyncio.create_task(slots.take()) for _ in range(2))
@@ -57,7 +57,7 @@ async def test_a_slot_that_is_given_to_one_who_was_just_cancelled_goes_to_the_ne
     assert [first.cancelled(), third.cancelled(), slots.busy] == [True, True, 0]
 
 
-async def test_one_job_more_than_may_be_parked_is_refused_and_keeps_its_slot():
+async def test_a_job_beyond_the_maximum_of_released_slots_is_refused_and_keeps_its_slot():
     slots = Slots(2, most_released=1)
     slots.take_now()
     slots.take_now()
@@ -67,7 +67,7 @@ async def test_one_job_more_than_may_be_parked_is_refused_and_keeps_its_slot():
     assert (slots.busy, slots.released) == (1, 1)
 
 
-async def test_with_two_waits_open_the_slot_comes_back_with_the_last():
+async def test_a_job_with_two_waits_reacquires_its_slot_after_the_last_one():
     slots = Slots(1, most_released=10)
     slots.take_now()
     wait_slot = WaitSlot(JobControl(), slots)
@@ -79,7 +79,7 @@ async def test_with_two_waits_open_the_slot_comes_back_with_the_last():
     assert (slots.busy, slots.released) == (1, 0)
 
 
-async def test_a_wait_left_open_when_the_job_ends_counts_for_nothing_when_it_ends():
+async def test_a_wait_that_outlives_its_job_takes_no_slot_when_it_ends():
     slots = Slots(1, most_released=10)
     slots.take_now()
     wait_slot = WaitSlot(JobControl(), slots)
@@ -91,7 +91,7 @@ async def test_a_wait_left_open_when_the_job_ends_counts_for_nothing_when_it_end
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
+async def test_no_cancellation_loses_or_adds_a_slot(seed):
     """Jobs wait, in one asyncio task or several, and waits and jobs are cancelled. The slots are compared
     with a count of the bodies that believe they have one.
     """

@@ -18,12 +18,12 @@ from asyncq.states import (
 )
 
 
-def test_the_table_knows_every_state():
+def test_the_table_has_every_state():
     assert set(TRANSITIONS) == set(State)
     assert set().union(*TRANSITIONS.values()) <= set(State)
 
 
-def test_nothing_leads_out_of_a_final_state_and_nothing_back_to_unknown():
+def test_no_transition_leaves_a_final_state_or_goes_back_to_unknown():
     assert {state for state, following in TRANSITIONS.items() if not following} == READY_STATES
     assert all(State.UNKNOWN not in following for following in TRANSITIONS.values())
 
@@ -40,7 +40,7 @@ def test_every_state_can_be_reached_and_every_job_can_end():
             assert seen == set(State)
 
 
-def test_the_sets_are_celerys():
+def test_the_sets_of_states_are_those_of_celery():
     assert {"SUCCESS", "FAILURE", "REVOKED"} == READY_STATES
     assert {"PENDING", "SCHEDULED", "STARTED", "RETRY"} == UNREADY_STATES
     assert {"FAILURE", "REVOKED"} == PROPAGATE_STATES
@@ -48,7 +48,7 @@ def test_the_sets_are_celerys():
     assert READY_STATES.isdisjoint(UNREADY_STATES)
 
 
-def test_a_state_is_its_name():
+def test_a_state_is_equal_to_its_name():
     for state in State:
         assert state == state.name == str(state) == f"{state}"
 
@@ -60,7 +60,7 @@ def test_precedence_orders_every_state_strictly():
         assert precedence(ended) < precedence(live) < precedence(State.UNKNOWN)
 
 
-def test_a_state_of_the_users_own_ranks_with_started():
+def test_a_custom_state_ranks_with_started():
     assert precedence("PROGRESS") == precedence("STARTED")
 
 

@@ -46,7 +46,7 @@ def test_a_password_that_is_not_percent_encoded_is_not_shown_either(form, passwo
 
 
 @given(st.text(st.sampled_from(NASTY + "redis:/@[]") | st.characters()))
-def test_masking_never_fails(text):
+def test_masking_a_url_never_fails(text):
     once = mask(text)
     assert mask(once) == once
     assert mask("redis://" + text)
@@ -72,12 +72,12 @@ def test_masking_never_fails(text):
         ("", ""),
     ],
 )
-def test_what_is_shown_of_a_url(url, shown):
+def test_a_url_is_shown_without_its_password(url, shown):
     assert mask(url) == shown
 
 
 @pytest.mark.parametrize("character", NASTY)
-def test_a_password_is_taken_as_it_is_or_refused_with_how_to_write_it(character):
+def test_a_password_is_used_as_it_is_or_refused_with_how_to_write_it(character):
     """A URL that can be understood is accepted. Otherwise no part of it is taken for a host."""
     password = f"s{character}ecret"
     assert parse(f"redis://me:{quote(password, safe='')}@db:6380/2").options["password"] == password
@@ -129,7 +129,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("url", MISTAKES)
-def test_a_mistake_is_reported_with_what_to_write(url):
+def test_a_mistake_in_a_url_is_reported_with_what_to_write(url):
     with pytest.raises(BrokerNotConfigured) as caught:
         parse(url)
     assert MISTAKES[url] in str(caught.value)
@@ -152,7 +152,7 @@ def test_a_mistake_is_reported_with_what_to_write(url):
         ("valkeys://db/0?ssl_cert_reqs=none&ssl_min_version=771", {"ssl_cert_reqs": "none"}),
     ],
 )
-def test_what_is_right_is_taken(url, options):
+def test_a_valid_url_is_accepted(url, options):
     found = parse(url).options
     assert {name: found.get(name) for name in options} == options
 

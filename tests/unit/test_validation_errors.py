@@ -81,7 +81,7 @@ def test_a_validation_error_arrives_with_its_errors(fails):
     assert vars(arrived).keys() <= {"__notes__"}
 
 
-def test_one_whose_input_cannot_travel_is_caught_as_a_value_error_and_keeps_its_errors():
+def test_a_validation_error_with_input_that_cannot_be_serialized_is_a_value_error_with_its_errors():
     with pytest.raises(pydantic.ValidationError) as caught:
         Cat(kind=object(), lives=object())
     arrived = decode(encode(caught.value)).rebuild()
@@ -92,7 +92,7 @@ def test_one_whose_input_cannot_travel_is_caught_as_a_value_error_and_keeps_its_
     assert "input" not in arrived.line_errors[0]
 
 
-def test_what_pydantic_does_not_make_of_it_is_a_remote_error():
+def test_a_validation_error_that_pydantic_cannot_rebuild_is_a_remote_error():
     with pytest.raises(pydantic.ValidationError) as caught:
         Cat(kind="dog")
     failure = decode(encode(caught.value))

@@ -71,7 +71,7 @@ async def _queueing(job: Job) -> asyncio.Task[None]:
     return back
 
 
-async def test_a_slot_is_given_and_taken_on_the_workers_loop(job):
+async def test_a_slot_is_released_and_reacquired_on_the_loop_of_the_worker(job):
     await release_slot(job)
     assert (job.slots.busy, job.slots.released) == (0, 1)
     await reacquire_slot(job)
@@ -79,7 +79,7 @@ async def test_a_slot_is_given_and_taken_on_the_workers_loop(job):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_a_waiter_that_is_cancelled_on_the_way_back_has_the_slot_before_it_learns_that(job, times):
+async def test_a_job_that_is_cancelled_while_it_reacquires_its_slot_gets_the_slot_first(job, times):
     await release_slot(job)
     job.there(job.slots.take_now)  # another job has the slot now
     back = asyncio.create_task(reacquire_slot(job))
@@ -94,7 +94,7 @@ async def test_a_waiter_that_is_cancelled_on_the_way_back_has_the_slot_before_it
     assert (job.slots.busy, job.slots.released) == (1, 0)
 
 
-async def test_who_is_cancelled_as_the_wait_begins_has_the_slot_again(job):
+async def test_a_job_that_is_cancelled_at_the_start_of_a_wait_gets_its_slot_back(job):
     leaving = asyncio.create_task(release_slot(job))
     await asyncio.sleep(0)
     leaving.cancel()
@@ -103,7 +103,7 @@ async def test_who_is_cancelled_as_the_wait_begins_has_the_slot_again(job):
     assert (job.slots.busy, job.slots.released) == (1, 0)
 
 
-async def test_a_job_that_is_torn_down_waits_for_no_slot(job):
+async def test_a_job_that_is_being_cancelled_does_not_wait_for_a_slot(job):
     back = await _queueing(job)
     job.state = CANCELLING
     back.cancel()
@@ -112,7 +112,7 @@ async def test_a_job_that_is_torn_down_waits_for_no_slot(job):
     assert (job.slots.busy, job.slots.released) == (2, 0)
 
 
-async def test_a_wait_ends_though_the_worker_is_gone(job):
+async def test_a_wait_ends_although_the_loop_of_the_worker_has_ended(job):
     back = await _queueing(job)
     for task in job.there(asyncio.all_tasks):
         task._log_destroy_pending = False  # the test leaves this task pending

@@ -49,7 +49,7 @@ def test_an_outcome_written_by_this_version_stays_readable():
     headers=st.none()
     | st.dictionaries(names, st.none() | st.integers(-(2**63), 2**64 - 1) | names, min_size=1, max_size=3),
 )
-def test_every_job_comes_back_as_it_was(
+def test_every_job_is_decoded_as_it_was_encoded(
     name, body, request_id, channel, enqueued, ttl, expires, ignore, parent, headers
 ):
     job = wire.Job(
@@ -58,7 +58,7 @@ def test_every_job_comes_back_as_it_was(
     assert wire.decode_job("id", "q", wire.encode_job(job)) == job
 
 
-def test_the_jobs_above_travel_nearest_first_and_are_ids():
+def test_the_ancestors_in_a_message_are_ids_with_the_nearest_first():
     job = wire.decode_job("id", "q", wire.encode_job(JOB))
     job.parent_id, job.ancestors = "parent", ["above", "top"]
     assert wire.decode_job("id", "default", wire.encode_job(job)).ancestors == ["above", "top"]
@@ -69,7 +69,7 @@ def test_the_jobs_above_travel_nearest_first_and_are_ids():
 
 
 @pytest.mark.parametrize("extra", wire.EXTRAS, ids=lambda extra: extra.field)
-def test_each_field_that_only_some_jobs_have_is_written_under_its_key_and_read_from_it(extra):
+def test_each_optional_field_of_a_job_is_written_and_read_under_its_key(extra):
     values = {int: 7, bool: True, str: "parent", dict: {"a": 1}, list: ["id"]}
     value = values[extra.kinds[0]]
     job = wire.decode_job("id", "default", GOLDEN_JOB)
@@ -82,7 +82,7 @@ def test_each_field_that_only_some_jobs_have_is_written_under_its_key_and_read_f
         wire.decode_job("id", "default", wrong)
 
 
-def test_a_message_with_everything_has_it_in_the_order_of_the_table():
+def test_a_message_has_its_optional_fields_in_the_order_of_the_table():
     job = wire.decode_job("id", "default", GOLDEN_JOB)
     for extra in wire.EXTRAS:
         setattr(
@@ -91,7 +91,7 @@ def test_a_message_with_everything_has_it_in_the_order_of_the_table():
     assert list(msgpack.unpackb(wire.encode_job(job))[-1]) == [extra.key for extra in wire.EXTRAS]
 
 
-def test_a_priority_travels_and_is_a_level_that_there_is():
+def test_a_priority_is_encoded_and_must_be_a_valid_level():
     job = wire.decode_job("id", "default", GOLDEN_JOB)
     assert job.priority == 0
     for level in (-9, 9):
@@ -113,7 +113,7 @@ def test_a_priority_travels_and_is_a_level_that_there_is():
     names,
     st.lists(words, max_size=3),
 )
-def test_every_outcome_comes_back_as_it_was(
+def test_every_outcome_is_decoded_as_it_was_encoded(
     letter, payload, started, finished, attempts, worker, name, children
 ):
     ended = wire.Ended(letter, payload, started, finished, attempts, worker, name, "q", started, children)
@@ -124,7 +124,7 @@ def test_every_outcome_comes_back_as_it_was(
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_do_anything_but_decode_or_be_refused(data):
+def test_any_bytes_are_decoded_or_refused(data):
     for read in (
         lambda: wire.decode_job("id", "q", data),
         lambda: wire.decode_ended("S", data),
@@ -168,7 +168,7 @@ def test_a_message_of_the_right_length_has_the_right_types_or_is_refused(fields)
     assert job.headers is None or isinstance(job.headers, dict)
 
 
-def test_an_option_that_this_version_does_not_know_is_passed_over():
+def test_an_option_that_this_version_does_not_know_is_ignored():
     fields = msgpack.unpackb(wire.encode_job(JOB))
     newer = msgpack.packb([*fields[:7], {"priority?": 5, "h": {"a": 1}}])
     job = wire.decode_job("id", "default", newer)
@@ -176,7 +176,7 @@ def test_an_option_that_this_version_does_not_know_is_passed_over():
 
 
 @pytest.mark.parametrize("schema", [0, 1, "2", None])
-def test_another_schema_is_named_in_the_refusal(schema):
+def test_the_error_about_another_schema_names_it(schema):
     with pytest.raises(DecodeError, match=f"schema {schema!r}"):
         wire.decode_job("id", "q", msgpack.packb([schema, *msgpack.unpackb(GOLDEN_JOB)[1:]]))
     with pytest.raises(DecodeError, match=f"schema {schema!r}"):
@@ -190,17 +190,17 @@ def test_a_channel_that_would_break_the_record_is_refused(channel):
 
 
 @pytest.mark.parametrize("letter", ["L", "T", "?", "", "SS"])
-def test_only_final_letters_are_outcomes(letter):
+def test_only_outcomes_with_final_letters_are_decoded(letter):
     with pytest.raises(DecodeError):
         wire.decode_ended(letter, GOLDEN_ENDED)
 
 
-def test_an_empty_outcome_says_no_more_than_its_letter():
+def test_an_empty_outcome_has_only_its_letter():
     assert wire.decode_ended("X", b"") == wire.Ended("X")
     assert Record.parse(b"C--- 1-1 - nonce").ended() == wire.Ended("C")
 
 
-def test_a_long_bad_end_has_a_short_form_in_front_and_reads_as_if_it_had_none():
+def test_a_long_failure_has_a_short_form_before_it_and_is_decoded_in_full():
     long = ENDED._replace(letter="F", payload=b"x" * wire.MOST_HANDED_ON, children=["child"] * 1_000)
     outcome = wire.encode_bad_end(long, lambda: b"short")
     assert wire.decode_ended("F", outcome) == long
@@ -209,7 +209,7 @@ def test_a_long_bad_end_has_a_short_form_in_front_and_reads_as_if_it_had_none():
     assert wire.decode_ended("F", b"^parent " + rest[: int(length)]).payload == b"short"
 
 
-def test_values_are_cut_where_one_is_kept_elsewhere():
+def test_values_of_parents_are_split_at_kept_values():
     inline = wire.frame("p", "S", b"x S @no\n")
     values = inline + b"q S @nonce\n" + inline + b"r S @other\n"
     first, second, third, fourth = wire.pieces_of(values)
@@ -226,12 +226,12 @@ def test_values_with_broken_frames_are_an_error(values):
         wire.pieces_of(values)
 
 
-def test_a_short_bad_end_stays_as_it_is():
+def test_a_short_failure_has_no_short_form():
     assert wire.encode_bad_end(ENDED, lambda: b"short") == wire.encode_ended(ENDED)
 
 
 @pytest.mark.parametrize("head", [b"", b"-1", b"9", b"x", b"1" * 100])
-def test_a_short_form_of_a_length_that_cannot_be_is_a_decode_error(head):
+def test_a_short_form_with_an_impossible_length_is_a_decode_error(head):
     with pytest.raises(DecodeError):
         wire.decode_ended("F", b"~" + head + b" abc")
 
@@ -251,7 +251,7 @@ def test_each_letter_means_one_final_state(letter, state):
 
 
 @given(st.lists(st.tuples(words, letters, st.none() | st.binary(max_size=50)), max_size=5))
-def test_a_notification_comes_apart_as_it_was_put_together(parts):
+def test_a_notification_is_split_as_it_was_joined(parts):
     data = b"".join(
         f"{id_} {letter} -\n".encode() if body is None else f"{id_} {letter} {len(body)}\n".encode() + body
         for id_, letter, body in parts
@@ -276,19 +276,19 @@ def test_a_broken_notification_is_refused(data):
         b"a S 99999999999\n",
     ],
 )
-def test_a_length_that_cannot_be_is_a_decode_error_and_no_endless_loop(data):
+def test_an_impossible_length_in_a_notification_is_a_decode_error(data):
     with pytest.raises(DecodeError):
         list(wire.split_notification(data))
 
 
 @pytest.mark.parametrize("count", [b"", b"-1", b"1_0", b" 1", b"1e3", b"\xff", b"9" * 30])
-def test_a_count_that_no_job_comes_to_is_a_decode_error(count):
+def test_an_impossible_count_is_a_decode_error(count):
     with pytest.raises(DecodeError):
         wire.count_of(count)
 
 
 @given(st.binary(max_size=60))
-def test_whatever_bytes_stand_in_a_notification_reading_it_ends(data):
+def test_splitting_a_notification_of_any_bytes_ends(data):
     with contextlib.suppress(DecodeError, UnicodeDecodeError):
         assert len(list(wire.split_notification(data))) <= len(data)
 
@@ -298,7 +298,7 @@ def test_whatever_bytes_stand_in_a_notification_reading_it_ends(data):
         st.none() | st.integers(-(2**63), 2**64 - 1) | st.binary() | names | st.lists(names), max_size=11
     )
 )
-def test_an_outcome_of_any_fields_is_a_decode_error_or_has_the_types_that_it_says(fields):
+def test_an_outcome_of_random_fields_is_a_decode_error_or_has_the_right_types(fields):
     try:
         ended = wire.decode_ended("S", msgpack.packb([wire.SCHEMA, *fields]))
     except DecodeError:

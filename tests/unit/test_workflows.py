@@ -85,7 +85,7 @@ def planned(workflow):
 # -- signatures --
 
 
-def test_a_part_of_a_call_is_completed_from_the_front():
+def test_arguments_of_a_partial_call_are_completed_from_the_front():
     assert add.s(2).apply((4,)).get_sync() == 6
     assert seen.s(2).clone((1,)).apply().get_sync() == [1, 2]
     assert add.s(y=2).apply((4,)).get_sync() == 6
@@ -93,12 +93,12 @@ def test_a_part_of_a_call_is_completed_from_the_front():
 
 
 @pytest.mark.parametrize(("args", "kwargs"), [((1, 2, 3), {}), ((), {"z": 1}), ((1,), {"x": 1})])
-def test_what_can_never_become_a_call_is_refused_at_once(args, kwargs):
+def test_arguments_that_can_never_fit_are_refused_at_once(args, kwargs):
     with pytest.raises(TypeError, match=r"add\(x: 'int', y: 'int'\)"):
         add.s(*args, **kwargs)
 
 
-def test_an_immutable_signature_is_complete_and_takes_no_more():
+def test_an_immutable_signature_must_be_complete_and_accepts_no_more_arguments():
     with pytest.raises(TypeError, match="missing a required argument: 'y'"):
         add.si(1)
     with pytest.raises(TypeError, match="immutable"):
@@ -117,12 +117,12 @@ def test_an_immutable_signature_is_complete_and_takes_no_more():
         add.s(1, 1).link_error(add.s(1)),
     ],
 )
-def test_arguments_that_do_not_fit_once_it_is_planned_are_a_type_error_that_names_the_task(workflow):
+def test_arguments_that_do_not_fit_in_a_plan_are_a_type_error_that_names_the_task(workflow):
     with pytest.raises(TypeError, match=r"test_workflows\.add\("):
         planned(workflow)
 
 
-def test_signatures_compare_by_what_they_say():
+def test_signatures_are_equal_if_their_calls_and_options_are_equal():
     assert add.s(1, 2) == add.s(1, 2)
     assert add.s(1, 2) != add.si(1, 2)
     assert add.s(1, 2) != add.s(2, 1)
@@ -133,7 +133,7 @@ def test_signatures_compare_by_what_they_say():
     assert add.s(1, 2).link(note.s()) != add.s(1, 2)
 
 
-def test_set_and_link_change_the_signature_and_options_makes_another():
+def test_set_and_link_change_the_signature_and_options_returns_a_new_one():
     call = add.s(1, 2)
     assert call.options(queue="a") != call
     assert call.set(queue="a") is call
@@ -142,7 +142,7 @@ def test_set_and_link_change_the_signature_and_options_makes_another():
     assert call.task.builder.options.queue == "a"
 
 
-def test_what_is_joined_is_copied():
+def test_joining_signatures_copies_them():
     first = add.s(1, 2)
     both = first | add.s(3)
     side = group(first)
@@ -151,7 +151,7 @@ def test_what_is_joined_is_copied():
     assert side.members[0].task.builder.options.queue is None
 
 
-def test_a_group_shows_its_first_members_and_how_many_more_there_are():
+def test_the_repr_of_a_group_shows_the_first_members_and_the_number_of_the_others():
     few, many = (group(add.s(n, n) for n in range(count)) for count in (6, 10_000))
     assert repr(few).count("add(") == repr(many).count("add(") == 6
     assert repr(many).endswith("add(5, 5), ... 9,994 more)")
@@ -177,7 +177,7 @@ def test_signatures_chains_and_groups_are_pickled_as_data():
 # -- joining --
 
 
-def test_bars_make_chains_and_groups():
+def test_the_or_operator_makes_chains_and_chords():
     a, b, c = seen.s(1), seen.s(2), seen.s(3)
     assert isinstance(a | b, Chain)
     assert (a | b) | c == a | (b | c) == chain(a, b, c) == chain([a, b, c])
@@ -203,17 +203,17 @@ def test_only_workflows_can_be_joined(bad):
         add.options(link=bad)
 
 
-def test_an_error_callback_is_one_call():
+def test_an_error_callback_must_be_one_call():
     with pytest.raises(TypeError, match="link_error"):
         add.s(1, 2).link_error(note.s() | note.s())
 
 
-def test_a_chain_has_a_step():
+def test_a_chain_must_have_a_step():
     with pytest.raises(ValueError, match="at least one"):
         chain()
 
 
-def test_options_go_to_the_calls_that_they_are_about():
+def test_options_of_a_workflow_go_to_the_calls_that_they_concern():
     line = (add.s(1, 1) | group(add.s(1), add.s(2)) | seen.s()).set(
         queue="q", countdown=5, task_id="last", ignore_result=True, wait=3
     )
@@ -235,7 +235,7 @@ def test_options_go_to_the_calls_that_they_are_about():
         side.set(task_id="one")
 
 
-def test_more_arguments_go_to_those_that_begin():
+def test_further_arguments_go_to_the_calls_that_start_first():
     assert (add.s(1) | add.s(2)).apply((3,)).get_sync() == 6
     assert group(add.s(1), add.s(2), add.si(7, 7)).apply((3,)).get_sync() == [4, 5, 14]
     assert (add.s(1) | group(add.s(1), add.s(2))).apply((3,)).get_sync() == [5, 6]
@@ -245,7 +245,7 @@ def test_more_arguments_go_to_those_that_begin():
 # -- plans --
 
 
-def test_a_job_knows_whom_it_waits_for_and_what_becomes_of_their_values():
+def test_a_planned_job_has_its_parents_its_dependents_and_a_template_for_the_values():
     jobs, handle = planned(group(add.s(1, 1), add.s(2, 2) | add.s(1)) | seen.s("x"))
     one, two, three, last = jobs
     assert (one.parents, one.value_template, one.dependents) == ((), None, (last.id,))
@@ -259,7 +259,7 @@ def test_a_job_knows_whom_it_waits_for_and_what_becomes_of_their_values():
     assert handle.as_list() == [last.id, one.id, three.id, two.id]
 
 
-def test_groups_in_a_line_are_described_in_the_sum_of_their_sizes_and_not_in_the_product():
+def test_the_description_of_a_chain_of_groups_grows_with_the_sum_of_their_sizes():
     whole = chain([group(seen.s() for _ in range(4)) for _ in range(30)])
     jobs, handle = planned(whole)
     assert len(jobs) == 120
@@ -268,7 +268,7 @@ def test_groups_in_a_line_are_described_in_the_sum_of_their_sizes_and_not_in_the
     assert [member.parent for member in handle] == [None] * 4
 
 
-def test_between_two_large_groups_stands_one_job():
+def test_one_job_is_planned_between_two_large_groups():
     many = group(seen.s(n).set(queue="fast", priority=4) for n in range(101))
     jobs, handle = planned(many | group(seen.s(), *[add.si(1, 1)] * 100))
     assert len(jobs) == 101 + 1 + 101
@@ -281,12 +281,12 @@ def test_between_two_large_groups_stands_one_job():
     assert whole.apply().get_sync() == [[[[n] for n in range(101)], "x"]] * 101
 
 
-def test_an_immutable_step_waits_and_takes_nothing():
+def test_an_immutable_step_waits_and_gets_no_value():
     (first, second), _ = planned(add.s(1, 1) | add.si(2, 2))
     assert (second.parents, second.value_template) == ((first.id,), None)
 
 
-def test_what_comes_after_an_empty_group_waits_for_what_is_before_the_group():
+def test_a_step_after_an_empty_group_waits_for_the_step_before_the_group():
     (first, last), handle = planned(add.s(1, 1) | group([]) | seen.s())
     assert last.parents == (first.id,)
     assert handle.parent.parent.id == first.id
@@ -301,7 +301,7 @@ def test_what_comes_after_an_empty_group_waits_for_what_is_before_the_group():
     assert only.parents == ()
 
 
-def test_callbacks_wait_for_the_call_and_an_error_callback_is_no_child():
+def test_callbacks_wait_for_their_call():
     call = add.s(1, 1).link(seen.s()).link_error(note.s("late"))
     plan = Plan(app)
     call.plan(plan, None)
@@ -312,7 +312,7 @@ def test_callbacks_wait_for_the_call_and_an_error_callback_is_no_child():
     assert wire.decode_job(first.id, "default", message).dependents == [callback.id]
 
 
-def test_links_of_a_group_follow_all_of_it_and_error_links_each():
+def test_a_link_of_a_group_follows_the_whole_group_and_an_error_link_each_member():
     jobs, _ = planned(group(add.s(1, 1), add.s(2, 2)).link(seen.s()).link_error(note.s()))
     after = [
         (job.name.rpartition(".")[2], len(job.parents), job.value_template) for job in jobs if job.parents
@@ -327,17 +327,17 @@ def test_a_workflow_of_more_than_ten_thousand_jobs_is_refused():
         planned(group(call for _ in range(10_001)))
 
 
-def test_a_long_chain_is_no_deep_recursion():
+def test_planning_a_long_chain_needs_no_deep_recursion():
     assert len(planned(chain([add.si(1, 1)] * 3000))[0]) == 3000
 
 
-def test_tasks_of_two_apps_do_not_mix():
+def test_tasks_of_two_apps_cannot_be_in_one_workflow():
     other = AsyncQ("redis://127.0.0.1:1/0", namespace="other").task(name="other")(lambda x: x)
     with pytest.raises(ValueError, match="belongs to"):
         planned(add.s(1, 1) | other.s())
 
 
-def test_an_id_is_given_once_and_a_key_is_for_a_call_by_itself():
+def test_a_workflow_cannot_have_an_id_twice_or_a_key():
     call = add.options(task_id="mine").si(1, 1)
     with pytest.raises(ValueError, match="mine"):
         planned(call | call)
@@ -348,7 +348,7 @@ def test_an_id_is_given_once_and_a_key_is_for_a_call_by_itself():
     assert len(planned(add.options(key="k").s(1, 1))[0]) == 1
 
 
-def test_the_last_job_of_a_replacement_is_the_replaced_one_to_all_who_know_it():
+def test_the_last_job_of_a_replacement_has_the_identity_of_the_replaced_job():
     old = wire.Job(
         *("old", "n", "q", b"", "request", "channel", 7, 60_000),
         ignore_result=True,
@@ -419,7 +419,7 @@ def template_is_right(job: wire.Job) -> bool:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(workflows())
-def test_any_nesting_is_planned_parents_first_and_gives_what_plain_calls_would(drawn):
+def test_any_nested_workflow_is_planned_parents_first_and_returns_what_plain_calls_return(drawn):
     workflow, value = drawn
     jobs, handle = planned(workflow)
     known: set[str] = set()
@@ -447,7 +447,7 @@ def test_apply_keeps_the_parents_and_an_empty_group_is_a_group():
     assert result.parent.parent.parent.exists_sync() is False
 
 
-def test_a_failure_reaches_the_end_with_a_note_that_names_the_member():
+def test_a_failure_reaches_the_last_step_with_a_note_that_names_the_failed_job():
     result = (add.s(1, 1) | fail.s() | seen.s() | seen.s()).apply()
     with pytest.raises(ValueError, match="no") as caught:
         result.get_sync()
@@ -472,7 +472,7 @@ def test_apply_calls_the_callbacks():
 
 
 @pytest.mark.anyio
-async def test_apply_of_a_coroutine_is_refused_where_a_loop_runs():
+async def test_apply_of_a_coroutine_function_is_refused_while_a_loop_runs():
     with pytest.raises(SyncInAsyncContext):
         (add.s(1, 1) | sleepy.s()).apply()
 
@@ -502,7 +502,7 @@ def test_chunks_are_a_group_of_starmaps():
         add.chunks([(1, 1)], 0)
 
 
-def test_a_derived_task_is_found_by_name_and_is_not_listed():
+def test_a_batch_task_is_found_by_name_and_is_not_listed():
     assert app.tasks[f"{add.name}*"] is add.batch_task()
     assert f"{add.name}*" not in app.tasks
     with pytest.raises(KeyError):
@@ -521,14 +521,14 @@ def line():
 
 
 @pytest.mark.usefixtures("only_app")
-def test_a_line_of_thousands_of_steps_is_a_value(line):
+def test_a_chain_of_thousands_of_steps_can_be_pickled_and_compared(line):
     assert pickle.loads(pickle.dumps(line)).clone() == line
     assert len(line.steps) == LONG
     assert repr(line).endswith(f"| ... {LONG - 6:,} more)")
 
 
 @pytest.mark.usefixtures("only_app")
-def test_the_handle_of_a_long_line_knows_all_of_it_also_when_it_was_pickled(line):
+def test_the_handle_of_a_long_chain_knows_all_its_steps_also_after_pickling(line):
     plan = Plan(app)
     handle = line.plan(plan, None)
     before = GroupResult("g", [handle], handle, app)
@@ -545,13 +545,13 @@ def test_the_handle_of_a_long_line_knows_all_of_it_also_when_it_was_pickled(line
     assert len(pickle.dumps(before)) < len(pickle.dumps(handle)) + 100, "what many came after is said once"
 
 
-def test_a_long_line_runs_here(line):
+def test_apply_runs_a_long_chain(line):
     result = line.apply()
     assert (result.get_sync(), len(result.as_list())) == ([LONG - 1], LONG)
 
 
 @pytest.mark.usefixtures("only_app")
-def test_groups_in_a_long_line_are_compared():
+def test_groups_in_a_long_chain_can_be_compared():
     def groups(last: str) -> GroupResult[Any]:
         above = GroupResult(last, [AsyncResult("x", app)], None, app)
         for n in range(LONG):
@@ -562,7 +562,7 @@ def test_groups_in_a_long_line_are_compared():
     assert pickle.loads(pickle.dumps(groups("a"))) == groups("a")
 
 
-def test_a_handle_that_comes_after_itself_is_refused():
+def test_a_handle_that_is_its_own_ancestor_is_refused():
     first, second = AsyncResult("first", app), AsyncResult("second", app)
     first.parent, second.parent = second, first
     with pytest.raises(ValueError, match="after itself"):

@@ -104,7 +104,7 @@ def test_blocks_in_several_threads_have_sessions_of_their_own(closed, server):
 
 
 @pytest.mark.anyio
-async def test_a_session_that_cannot_be_opened_is_tried_anew(make_app, server):
+async def test_a_session_that_could_not_be_opened_can_be_opened_later(make_app, server):
     app = make_app(operation_timeout=1)
     server.stop()
     with pytest.raises(BrokerUnavailable, match="redis://fake:6379/0"):
@@ -115,7 +115,7 @@ async def test_a_session_that_cannot_be_opened_is_tried_anew(make_app, server):
 
 
 @pytest.mark.anyio
-async def test_a_process_that_was_stopped_while_it_connected_tries_again(make_app, server, monkeypatch):
+async def test_a_process_that_was_stopped_while_it_connected_connects_again(make_app, server, monkeypatch):
     """The loop stood still for longer than `operation_timeout`, and its connections were cut meanwhile."""
     loop, carry_out, stopped = asyncio.get_running_loop(), server.carry_out, []
     clock = loop.time
@@ -135,7 +135,7 @@ async def test_a_process_that_was_stopped_while_it_connected_tries_again(make_ap
 
 
 @pytest.mark.anyio
-async def test_closing_a_block_ends_its_waits(closed):
+async def test_the_end_of_a_block_ends_the_waits_in_it(closed):
     async with closed:
         result = await closed.add.delay(1, 2)
         waiting = asyncio.create_task(result.get())
@@ -145,7 +145,7 @@ async def test_closing_a_block_ends_its_waits(closed):
 
 
 @pytest.mark.anyio
-async def test_open_and_close_stand_for_a_block(closed, server):
+async def test_open_and_close_do_what_a_block_does(closed, server):
     await closed.open()
     assert names(server) == ONE_SESSION
     await closed.close()
@@ -204,7 +204,7 @@ async def test_a_blocking_call_on_a_running_loop_is_refused(closed):
         closed.add.delay_sync(1, 2)
 
 
-def test_blocking_blocks_count_and_the_last_ends_the_thread(closed, server):
+def test_the_last_of_nested_blocking_blocks_ends_the_background_thread(closed, server):
     before = threading.active_count()
     with closed:
         with closed:
@@ -213,7 +213,7 @@ def test_blocking_blocks_count_and_the_last_ends_the_thread(closed, server):
     assert (names(server), threading.active_count()) == ([], before)
 
 
-def test_a_loop_that_was_closed_under_a_block_disturbs_nobody(closed, caplog):
+def test_a_loop_that_is_closed_inside_a_block_does_not_break_later_calls(closed, caplog):
     asyncio.run(closed.open())
     assert closed.add.delay_sync(1, 2).id
     assert "was left open when its event loop closed" in caplog.text
@@ -222,7 +222,7 @@ def test_a_loop_that_was_closed_under_a_block_disturbs_nobody(closed, caplog):
 # -- handles that are used with several sessions -----------------------------------------------------------
 
 
-def test_a_handle_is_made_on_one_loop_and_awaited_on_another(closed):
+def test_a_handle_of_one_loop_can_be_awaited_on_other_loops(closed):
     async def send():
         async with closed:
             return await closed.add.delay(1, 2)
@@ -238,7 +238,7 @@ def test_a_handle_is_made_on_one_loop_and_awaited_on_another(closed):
 
 
 @pytest.mark.anyio
-async def test_a_handle_shows_what_any_session_that_it_went_through_has_seen(closed):
+async def test_a_handle_shows_an_outcome_that_any_of_its_sessions_has_seen(closed):
     async with closed, hand_worker(closed) as hand:
         result = await closed.add.delay(1, 2)
 
@@ -253,7 +253,7 @@ async def test_a_handle_shows_what_any_session_that_it_went_through_has_seen(clo
 
 
 @pytest.mark.anyio
-async def test_what_one_session_knows_the_others_do_not_ask_for(closed, server):
+async def test_a_session_does_not_fetch_an_outcome_that_another_session_knows(closed, server):
     async with closed, hand_worker(closed) as hand:
         result = await closed.add.delay(1, 2)
         await hand.succeed(result, 3)
@@ -281,7 +281,7 @@ async def test_a_result_that_is_forgotten_in_one_session_is_unknown_in_all(close
 
 
 @pytest.mark.anyio
-async def test_a_callback_comes_on_the_loop_that_asked_for_it(closed):
+async def test_a_callback_runs_on_the_loop_that_registered_it(closed):
     async with closed, hand_worker(closed) as hand:
         result = await closed.add.delay(1, 2)
         asked, called = threading.Event(), []
@@ -312,7 +312,7 @@ async def test_two_apps_on_one_server_see_each_others_jobs_and_another_namespace
 
 
 @pytest.mark.anyio
-async def test_apps_that_count_shards_otherwise_are_refused(make_app):
+async def test_an_app_with_another_number_of_shards_is_refused(make_app):
     async with make_app(shards=4):
         with pytest.raises(Exception, match=r"has 4 shards .* but this app says shards=2"):
             await make_app(shards=2).open()

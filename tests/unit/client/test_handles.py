@@ -36,7 +36,7 @@ async def waits(waiting: asyncio.Task[object]) -> asyncio.Task[object]:
 # -- states ------------------------------------------------------------------------------------------------
 
 
-async def test_each_state_of_a_job_is_shown_after_a_look(app, add, hand):
+async def test_refresh_shows_each_state_of_a_job(app, add, hand):
     result = await add.delay(1, 2)
     assert (result.state, result.queue, result.name) == ("PENDING", "default", add.name)
     handle = app.AsyncResult(result.id)
@@ -53,7 +53,7 @@ async def test_each_state_of_a_job_is_shown_after_a_look(app, add, hand):
     assert (handle.retries, repr(handle.result)) == (1, "KeyError('x')")
 
 
-async def test_a_scheduled_job_is_shown_as_that_from_the_first_moment(app, add):
+async def test_a_scheduled_job_is_shown_as_scheduled_from_the_start(app, add):
     result = await add.options(countdown=60).delay(1, 2)
     assert result.state == "SCHEDULED"
     assert await app.AsyncResult(result.id).refresh() == "SCHEDULED"
@@ -79,7 +79,7 @@ async def test_failure_shows_the_exception_and_does_not_raise_it(add, hand):
     assert (result.state, repr(result.result)) == ("FAILURE", "ValueError('no', 3)")
 
 
-async def test_a_push_updates_every_handle_of_the_job_without_a_look(app, add, hand, server):
+async def test_a_push_updates_every_handle_of_the_job_without_a_query(app, add, hand, server):
     first = await add.delay(1, 2)
     second = app.AsyncResult(first.id)
     await second.refresh()
@@ -126,7 +126,7 @@ async def test_the_children_are_handles_of_the_jobs_that_it_started(add, hand):
 # -- get ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_wait_is_woken_by_the_push_and_asks_nothing(add, hand, server):
+async def test_a_push_ends_a_wait_without_a_query(add, hand, server):
     result = await add.delay(1, 2)
     waiting = await waits(asyncio.create_task(result.get()))
     server.calls.clear()
@@ -144,7 +144,7 @@ async def test_a_value_too_large_for_a_push_is_fetched_at_once(add, hand, server
     assert server.calls["fetch_status"] == 1
 
 
-async def test_awaiting_a_handle_is_getting_its_value_any_number_of_times(add, hand):
+async def test_a_handle_can_be_awaited_several_times(add, hand):
     result = await add.delay(1, 2)
     await hand.succeed(result, {"list": [1]})
     first, second = await result, await result
@@ -162,7 +162,7 @@ async def test_a_timeout_ends_the_wait_and_not_the_job(add, hand):
     assert await result.get(timeout=30) == 3
 
 
-async def test_a_timeout_of_zero_looks_once(app, add, hand, server):
+async def test_a_timeout_of_zero_polls_once(app, add, hand, server):
     result = await add.delay(1, 2)
     handle = app.AsyncResult(result.id)
     with pytest.raises(ResultTimeout):
@@ -173,13 +173,13 @@ async def test_a_timeout_of_zero_looks_once(app, add, hand, server):
 
 
 @pytest.mark.parametrize("bad", [-1, float("nan"), "soon", True])
-async def test_what_is_no_duration_is_refused(add, bad):
+async def test_a_value_that_is_not_a_duration_is_refused(add, bad):
     result = await add.delay(1, 2)
     with pytest.raises((TypeError, ValueError)):
         await result.get(timeout=bad)
 
 
-async def test_without_propagation_the_exception_is_the_value(add, hand):
+async def test_without_propagation_get_returns_the_exception(add, hand):
     result = await add.delay(1, 2)
     await hand.fail(result, ValueError("no"))
     error = await result.get(propagate=False)
@@ -197,7 +197,7 @@ async def test_each_get_raises_an_exception_of_its_own(add, hand):
     assert errors[0] is not errors[1]
 
 
-async def test_a_timeout_error_of_the_task_is_no_result_timeout(add, hand):
+async def test_a_timeout_error_of_the_task_is_not_a_result_timeout(add, hand):
     result = await add.delay(1, 2)
     await hand.fail(result, TimeoutError("mine"))
     with pytest.raises(TimeoutError, match="mine") as caught:
@@ -205,7 +205,7 @@ async def test_a_timeout_error_of_the_task_is_no_result_timeout(add, hand):
     assert not isinstance(caught.value, ResultTimeout)
 
 
-async def test_the_callback_of_a_get_receives_id_and_value(add, hand):
+async def test_the_callback_of_get_receives_id_and_value(add, hand):
     received = []
     result = await add.delay(1, 2)
     await hand.succeed(result, 3)
@@ -213,7 +213,7 @@ async def test_the_callback_of_a_get_receives_id_and_value(add, hand):
     assert received == [(result.id, 3)]
 
 
-async def test_cancelling_one_wait_disturbs_no_other(add, hand):
+async def test_a_cancelled_wait_does_not_affect_other_waits(add, hand):
     result = await add.delay(1, 2)
     first, second = (asyncio.create_task(result.get()) for _ in range(2))
     await waits(second)
@@ -237,7 +237,7 @@ async def test_an_abandoned_wait_revokes_the_job_if_asked_to(add, hand, how):
     assert await hand.take_all() == []
 
 
-async def test_a_wait_that_nobody_holds_is_not_collected(add, hand):
+async def test_a_wait_without_a_reference_is_not_garbage_collected(add, hand):
     found = []
 
     async def wait() -> None:
@@ -254,7 +254,7 @@ async def test_a_wait_that_nobody_holds_is_not_collected(add, hand):
 # -- unknown, forgotten, ignored ---------------------------------------------------------------------------
 
 
-async def test_an_unknown_id_raises_at_once_and_may_come_to_life_later(app, add, hand):
+async def test_get_of_an_unknown_id_raises_at_once_and_works_after_the_job_is_enqueued(app, add, hand):
     handle = app.AsyncResult("order-17")
     with pytest.raises(ResultNotFound):
         await handle.get(timeout=30)
@@ -264,7 +264,7 @@ async def test_an_unknown_id_raises_at_once_and_may_come_to_life_later(app, add,
 
 
 @pytest.mark.parametrize("bad", ["", None, "white space", "\ud800", "x" * 501])
-async def test_what_cannot_be_an_id_is_refused(app, bad):
+async def test_an_invalid_id_is_refused(app, bad):
     with pytest.raises(ValueError, match="id"):
         app.AsyncResult(bad)
 
@@ -280,7 +280,7 @@ async def test_a_forgotten_result_is_not_found_by_any_handle(app, add, hand):
         await handle.get(timeout=30)
 
 
-async def test_forgetting_a_live_job_lets_its_waiters_have_the_value(app, add, hand):
+async def test_the_waiters_of_a_live_job_that_is_forgotten_get_the_value(app, add, hand):
     result = await add.delay(1, 2)
     waiting = await waits(asyncio.create_task(result.get()))
     await app.AsyncResult(result.id).forget()
@@ -289,7 +289,7 @@ async def test_forgetting_a_live_job_lets_its_waiters_have_the_value(app, add, h
     assert not await app.AsyncResult(result.id).exists()
 
 
-async def test_no_countdown_is_no_delay(add, hand):
+async def test_a_countdown_of_zero_does_not_delay_the_job(add, hand):
     for options in ({"countdown": 0}, {"countdown": 0.0001}, {"eta": 0}):
         result = await add.options(**options).delay(1, 2)
         assert result.state == "PENDING"
@@ -299,7 +299,7 @@ async def test_no_countdown_is_no_delay(add, hand):
     assert (await hand.take()).id == line.parent.id
 
 
-async def test_a_wait_that_is_over_says_how_the_job_stands_at_the_server(app, add, hand):
+async def test_a_wait_that_times_out_reports_the_state_of_the_job_at_the_server(app, add, hand):
     result = await add.delay(1, 2)
     job = await hand.take()
     for wait in (result.get, result.outcome, lambda timeout: result.revoke(wait=True, timeout=timeout)):
@@ -313,7 +313,7 @@ async def test_a_wait_that_is_over_says_how_the_job_stands_at_the_server(app, ad
         await late.get(timeout=0.01)
 
 
-async def test_a_wait_that_ends_in_vain_looks_before_it_says_so(app, add, hand, server):
+async def test_a_wait_polls_once_more_before_it_times_out(app, add, hand, server):
     """The outcome is stored, and its push was lost."""
     result = await add.delay(1, 2)
     waiting = await waits(asyncio.create_task(result.get(timeout=0.2)))
@@ -322,7 +322,7 @@ async def test_a_wait_that_ends_in_vain_looks_before_it_says_so(app, add, hand, 
     assert await waiting == 3
 
 
-async def test_a_look_that_finds_nothing_keeps_the_value_that_a_handle_has(make_app, app, add, hand):
+async def test_a_query_that_finds_nothing_keeps_the_value_that_a_handle_has(make_app, app, add, hand):
     result = await add.delay(1, 2)
     waiting = app.AsyncResult(result.id)
     await hand.succeed(result, 3)
@@ -358,7 +358,7 @@ async def test_an_ignored_result_is_not_waited_for(add, server):
 # -- ends without a value ----------------------------------------------------------------------------------
 
 
-async def test_a_queued_job_that_is_revoked_wakes_its_waiters_with_the_reason(add, hand):
+async def test_the_waiters_of_a_queued_job_that_is_revoked_get_the_reason(add, hand):
     result = await add.delay(1, 2)
     waiting = await waits(asyncio.create_task(result.get()))
     assert await result.revoke(reason="not needed") == "REVOKED"
@@ -367,7 +367,7 @@ async def test_a_queued_job_that_is_revoked_wakes_its_waiters_with_the_reason(ad
     assert await hand.take_all() == []
 
 
-async def test_a_running_job_is_asked_to_end_and_the_wait_for_that_sees_it(add, hand):
+async def test_a_revocation_that_waits_ends_when_the_running_job_is_revoked(add, hand):
     result = await add.delay(1, 2)
     job = await hand.take()
     assert await result.revoke() == "STARTED"
@@ -376,17 +376,17 @@ async def test_a_running_job_is_asked_to_end_and_the_wait_for_that_sees_it(add, 
     assert await ending == "REVOKED"
 
 
-async def test_revoking_an_unknown_job_says_so(app):
+async def test_revoke_of_an_unknown_job_returns_unknown(app):
     assert await app.AsyncResult("made-up").revoke() == "UNKNOWN"
 
 
-async def test_a_job_that_expires_in_the_queue_wakes_its_waiter_without_a_worker(add):
+async def test_a_job_that_expires_in_the_queue_ends_its_wait_without_a_worker(add):
     result = await add.options(expires=0.02).delay(1, 2)
     with pytest.raises(TaskExpired):
         await result.get(timeout=30)
 
 
-async def test_a_job_that_is_lost_raises_that_its_worker_was(app, add, hand):
+async def test_get_of_a_job_whose_worker_is_lost_raises_worker_lost(app, add, hand):
     result = await add.delay(1, 2)
     job = await hand.take()
     await job.lose()
@@ -397,7 +397,7 @@ async def test_a_job_that_is_lost_raises_that_its_worker_was(app, add, hand):
 # -- then --------------------------------------------------------------------------------------------------
 
 
-async def test_then_calls_back_after_the_end_with_the_handle(add, hand):
+async def test_then_calls_the_callback_with_the_handle_after_the_end(add, hand):
     called: asyncio.Queue[object] = asyncio.Queue()
     result = await add.delay(1, 2)
     assert result.then(called.put_nowait) is result
@@ -407,7 +407,7 @@ async def test_then_calls_back_after_the_end_with_the_handle(add, hand):
     assert await called.get() is result
 
 
-async def test_then_calls_the_one_for_errors_after_a_failure_or_a_revocation(add, hand):
+async def test_then_calls_the_error_callback_after_a_failure_or_a_revocation(add, hand):
     called: asyncio.Queue[object] = asyncio.Queue()
     failed, revoked = await add.delay(1, 2), await add.delay(1, 2)
     for result in (failed, revoked):
@@ -418,7 +418,7 @@ async def test_then_calls_the_one_for_errors_after_a_failure_or_a_revocation(add
     assert await called.get() == "REVOKED"
 
 
-async def test_then_runs_a_coroutine_in_the_context_of_its_call(add, hand):
+async def test_then_runs_a_coroutine_function_in_the_context_of_its_call(add, hand):
     user = contextvars.ContextVar("user", default="nobody")
     called: asyncio.Queue[object] = asyncio.Queue()
 
@@ -441,7 +441,7 @@ async def test_then_keeps_the_handle_alive(add, hand):
     assert await called.get() == "SUCCESS"
 
 
-async def test_what_a_callback_raises_goes_to_the_handler_of_the_loop(add, hand):
+async def test_an_exception_of_a_callback_goes_to_the_exception_handler_of_the_loop(add, hand):
     received: asyncio.Queue[object] = asyncio.Queue()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: received.put_nowait(context))
 
@@ -457,7 +457,7 @@ async def test_what_a_callback_raises_goes_to_the_handler_of_the_loop(add, hand)
 # -- following ---------------------------------------------------------------------------------------------
 
 
-async def test_events_begin_with_the_newest_state_and_end_with_the_last(add, hand):
+async def test_events_start_with_the_current_state_and_end_with_the_final_one(add, hand):
     result = await add.delay(1, 2)
     job = await hand.take()
     await job.report("ONE", 1)
@@ -470,13 +470,13 @@ async def test_events_begin_with_the_newest_state_and_end_with_the_last(add, han
     assert rest == [("SUCCESS", 3, True)]
 
 
-async def test_events_of_an_ended_job_are_its_end(app, add, hand):
+async def test_events_of_an_ended_job_are_only_its_final_state(app, add, hand):
     result = await add.delay(1, 2)
     await hand.succeed(result, 3)
     assert [event.state async for event in app.AsyncResult(result.id).events()] == ["SUCCESS"]
 
 
-async def test_events_time_out_and_the_job_goes_on(add, hand):
+async def test_events_time_out_and_the_job_continues(add, hand):
     result = await add.delay(1, 2)
     with pytest.raises(ResultTimeout):
         async for _ in result.events(timeout=0.01):
@@ -485,7 +485,7 @@ async def test_events_time_out_and_the_job_goes_on(add, hand):
     assert await result == 3
 
 
-async def test_a_get_hands_on_every_event(add, hand):
+async def test_get_passes_each_event_to_on_event(add, hand):
     seen = []
     result = await add.delay(1, 2)
     job = await hand.take()
@@ -498,7 +498,7 @@ async def test_a_get_hands_on_every_event(add, hand):
     assert seen[-1] == "SUCCESS"
 
 
-async def test_a_stream_gives_what_is_there_and_what_comes_and_ends_with_the_job(app, hand):
+async def test_a_stream_yields_stored_and_new_items_and_ends_with_the_job(app, hand):
     @app.task
     async def numbers():
         yield 1
@@ -514,7 +514,7 @@ async def test_a_stream_gives_what_is_there_and_what_comes_and_ends_with_the_job
     assert [item async for item in result.stream(after=2)] == ["c"]
 
 
-async def test_a_stream_of_a_failed_job_gives_its_items_and_then_raises(app, hand):
+async def test_a_stream_of_a_failed_job_yields_its_items_and_then_raises(app, hand):
     @app.task
     async def numbers():
         yield 1
@@ -532,14 +532,14 @@ async def test_a_stream_of_a_failed_job_gives_its_items_and_then_raises(app, han
 # -- as a value --------------------------------------------------------------------------------------------
 
 
-async def test_a_handle_is_equal_to_its_id_and_to_another_of_it(app, add):
+async def test_a_handle_is_equal_to_its_id_and_to_another_handle_of_the_job(app, add):
     result = await add.delay(1, 2)
     assert result == result.id == app.AsyncResult(result.id)
     assert len({result, app.AsyncResult(result.id)}) == 1
     assert str(result) == result.id
 
 
-async def test_a_pickled_handle_is_known_by_its_id(add):
+async def test_a_pickled_handle_is_equal_to_the_original(add):
     result = await (add.s(1, 2) | add.s(3)).delay()
     again = pickle.loads(pickle.dumps(result))
     assert (again, again.parent) == (result, result.parent)

@@ -14,7 +14,7 @@ from asyncq.broker import waiters
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_push_that_was_lost_is_made_up_for_when_the_subscription_is_back(add, hand, server):
+async def test_a_waiter_that_missed_a_push_polls_when_its_subscription_is_back(add, hand, server):
     result = await add.delay(1, 2)
     waiting = asyncio.create_task(result.get(timeout=30))
     await asyncio.sleep(0.005)
@@ -24,7 +24,7 @@ async def test_a_push_that_was_lost_is_made_up_for_when_the_subscription_is_back
     assert await waiting == 3
 
 
-async def test_a_push_that_was_lost_is_found_by_the_poll(make_app, server, monkeypatch):
+async def test_a_waiter_that_missed_a_push_finds_the_outcome_by_polling(make_app, server, monkeypatch):
     monkeypatch.setattr(waiters, "POLL", 0.1)
     async with make_app() as app, hand_worker(app) as hand:
         result = await app.task(name="task")(_nothing).delay()
@@ -35,14 +35,14 @@ async def test_a_push_that_was_lost_is_found_by_the_poll(make_app, server, monke
         assert await waiting == 3
 
 
-async def test_an_enqueue_whose_reply_was_lost_is_sent_again_and_makes_one_job(add, hand, server):
+async def test_an_enqueue_whose_reply_is_lost_is_sent_again_and_makes_one_job(add, hand, server):
     server.lose_reply("enqueue")
     result = await add.delay(1, 2)
     assert server.calls["enqueue"] == 2
     assert [job.id for job in await hand.take_all()] == [result.id]
 
 
-async def test_a_workflow_whose_reply_was_lost_is_sent_again_and_makes_one_of_it(add, hand, server):
+async def test_a_workflow_whose_reply_is_lost_is_sent_again_and_makes_one_workflow(add, hand, server):
     server.lose_reply("submit")
     result = await (add.s(1, 2) | add.s(3)).delay()
     assert server.calls["submit"] == 2
@@ -58,19 +58,19 @@ async def test_scripts_that_the_server_has_lost_are_loaded_again(add, hand, serv
 @pytest.mark.parametrize(
     "error", ["LOADING the data", "TRYAGAIN later", "READONLY a replica", "BUSY a script"]
 )
-async def test_a_passing_refusal_is_waited_out(add, hand, server, error):
+async def test_an_enqueue_is_repeated_until_a_temporary_error_ends(add, hand, server, error):
     server.refuse("enqueue", error)
     result = await add.delay(1, 2)
     assert [job.id for job in await hand.take_all()] == [result.id]
 
 
-async def test_a_full_memory_is_a_full_queue(add, server):
+async def test_an_enqueue_raises_queue_full_when_the_server_is_out_of_memory(add, server):
     server.refuse("enqueue", "OOM command not allowed when used memory > 'maxmemory'.", times=2)
     with pytest.raises(QueueFull, match="out of memory"):
         await add.delay(1, 2)
 
 
-async def test_calls_wait_for_a_server_that_is_away_for_a_moment(add, hand, server):
+async def test_a_call_waits_for_a_server_that_is_away_for_a_short_time(add, hand, server):
     server.stop()
     sending = asyncio.create_task(add.delay(1, 2))
     await asyncio.sleep(0.02)
@@ -79,7 +79,7 @@ async def test_calls_wait_for_a_server_that_is_away_for_a_moment(add, hand, serv
     assert [job.id for job in await hand.take_all()] == [result.id]
 
 
-async def test_a_call_gives_up_when_its_time_is_over_and_its_id_is_asked_for(make_app, server):
+async def test_a_call_gives_up_after_its_timeout_and_its_id_can_be_queried(make_app, server):
     # On a busy machine, opening the app alone takes a tenth of a second and more.
     async with make_app(operation_timeout=1) as app:
         task = app.task(name="task")(_nothing)
@@ -91,7 +91,7 @@ async def test_a_call_gives_up_when_its_time_is_over_and_its_id_is_asked_for(mak
         assert await app.AsyncResult("order-17").refresh() == "UNKNOWN"
 
 
-async def test_an_enqueue_that_was_cancelled_does_not_poison_its_id(app, add, hand, server):
+async def test_the_id_of_a_cancelled_enqueue_can_still_be_awaited(app, add, hand, server):
     named = add.options(task_id="order-17")
     server.lose_reply("enqueue")
     sending = asyncio.create_task(named.delay(1, 2))
@@ -103,7 +103,7 @@ async def test_an_enqueue_that_was_cancelled_does_not_poison_its_id(app, add, ha
     assert await app.AsyncResult("order-17").get(timeout=30) == 3
 
 
-async def test_a_waiter_of_an_enqueue_that_is_cancelled_learns_that_there_is_no_job(app, add, server):
+async def test_a_waiter_for_the_id_of_a_cancelled_enqueue_gets_result_not_found(app, add, server):
     server.stop()
     sending = asyncio.create_task(add.options(task_id="order-17").delay(1, 2))
     await asyncio.sleep(0.005)
@@ -116,7 +116,7 @@ async def test_a_waiter_of_an_enqueue_that_is_cancelled_learns_that_there_is_no_
         await waiting
 
 
-async def test_a_call_may_wait_for_room(make_app, server):
+async def test_a_call_may_wait_until_the_queue_has_room(make_app, server):
     async with make_app(max_length=1, full_wait=60) as app, hand_worker(app) as hand:
         task = app.task(name="task")(_nothing)
         await task.delay()
@@ -127,7 +127,7 @@ async def test_a_call_may_wait_for_room(make_app, server):
         assert (await waiting).state == "PENDING"
 
 
-async def test_an_id_that_was_taken_is_asked_for(app, add, hand):
+async def test_an_id_that_is_taken_is_refused_and_its_job_can_be_awaited(app, add, hand):
     named = add.options(task_id="order-17")
     await named.delay(1, 2)
     with pytest.raises(ValueError, match="order-17"):
@@ -136,7 +136,7 @@ async def test_an_id_that_was_taken_is_asked_for(app, add, hand):
     assert await app.AsyncResult("order-17").get(timeout=30) == 3
 
 
-async def test_waits_survive_that_every_connection_is_cut(add, hand, server):
+async def test_waits_survive_when_every_connection_is_cut(add, hand, server):
     results = await add.map([(1, n) for n in range(20)])
     waiting = asyncio.create_task(results.get(timeout=60))
     await asyncio.sleep(0.005)
@@ -148,7 +148,7 @@ async def test_waits_survive_that_every_connection_is_cut(add, hand, server):
     assert await waiting == list(range(20))
 
 
-async def test_rubbish_on_the_channel_harms_nobody(app, add, hand, server):
+async def test_invalid_messages_on_the_reply_channel_are_ignored(app, add, hand, server):
     result = await add.delay(1, 2)
     waiting = asyncio.create_task(result.get(timeout=30))
     await asyncio.sleep(0.005)

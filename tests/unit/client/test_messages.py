@@ -28,7 +28,7 @@ def soon(moment: int | None, seconds: float) -> bool:
     return moment is not None and abs(moment / 1000 - time.time() - seconds) < 5
 
 
-async def test_a_plain_call_says_nothing_that_is_not_asked_for(app, add, sent):
+async def test_the_message_of_a_plain_call_has_no_optional_fields(app, add, sent):
     job = await sent(add, 1, 2)
     assert (job.name, job.queue, job.channel) == (add.name, "default", app.sessions.current().channel)
     fresh = wire.Job("", "", "", b"", "", "", 0, 0)
@@ -53,7 +53,7 @@ async def test_an_option_of_a_call_is_in_its_message(add, sent, options, field, 
     assert getattr(await sent(add.options(**options), 1, 2), field) == value
 
 
-async def test_a_moment_is_counted_from_the_call_or_stands_for_itself(add, sent):
+async def test_expires_and_deadline_may_be_seconds_from_now_or_a_date(add, sent):
     moment = datetime.now(UTC) + timedelta(seconds=600)
     assert soon((await sent(add.options(expires=60), 1, 2)).expires, 60)
     assert soon((await sent(add.options(deadline=60), 1, 2)).deadline, 60)
@@ -61,7 +61,7 @@ async def test_a_moment_is_counted_from_the_call_or_stands_for_itself(add, sent)
     assert job.expires == int(moment.timestamp() * 1000)
 
 
-async def test_a_job_for_later_waits_for_so_many_seconds(add, hand, server):
+async def test_a_job_with_a_countdown_waits_for_that_many_seconds(add, hand, server):
     await add.options(countdown=60).delay(1, 2)
     server.advance(59)
     await hand.promote()
@@ -71,7 +71,7 @@ async def test_a_job_for_later_waits_for_so_many_seconds(add, hand, server):
     assert [job.args for job in await hand.take_all()] == [[1, 2]]
 
 
-async def test_an_eta_is_a_moment_of_its_own(add, hand, server):
+async def test_a_job_with_an_eta_waits_until_that_time(add, hand, server):
     await add.options(eta=datetime.now(UTC) + timedelta(hours=1)).delay(1, 2)
     server.advance(3590)
     await hand.promote()
@@ -81,7 +81,7 @@ async def test_an_eta_is_a_moment_of_its_own(add, hand, server):
     assert len(await hand.take_all()) == 1
 
 
-async def test_the_options_of_a_task_hold_for_its_calls_and_those_of_a_call_win(app, sent):
+async def test_a_call_has_the_options_of_its_task_unless_it_overrides_them(app, sent):
     @app.task(ignore_result=True, timeout=5, retry=Retry(max_retries=2))
     async def mine() -> None:
         """Does nothing."""
@@ -93,7 +93,7 @@ async def test_the_options_of_a_task_hold_for_its_calls_and_those_of_a_call_win(
     assert job.retry is not None
 
 
-async def test_a_queue_of_a_task_or_a_call_is_where_its_jobs_go(app, add, server):
+async def test_jobs_go_to_the_queue_of_their_call_or_task(app, add, server):
     await add.options(queue="urgent").delay(1, 2)
     await app.task(name="mine", queue="own")(_nothing).delay()
     assert {key.partition(":q:")[2] for key in server.keys(":q:")} >= {"urgent", "own"}
@@ -104,7 +104,7 @@ async def test_a_job_with_a_priority_waits_in_the_stream_of_its_level(add, serve
     assert any(key.endswith(":q:default^5") for key in server.keys(":q:"))
 
 
-async def test_a_call_is_sent_by_name_without_its_function(app, hand):
+async def test_a_call_can_be_sent_by_the_name_of_its_task(app, hand):
     await app.send("elsewhere.task", (1, 2), {"z": 3})
     job = (await hand.take()).delivery.job
     assert job.name == "elsewhere.task"
@@ -117,13 +117,13 @@ async def test_equal_calls_with_a_key_are_one_job(add, hand):
     assert len(await hand.take_all()) == 1
 
 
-async def test_another_call_with_the_key_is_refused(add):
+async def test_a_different_call_with_the_same_key_is_refused(add):
     await add.options(key="order-17").delay(1, 2)
     with pytest.raises(ValueError, match="order-17"):
         await add.options(key="order-17").delay(3, 4)
 
 
-async def test_arguments_that_cannot_travel_are_refused_before_anything_is_sent(add, server):
+async def test_arguments_that_cannot_be_serialized_are_refused_before_anything_is_sent(add, server):
     server.calls.clear()
     with pytest.raises(SerializationError, match=r"args\[0\]"):
         await add.delay(object(), 2)

@@ -31,14 +31,14 @@ async def test_a_batch_is_enqueued_in_one_round_trip(add, hand, server):
     assert [job.args for job in jobs] == [[1, n] for n in range(100)]
 
 
-async def test_calls_of_one_turn_of_the_loop_are_enqueued_in_one_round_trip(add, server):
+async def test_calls_of_one_iteration_of_the_loop_are_enqueued_in_one_round_trip(add, server):
     server.calls.clear()
     results = await asyncio.gather(*(add.delay(1, n) for n in range(20)))
     assert server.calls == {"enqueue": 1}
     assert len({result.id for result in results}) == 20
 
 
-async def test_a_set_gives_its_values_in_order_whatever_the_order_of_the_ends(add, hand):
+async def test_a_set_returns_its_values_in_order_whichever_job_ends_first(add, hand):
     results = await add.map([(1, n) for n in range(3)])
     for n, job in reversed(list(enumerate(await hand.take_all()))):
         await job.succeed(n)
@@ -46,7 +46,7 @@ async def test_a_set_gives_its_values_in_order_whatever_the_order_of_the_ends(ad
     assert await results == [0, 1, 2]
 
 
-async def test_a_set_raises_the_first_failure_in_order_or_gives_it(three, hand):
+async def test_a_set_raises_the_first_failure_in_order_or_returns_it(three, hand):
     jobs = await hand.take_all()
     await jobs[2].fail(KeyError("last"))
     await jobs[1].fail(ValueError("first"))
@@ -61,7 +61,7 @@ async def test_a_set_raises_the_first_failure_in_order_or_gives_it(three, hand):
     ]
 
 
-async def test_a_set_has_one_deadline_for_all(three, hand):
+async def test_the_timeout_of_a_set_is_for_all_its_jobs_together(three, hand):
     await (await hand.take()).succeed(0)
     with pytest.raises(ResultTimeout):
         await ResultSet(three).get(timeout=0.01)
@@ -80,7 +80,7 @@ async def test_an_empty_set_is_done(app):
     assert (await results.get(), await results.ready(), await results.successful()) == ([], True, True)
 
 
-async def test_a_set_says_how_its_jobs_stand_in_one_look(three, hand, server):
+async def test_a_set_fetches_the_states_of_its_jobs_in_one_query(three, hand, server):
     results = ResultSet(three)
     first, second, _ = await hand.take_all()
     with server.mute():
@@ -94,7 +94,7 @@ async def test_a_set_says_how_its_jobs_stand_in_one_look(three, hand, server):
         await results.maybe_throw()
 
 
-async def test_as_completed_gives_each_handle_once_as_its_job_ends(three, hand):
+async def test_as_completed_yields_each_handle_once_when_its_job_ends(three, hand):
     jobs = await hand.take_all()
     given = []
     completed = ResultSet(three).as_completed(timeout=30)
@@ -106,7 +106,7 @@ async def test_as_completed_gives_each_handle_once_as_its_job_ends(three, hand):
         await anext(completed)
 
 
-async def test_as_completed_gives_failed_jobs_too_and_times_out_for_the_rest(three, hand):
+async def test_as_completed_yields_failed_jobs_too_and_times_out_for_the_rest(three, hand):
     await (await hand.take()).fail(ValueError("no"))
     completed = asyncq.as_completed(three, timeout=0.05)
     assert (await anext(completed)).state == "FAILURE"
@@ -114,7 +114,7 @@ async def test_as_completed_gives_failed_jobs_too_and_times_out_for_the_rest(thr
         await anext(completed)
 
 
-async def test_a_set_calls_back_when_the_last_job_has_ended(three, hand):
+async def test_a_set_calls_its_callback_when_the_last_job_has_ended(three, hand):
     called: asyncio.Queue[object] = asyncio.Queue()
     results = ResultSet(three)
     results.then(lambda _: called.put_nowait("good"), lambda _: called.put_nowait("bad"))
@@ -127,13 +127,13 @@ async def test_a_set_calls_back_when_the_last_job_has_ended(three, hand):
     assert await called.get() == "bad"
 
 
-async def test_revoking_a_set_revokes_each_and_says_how_each_stands(three, hand):
+async def test_revoke_of_a_set_revokes_each_job_and_returns_each_state(three, hand):
     await (await hand.take()).succeed()
     await hand.take()
     assert await ResultSet(three).revoke(reason="no") == ["SUCCESS", "STARTED", "REVOKED"]
 
 
-async def test_forgetting_a_set_forgets_each(three, hand):
+async def test_forget_of_a_set_forgets_each_job(three, hand):
     for job in await hand.take_all():
         await job.succeed()
     await ResultSet(three).get()
@@ -141,7 +141,7 @@ async def test_forgetting_a_set_forgets_each(three, hand):
     assert [await result.exists() for result in three] == [False] * 3
 
 
-async def test_a_set_is_a_list_without_doubles(three, app):
+async def test_a_set_is_a_list_without_duplicates(three, app):
     first, second, third = three
     results = ResultSet([first, second])
     results.add(first)
@@ -171,7 +171,7 @@ async def test_a_saved_group_is_restored_with_its_members_and_their_values(app, 
     assert await app.GroupResult.restore("order-17") is None
 
 
-async def test_a_saved_group_goes_with_its_time(make_app, server):
+async def test_a_saved_group_expires_after_its_result_ttl(make_app, server):
     async with make_app(result_ttl=60) as app:
         await app.GroupResult("g", [app.AsyncResult("a")]).save()
         server.advance(61)
@@ -181,14 +181,14 @@ async def test_a_saved_group_goes_with_its_time(make_app, server):
 # -- gather, wait ------------------------------------------------------------------------------------------
 
 
-async def test_gather_gives_values_in_order(three, hand):
+async def test_gather_returns_values_in_order(three, hand):
     for n, job in enumerate(await hand.take_all()):
         await job.succeed(n)
     assert await asyncq.gather(*three) == (0, 1, 2)
     assert await asyncq.gather() == ()
 
 
-async def test_gather_raises_the_first_failure_at_once_and_the_others_go_on(three, hand):
+async def test_gather_raises_the_first_failure_at_once_and_the_other_jobs_continue(three, hand):
     gathering = asyncio.create_task(asyncq.gather(*three))
     first, second, _ = await hand.take_all()
     await second.fail(ValueError("no"))
@@ -213,7 +213,7 @@ async def test_gather_returns_exceptions_on_request(three, hand):
         (asyncio.ALL_COMPLETED, ["good", "bad", "good"], {0, 1, 2}),
     ],
 )
-async def test_wait_returns_when_return_when_says_so(three, hand, return_when, ends, expected):
+async def test_wait_returns_as_return_when_says(three, hand, return_when, ends, expected):
     waiting = asyncio.create_task(asyncq.wait(three, return_when=return_when))
     for end, job in zip(ends, await hand.take_all(), strict=False):
         assert not waiting.done()
@@ -224,27 +224,27 @@ async def test_wait_returns_when_return_when_says_so(three, hand, return_when, e
     assert done | pending == set(three)
 
 
-async def test_wait_returns_what_is_done_when_its_time_is_over(three, hand):
+async def test_wait_returns_the_jobs_that_have_ended_when_its_timeout_is_over(three, hand):
     await (await hand.take()).succeed()
     done, pending = await asyncq.wait(three, timeout=0.05)
     assert (done, pending) == ({three[0]}, {*three[1:]})
 
 
-async def test_ignored_results_are_done_without_a_look(add, server):
+async def test_ignored_results_count_as_done_without_a_query(add, server):
     ignored = await add.options(ignore_result=True).delay(1, 2)
     server.calls.clear()
     assert await asyncq.wait([ignored]) == ({ignored}, set())
     assert not server.calls
 
 
-async def test_what_is_no_handle_is_refused_by_name(add):
+async def test_a_value_that_is_not_a_handle_is_refused_by_name(add):
     with pytest.raises(TypeError, match="gather"):
         await asyncq.gather(add.delay(1, 2))
     with pytest.raises(TypeError, match=r"wait\(\) takes several handles"):
         await asyncq.wait(await add.delay(1, 2))
 
 
-async def test_many_waits_cost_no_command(add, hand, server):
+async def test_many_waits_send_no_commands(add, hand, server):
     results = await add.map([(1, n) for n in range(500)])
     waiting = asyncio.create_task(results.get())
     await asyncio.sleep(0.01)
@@ -255,7 +255,7 @@ async def test_many_waits_cost_no_command(add, hand, server):
     assert not server.calls["fetch_status"] + server.calls["state"] + server.calls["SUBSCRIBE"]
 
 
-async def test_nothing_of_a_batch_that_does_not_fit_is_enqueued(make_app, server):
+async def test_a_batch_that_does_not_fit_into_the_queue_is_refused_as_a_whole(make_app, server):
     async with make_app(max_length=2, full_wait=0) as app:
         task = app.task(name="task")(_nothing)
         with pytest.raises(QueueFull):
@@ -270,7 +270,7 @@ async def _nothing() -> None:
 # -- scopes ------------------------------------------------------------------------------------------------
 
 
-async def test_a_scope_revokes_what_has_not_ended_but_not_what_is_kept(app, add, hand):
+async def test_a_scope_revokes_jobs_that_have_not_ended_except_kept_ones(app, add, hand):
     async with app.scope() as scope:
         ended = await add.delay(1, 2)
         await hand.succeed(ended, 3)
@@ -306,7 +306,7 @@ async def test_scopes_nest_and_a_job_belongs_to_the_innermost(app, add):
     assert await outer.refresh() == "REVOKED"
 
 
-async def test_a_scope_does_not_revoke_the_job_that_a_key_found(app, add):
+async def test_a_scope_does_not_revoke_an_existing_job_that_a_key_found(app, add):
     first = await add.options(key="order").delay(1, 2)
     async with app.scope():
         second = await add.options(key="order").delay(1, 2)

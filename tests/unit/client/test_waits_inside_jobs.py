@@ -38,7 +38,9 @@ async def worker(app):
 
 
 @pytest.mark.parametrize("which", WAITS)
-async def test_a_wait_inside_a_task_is_refused_and_says_how_to_allow_it(app, worker, add, server, which):
+async def test_a_wait_inside_a_task_is_refused_and_the_error_says_how_to_allow_it(
+    app, worker, add, server, which
+):
     @app.task
     async def waits(id_: str) -> str:
         enqueued = server.calls["enqueue"]
@@ -52,7 +54,7 @@ async def test_a_wait_inside_a_task_is_refused_and_says_how_to_allow_it(app, wor
     assert waits.name in text
 
 
-async def test_a_task_may_enqueue_look_and_revoke(app, worker, add):
+async def test_a_task_may_enqueue_query_and_revoke_jobs(app, worker, add):
     @app.task
     async def works() -> list[object]:
         handle = await add.delay(1, 2)
@@ -62,7 +64,7 @@ async def test_a_task_may_enqueue_look_and_revoke(app, worker, add):
     assert await works.call() == [True, True, "PENDING", "REVOKED"]
 
 
-async def test_a_wait_that_is_allowed_gives_the_slot_to_the_job_that_it_waits_for(app, worker, add):
+async def test_a_job_that_waits_releases_its_slot_for_the_job_that_it_waits_for(app, worker, add):
     @app.task
     async def parent(n: int) -> int:
         with asyncq.allow_join_result():
@@ -88,7 +90,7 @@ async def test_a_wait_can_be_denied_outside_of_tasks(add):
             await result.get(timeout=0)
 
 
-async def test_a_job_that_would_wait_for_itself_or_for_one_above_is_refused(app, worker):
+async def test_a_wait_of_a_job_for_itself_or_for_its_parent_is_refused(app, worker):
     @app.task
     async def child(id_: str) -> str:
         with asyncq.allow_join_result(), pytest.raises(WouldDeadlock, match="job that started it") as caught:
@@ -107,7 +109,7 @@ async def test_a_job_that_would_wait_for_itself_or_for_one_above_is_refused(app,
     assert id_ in text
 
 
-async def test_a_cycle_of_waits_is_refused_to_the_one_that_closes_it(app):
+async def test_the_wait_that_would_close_a_cycle_is_refused(app):
     @app.task
     async def waits(other: str) -> str:
         with asyncq.allow_join_result():

@@ -69,7 +69,7 @@ EMPTY: dict[str, Callable[[Workflow[Any]], Workflow[Any]]] = {
 
 
 @pytest.mark.parametrize("name", EMPTY)
-async def test_a_group_without_members_waits_and_fails_as_with_members(app, tasks, name):
+async def test_an_empty_group_waits_and_fails_as_a_group_with_members_does(app, tasks, name):
     make = EMPTY[name]
     good = await make(tasks.hold.s()).delay()
     bad = await make(tasks.fail.s()).delay()
@@ -101,7 +101,7 @@ async def test_a_group_without_members_waits_and_fails_as_with_members(app, task
     assert sorted(called) == ["bad", "good"]
 
 
-async def test_the_callback_of_a_group_without_members_gets_an_empty_list(app, tasks):
+async def test_the_callback_of_an_empty_group_gets_an_empty_list(app, tasks):
     async with Worker(app):
         assert await group([]).link(tasks.note.s()).call() == []
         assert await (await app.submit([group([]).link(tasks.note.s())])).get(timeout=30) == [[]]
@@ -135,7 +135,7 @@ NESTED: dict[str, Callable[[Callable[[str], Any]], Workflow[Any]]] = {
 
 
 @pytest.mark.parametrize("name", NESTED)
-async def test_a_revocation_and_a_forgetting_reach_what_stands_before_groups_inside(app, tasks, hand, name):
+async def test_revoke_and_forget_reach_the_jobs_before_nested_groups(app, tasks, hand, name):
     whole = NESTED[name](tasks.give.si)
     result = await whole.delay()
     handles = list(workflow_handles(result))
@@ -228,7 +228,9 @@ def _dead_ends(received: list[str]) -> list[str]:
     return sorted(one.removesuffix(": no") for one in received)
 
 
-async def test_a_failure_calls_the_callbacks_of_its_step_and_of_what_that_lies_in_once(app, tasks):
+async def test_a_failure_calls_the_error_callbacks_of_its_step_and_of_the_workflows_around_it_once(
+    app, tasks
+):
     lines = _lines(tasks)
     async with Worker(app):
         for name, (whole, called) in lines.items():
@@ -254,7 +256,7 @@ async def nothing_waits(app: AsyncQ) -> bool:
     return not entries
 
 
-async def test_nothing_that_was_revoked_or_expired_calls_an_error_callback(app, tasks):
+async def test_a_job_that_was_revoked_or_expired_calls_no_error_callback(app, tasks):
     revoked = await tasks.give.s(1).link_error(tasks.alarm.s("revoked")).delay()
     expired = await tasks.give.options(link_error=tasks.alarm.s("expired"), expires=0.01).delay(1)
     whole = (
@@ -273,7 +275,7 @@ async def test_nothing_that_was_revoked_or_expired_calls_an_error_callback(app, 
     assert [handle.state for handle in (revoked, expired, whole)] == ["REVOKED"] * 3
 
 
-async def test_a_failure_that_was_revoked_around_still_calls_the_callback_of_its_chain(app, tasks):
+async def test_a_failure_calls_the_callback_of_its_chain_though_the_last_step_was_revoked(app, tasks):
     """The last step was revoked before the first one failed."""
     result = await (tasks.fail.s() | tasks.give.s(1)).link_error(tasks.alarm.s("line")).delay()
     await app.AsyncResult(result.id).revoke()
@@ -282,7 +284,7 @@ async def test_a_failure_that_was_revoked_around_still_calls_the_callback_of_its
     assert tasks.received == ["line: no"]
 
 
-async def test_a_set_of_error_callbacks_takes_the_place_of_the_one_before(tasks):
+async def test_new_error_callbacks_replace_the_earlier_ones(tasks):
     whole = (tasks.fail.s() | tasks.give.s(1)).link_error(tasks.alarm.s("old"))
     await asyncio.to_thread(whole.options(link_error=[tasks.alarm.s("new"), tasks.alarm.s("other")]).apply)
     assert _dead_ends(tasks.received) == ["new", "other"]
@@ -293,7 +295,7 @@ async def test_a_set_of_error_callbacks_takes_the_place_of_the_one_before(tasks)
 # -- groups that are too deep ------------------------------------------------------------------------------
 
 
-async def test_a_group_that_nests_deeper_than_a_value_can_be_is_refused_at_the_call(app, tasks):
+async def test_a_group_that_is_nested_deeper_than_a_value_may_be_is_refused_at_the_call(app, tasks):
     def nested(depth: int) -> Workflow[Any]:
         return reduce(lambda inner, _: group(inner), range(depth), tasks.give.s(1))
 

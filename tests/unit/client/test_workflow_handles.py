@@ -44,7 +44,7 @@ async def test_only_the_first_step_of_a_chain_is_queued(add, hand):
     assert [handle.state for handle in (first, second, third)] == ["PENDING"] * 3
 
 
-async def test_a_chain_gives_the_handle_of_its_end_whose_parents_are_the_steps_before(add, hand):
+async def test_a_chain_returns_the_handle_of_its_last_step_whose_parents_are_the_earlier_steps(add, hand):
     result = await (add.s(1, 2) | add.s(3)).delay()
     assert result.parent is not None
     assert result.as_list() == [result.id, result.parent.id]
@@ -53,7 +53,7 @@ async def test_a_chain_gives_the_handle_of_its_end_whose_parents_are_the_steps_b
     assert (await result, await result.parent) == (6, 3)
 
 
-async def test_a_group_gives_a_group_of_handles_in_order(add, hand):
+async def test_a_group_returns_a_group_of_handles_in_order(add, hand):
     result = await group(add.s(n, n) for n in range(3)).delay()
     assert isinstance(result, GroupResult)
     assert [job.args for job in await hand.take_all()] == [[0, 0], [1, 1], [2, 2]]
@@ -71,13 +71,13 @@ async def test_a_chord_starts_its_body_when_the_last_of_its_header_has_ended(add
     assert isinstance(result.parent, GroupResult)
 
 
-async def test_options_of_a_step_go_with_its_job(add, hand):
+async def test_the_job_of_a_step_has_the_options_of_the_step(add, hand):
     step = add.s(2).set(task_id="second", ignore_result=False)
     result = await (add.s(1, 2).options(task_id="first") | step).delay()
     assert (result.id, result.parent.id) == ("second", "first")
 
 
-async def test_a_workflow_whose_id_is_taken_is_refused_whole(app, add, hand):
+async def test_a_workflow_with_an_id_that_is_taken_is_refused_as_a_whole(app, add, hand):
     await add.options(task_id="taken").delay(1, 2)
     flow = add.s(1, 2) | add.s(3).set(task_id="taken")
     with pytest.raises(ValueError, match="'taken' exist already"):
@@ -88,7 +88,7 @@ async def test_a_workflow_whose_id_is_taken_is_refused_whole(app, add, hand):
 # -- what the end of a member does -------------------------------------------------------------------------
 
 
-async def test_a_failed_step_fails_the_end_at_once_with_its_exception(add, hand):
+async def test_a_failed_step_fails_the_last_step_at_once_with_its_exception(add, hand):
     result = await (add.s(1, 2) | add.s(3) | add.s(4)).delay()
     waiting = asyncio.create_task(result.get(timeout=30))
     await asyncio.sleep(0)
@@ -99,7 +99,7 @@ async def test_a_failed_step_fails_the_end_at_once_with_its_exception(add, hand)
     assert await hand.take_all() == []
 
 
-async def test_a_failure_before_is_named_and_not_raised_on_request(add, hand):
+async def test_without_follow_parents_the_error_names_the_failed_parent(add, hand):
     result = await (add.s(1, 2) | add.s(3)).delay()
     await hand.fail(result.parent, ValueError("no"))
     with pytest.raises(TaskRevoked, match=f"it never ran, because it waited for job {result.parent.id}"):
@@ -114,7 +114,7 @@ async def test_a_failed_member_of_a_header_fails_the_body_while_others_run(add, 
         await result.get(timeout=30)
 
 
-async def test_revoking_the_end_revokes_every_member(add, hand):
+async def test_revoke_of_the_last_step_revokes_every_member(add, hand):
     result = await (add.s(1, 2) | group(add.s(3), add.s(4)) | add.si(1, 1)).delay()
     await result.revoke()
     assert {handle.state for handle in workflow_handles(result)} == {"REVOKED"}
@@ -150,7 +150,7 @@ async def test_an_error_link_of_a_chain_is_called_once_whichever_step_fails(add,
 
 
 @pytest.mark.parametrize("shards", [1, 4])
-async def test_a_nested_workflow_gives_what_plain_calls_would(make_app, shards):
+async def test_a_nested_workflow_returns_what_plain_calls_would_return(make_app, shards):
     async with make_app(shards=shards) as app:
 
         @app.task
@@ -166,7 +166,7 @@ async def test_a_nested_workflow_gives_what_plain_calls_would(make_app, shards):
             assert await steps.call() == (2 + 1) + (2 + 2 + 3) + 100
 
 
-async def test_a_chain_hands_each_value_on(worker, add, seen):
+async def test_a_chain_passes_each_value_to_the_next_step(worker, add, seen):
     assert await (add.s(1, 2) | seen.s("x") | seen.s()).call() == [[3, "x"]]
 
 
@@ -175,12 +175,12 @@ async def test_a_task_that_fails_in_a_worker_fails_the_chain(worker, fail, seen)
         await (fail.s() | seen.s()).call()
 
 
-async def test_a_group_is_read_as_its_members_end(worker, add):
+async def test_the_results_of_a_group_can_be_read_in_the_order_of_their_ends(worker, add):
     result = await group(add.s(n, 1) for n in range(5)).delay()
     assert sorted([await each async for each in result.as_completed(timeout=30)]) == [1, 2, 3, 4, 5]
 
 
-async def test_the_tree_of_a_workflow_is_walked_from_its_handle(worker, add):
+async def test_the_job_tree_of_a_workflow_is_read_from_its_handle(worker, add):
     result = await (add.s(1, 2) | add.s(3)).delay()
     assert await result == 6
     steps = [(above, handle) async for above, handle in result.iterdeps(intermediate=True)]
