@@ -38,9 +38,9 @@ async def test_a_blocking_call_that_asyncq_makes_on_a_loop_raises(ours):
         ours["call"](lambda: time.sleep(0))
 
 
-async def test_a_test_may_block_its_loop():
+async def test_a_test_may_block_its_own_loop():
     time.sleep(0)  # noqa: ASYNC251
 
 
-def test_asyncq_may_block_where_no_loop_runs(ours):
+def test_a_blocking_call_of_asyncq_is_allowed_where_no_loop_runs(ours):
     ours["block"]()

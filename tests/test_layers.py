@@ -24,22 +24,22 @@ def test_the_layer_contract_is_kept():
     assert "0 broken" in done.stdout
 
 
-def test_circles_of_files_are_small_and_stay_inside_a_package():
+def test_import_cycles_are_small_and_stay_inside_a_package():
     circles = structure.circles(structure.imports())
     assert all(len(circle) <= 5 for circle in circles), circles
 
 
-def test_no_import_climbs_to_a_higher_layer():
+def test_no_import_goes_to_a_higher_layer():
     climbing = structure.climbing(structure.imports())
     assert not climbing
 
 
-def test_files_leave_the_private_names_of_others_alone():
+def test_files_do_not_use_private_names_of_other_files():
     uses = structure.private_uses()
     assert len(uses) <= 10, uses
 
 
-def test_nothing_below_the_app_imports_it():
+def test_no_module_below_the_app_imports_the_app():
     importers = {module for module, others in structure.imports().items() if "asyncq.app" in others}
     below = {one for one in importers if one != "asyncq" and one.split(".")[1] not in {"cli", "worker"}}
     assert not below, below
@@ -52,12 +52,12 @@ second object is read with each reply.
 """
 
 
-def test_a_class_has_few_enough_methods_to_be_one_thing():
+def test_no_class_has_too_many_methods():
     too_many = {name: count for name, count in structure.methods().items() if count > 45}
     assert too_many == {}, "inherited ones count"
 
 
-def test_an_object_has_few_enough_attributes_to_be_one_thing():
+def test_no_object_has_too_many_attributes():
     assert {name: count for name, count in structure.attributes().items() if count > 15} == LARGE
 
 
@@ -88,7 +88,7 @@ class _Derived(_Base):
     def plain() -> None: ...
 
 
-def test_the_count_of_methods_holds_inherited_private_and_special_ones_and_each_once():
+def test_inherited_private_and_special_methods_are_counted_once():
     assert len(structure.methods_of(_Base, __name__)) == 3
     inherited = {"__len__", "_private", "other_name"}  # of a derived class, that is another than its `public`
     assert structure.methods_of(_Derived, __name__) == {"public", "made", "plain", *inherited}

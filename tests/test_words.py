@@ -75,7 +75,7 @@ def words_in_names(source: str, words: list[str]) -> set[str]:
     return {word for word in words if {word, word + "s"} & parts}
 
 
-def test_no_word_that_was_given_up_comes_back():
+def test_no_text_and_no_name_uses_a_word_that_was_given_up():
     wrong = []
     for path in _files():
         if path == Path(__file__):
@@ -130,5 +130,5 @@ def test_the_glossary_has_each_term_once_with_its_module_and_its_key():
         ("f(told=1)", {"told"}),
     ],
 )
-def test_words_are_found(source, found):
+def test_given_up_words_are_found_in_texts_and_names(source, found):
     assert words_in_text(source, ["ghost"]) | words_in_names(source, ["told"]) == found

@@ -38,13 +38,13 @@ def test_throughput_reports_each_part(project):
     ]
 
 
-def test_without_a_worker_it_says_so(project):
+def test_a_benchmark_without_a_worker_ends_with_an_error(project):
     ended = project.run("bench", "latency", "--no-worker", "-q", ASYNCQ_URL="memory://")
     assert (ended.code, ended.err.splitlines()[0]) == (1, "error: no worker answers on queue 'default'")
 
 
 @pytest.mark.anyio
-async def test_arrivals_that_a_busy_loop_missed_come_with_their_own_due_times():
+async def test_arrivals_that_a_busy_loop_missed_keep_their_own_due_times():
     dues: list[int] = []
     done = asyncio.Event()
 
@@ -62,7 +62,7 @@ async def test_arrivals_that_a_busy_loop_missed_come_with_their_own_due_times():
     assert time.monotonic_ns() >= last
 
 
-def test_bars_show_where_the_records_are():
+def test_bars_show_how_the_records_are_distributed():
     times = Histogram()
     for ms, count in ((0.3, 96), (0.9, 48), (3.0, 1)):
         for _ in range(count):

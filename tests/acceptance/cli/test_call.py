@@ -10,7 +10,7 @@ from asyncq.cli.invocation import Invocation
 from asyncq.cli.result import get_command
 
 
-def test_call_works_alone_and_leaves_no_server_behind(project):
+def test_call_works_without_a_worker_and_leaves_no_server_running(project):
     ended, status = project.run_each(("call", "shop:app", "add", "4", "y=4"), ("server", "status"))
     assert (ended.out, ended.code) == ("8\n", 0), ended
     assert "using the embedded Valkey" in ended.err
@@ -29,7 +29,7 @@ def test_a_private_server_serves_call_too(project):
     assert (ended.out, ended.err, ended.code) == ("8\n", "", 0)
 
 
-def test_a_failed_task_shows_where_and_exits_1(project):
+def test_call_of_a_failing_task_shows_the_traceback_and_exits_1(project):
     ended = project.run("call", "shop", "boom", "-q")
     assert (ended.out, ended.code) == ("", 1)
     assert "shop.py" in ended.err
@@ -37,7 +37,7 @@ def test_a_failed_task_shows_where_and_exits_1(project):
     assert "\x1b" not in ended.err
 
 
-def test_timeout_exits_4_and_the_job_stays(project):
+def test_call_exits_4_at_its_timeout_and_the_job_stays(project):
     ended = project.run("call", "shop", "slow", "30", "--timeout", "300ms", "-q")
     assert ended.code == 4, ended
     assert "did not end within 0.3 s" in ended.err
@@ -48,7 +48,7 @@ def test_timeout_exits_4_and_the_job_stays(project):
     assert (revoked.code, revoked.err) == (5, f"error: job {id_} was revoked\n")
 
 
-def test_revoke_ends_the_jobs_before_it_if_it_is_asked_to(project):
+def test_revoke_with_parents_also_revokes_the_earlier_steps(project):
     sent = project.python(
         "from shop import add\n"
         "for n in range(2):\n"
@@ -70,7 +70,7 @@ def test_revoke_ends_the_jobs_before_it_if_it_is_asked_to(project):
     ]
 
 
-def test_a_plain_function_that_goes_on_does_not_keep_call(project):
+def test_call_ends_although_a_plain_function_still_runs(project):
     for timeout in ("500ms", "4s", "30s"):  # on a busy machine the function has not begun after the first
         ended = project.run("call", "shop", "block", "60", "mark", "--timeout", timeout, "-q")
         assert ended.code == 4, ended
@@ -80,7 +80,7 @@ def test_a_plain_function_that_goes_on_does_not_keep_call(project):
         pytest.fail("the function never began")
 
 
-def test_a_worker_that_listens_runs_the_job(project, stop):
+def test_a_running_worker_runs_the_job_of_a_call(project, stop):
     worker = project.worker()
     id_ = project.run("call", "shop", "add", "4", "4", "--no-wait", "-q").out.strip()
     assert project.run("result", "get", id_, "-q").out == "8\n"
@@ -89,7 +89,7 @@ def test_a_worker_that_listens_runs_the_job(project, stop):
     assert ended.code == 0
 
 
-def test_a_worker_that_was_killed_does_not_keep_call_waiting(project, stop):
+def test_call_does_not_wait_for_a_worker_that_was_killed(project, stop):
     worker = project.worker()
     project.run("call", "shop", "slow", "0", "mark", "--no-wait", "-q")
     project.wait_for("mark")  # it has read from the queue, so it is listed as a reader
@@ -121,7 +121,7 @@ def test_ctrl_c_ends_a_client_command_with_130_and_sigterm_with_143(project, sto
         assert revoked.out == f"{named[1]}  REVOKED\n"
 
 
-def test_the_command_that_looks_again_names_the_same_server_without_its_password(project):
+def test_the_suggested_command_names_the_same_server_without_its_password(project):
     id_ = project.run("call", "shop", "slow", "30", "--no-wait", "-q", "--namespace", "other").out.strip()
     ended = project.run("result", "get", id_, "-q", "--namespace", "other", "-t", "100ms", "--app", "shop")
     assert ended.err.splitlines()[1].strip() == (
@@ -145,7 +145,7 @@ def test_wrong_arguments_are_a_usage_error(project):
         assert message in ended.err
 
 
-def test_what_looks_like_an_option_is_an_argument_after_two_dashes(project):
+def test_an_argument_after_two_dashes_is_never_an_option(project):
     assert json.loads(project.run("call", "shop", "echo", "--json", "--", "--json").out) == [["--json"], {}]
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_id_exits_3(project):
     assert (json.loads(ended.out), ended.code) == ([{"id": "nope", "state": None}], 3)
 
 
-def test_an_unknown_variable_is_reported_once_however_many_processes_and_apps_there_are(project):
+def test_an_unknown_variable_is_reported_once_for_all_processes_and_apps(project):
     project.write(
         "cores.py",
         "from asyncq import AsyncQ\n\napp, other = AsyncQ(), AsyncQ()\n\n\n"

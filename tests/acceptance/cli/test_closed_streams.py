@@ -38,7 +38,7 @@ def start_closed(project):
 
 
 @pytest.mark.parametrize("closed", CLOSED)
-def test_a_worker_runs_jobs_and_ends_with_0(project, start_closed, closed):
+def test_a_worker_with_closed_streams_runs_jobs_and_exits_0(project, start_closed, closed):
     project.write("noisy.py", NOISY)
     worker = start_closed(closed, "worker", "noisy")
     id_ = project.run("call", "noisy", "add", "1", "2", "--no-wait", "-q").out.strip()
@@ -76,7 +76,7 @@ async def add(x: int, y: int) -> int:
         pytest.param(ALL_CLOSED, ("--version",), 0, marks=pytest.mark.trial),
     ],
 )
-def test_other_commands_end_as_ever(start_closed, closed, words, code):
+def test_other_commands_with_closed_streams_have_their_usual_exit_codes(start_closed, closed, words, code):
     process = start_closed(closed, *words)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, "bug" in err) == (code, False), (out, err)
@@ -118,7 +118,7 @@ def start_broken(project):
         process.communicate()
 
 
-def test_a_worker_whose_stderr_cannot_be_written_runs_jobs_and_ends_with_0(project, start_broken, broken):
+def test_a_worker_whose_stderr_cannot_be_written_runs_jobs_and_exits_0(project, start_broken, broken):
     worker = start_broken("worker", "shop", "-v", stderr=broken)
     id_ = project.run("call", "shop", "add", "1", "2", "--no-wait", "-q").out.strip()
     ended = project.run("result", "get", id_, "--timeout", "15s", "-q")
@@ -135,7 +135,7 @@ def test_a_worker_whose_stderr_cannot_be_written_runs_jobs_and_ends_with_0(proje
         pytest.param(("worker", "shop", "--log-level", "x"), marks=pytest.mark.trial),
     ],
 )
-def test_a_wrong_command_has_its_exit_code_also_if_it_cannot_say_so(start_broken, broken, words):
+def test_a_wrong_command_has_its_exit_code_also_if_stderr_cannot_be_written(start_broken, broken, words):
     process = start_broken(*words, stderr=broken)
     assert (process.wait(60), process.stdout.read()) == (2, "")
 
@@ -151,7 +151,7 @@ def test_a_result_that_cannot_be_written_is_an_error(start_broken):
     os.close(full)
 
 
-def test_a_reader_that_has_gone_is_no_error(start_broken):
+def test_a_reader_that_closed_the_pipe_is_not_an_error(start_broken):
     nobody = _nobody_reads()
     process = start_broken("call", "shop", "add", "1", "2", "-q", stdout=nobody)
     _, err = process.communicate(timeout=60)

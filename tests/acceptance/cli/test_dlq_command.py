@@ -54,7 +54,7 @@ def last(ended):
     return ended.err.splitlines()[-1]
 
 
-async def test_letters_are_listed_newest_first_in_columns_and_as_documents(letters, dlq):
+async def test_dead_letters_are_listed_newest_first_in_columns_and_as_json(letters, dlq):
     shown, newest, tree, lines = await dlq("ls", "ls --limit 1", "ls --json", "ls --jsonl --limit 2")
     rows = shown.out.splitlines()
     assert [row.split()[0] for row in rows] == [letter.id for letter in letters]
@@ -71,7 +71,7 @@ async def test_letters_are_listed_newest_first_in_columns_and_as_documents(lette
     assert [json.loads(line) for line in lines.out.splitlines()] == trees[:2]
 
 
-async def test_jobs_are_sent_again_oldest_first_and_their_letters_are_gone(app, letters, dlq):
+async def test_requeue_sends_jobs_again_oldest_first_and_deletes_their_dead_letters(app, letters, dlq):
     app.mended = True
     refund, second, first = letters
     charged, unknown, none = await dlq(
@@ -87,7 +87,7 @@ async def test_jobs_are_sent_again_oldest_first_and_their_letters_are_gone(app, 
     assert [letter.id for letter in await app.control.dead.list()] == [refund.id]
 
 
-async def test_sent_jobs_are_named_in_one_document_and_those_that_there_were_not_on_stderr(app, letters, dlq):
+async def test_requeue_prints_the_sent_jobs_as_json_and_unknown_ids_on_stderr(app, letters, dlq):
     newest, *_ = letters
     (ended,) = await dlq(f"requeue {newest.id} 1-1 --json")
     ((id_, job),) = [each.values() for each in json.loads(ended.out)]
@@ -96,7 +96,7 @@ async def test_sent_jobs_are_named_in_one_document_and_those_that_there_were_not
     assert await app.AsyncResult(job).exists()
 
 
-async def test_an_entry_that_is_no_message_cannot_be_sent_and_exits_1(app, dlq):
+async def test_requeue_of_a_dead_letter_without_a_message_exits_1(app, dlq):
     broker = app.sessions.current().broker
     await broker.commands.send(
         broker.shards[0], "XADD", broker.shards[0].dead, "*", "why", "no job", "q", "default"
@@ -107,7 +107,7 @@ async def test_an_entry_that_is_no_message_cannot_be_sent_and_exits_1(app, dlq):
     assert f"delete it: asyncq dlq purge {letter.id}" in ended.err
 
 
-async def test_ids_come_from_stdin(app, letters, project, where):
+async def test_requeue_reads_ids_from_stdin(app, letters, project, where):
     read, write = os.pipe()
     process = project.start("dlq", "requeue", "-", stdin=read, **where)
     os.close(read)
@@ -121,7 +121,7 @@ async def test_ids_come_from_stdin(app, letters, project, where):
     assert await app.control.dead.list() == []
 
 
-async def test_nothing_is_deleted_without_a_yes_and_never_more_than_was_named(app, letters, dlq):
+async def test_purge_deletes_only_what_was_named_and_only_after_a_confirmation(app, letters, dlq):
     refused, dry, unnamed, both, some, all_, nothing = await dlq(
         "purge --all",
         "purge --task charge --dry-run",
@@ -169,7 +169,7 @@ class Terminal:
         return code
 
 
-async def test_at_a_terminal_it_asks_and_only_a_yes_deletes(app, letters, project, where):
+async def test_purge_at_a_terminal_asks_and_deletes_only_after_a_yes(app, letters, project, where):
     asked = [asyncio.to_thread(Terminal, project, where) for _ in range(3)]
     unsure, stopped, sure = await asyncio.gather(*asked)
     assert await asyncio.to_thread(unsure.answer, b"\n") == 0

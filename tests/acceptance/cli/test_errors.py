@@ -60,7 +60,7 @@ TARGETS = [
 ]
 
 
-def test_a_target_that_cannot_be_used(project):
+def test_a_wrong_target_is_reported_with_a_fix(project):
     for name, text in MODULES.items():
         project.write(name, text)
     ends = project.run_each(*(("worker", target) for target, _, _ in TARGETS))
@@ -72,7 +72,7 @@ def test_a_target_that_cannot_be_used(project):
         assert ended.err.count("\n") <= 2
 
 
-def test_every_command_that_takes_an_app_knows_the_spelling_with_a_dot(project):
+def test_every_command_suggests_the_right_spelling_for_a_target_with_a_dot(project):
     app = ("--app", "shop.app")
     commands = (
         ("worker", "shop.app"),
@@ -86,7 +86,7 @@ def test_every_command_that_takes_an_app_knows_the_spelling_with_a_dot(project):
         assert (ended.code, "did you mean 'shop:app'?" in ended.err) == (78, True), (words, ended)
 
 
-def test_no_app_at_all(project):
+def test_a_worker_without_an_app_exits_78(project):
     ended = project.run("worker")
     assert (ended.code, ended.err.splitlines()[0]) == (78, "error: which app?")
 
@@ -107,7 +107,7 @@ def test_no_app_at_all(project):
         ({"ASYNCQ_URL": "redis://me:secret@127.0.0.1:1"}, 69, "no server at redis://me:***@127.0.0.1:1"),
     ],
 )
-def test_a_server_that_cannot_be_used(project, environ, code, message):
+def test_a_wrong_server_is_reported_without_its_password(project, environ, code, message):
     ended = project.run("call", "shop", "add", "1", "1", ASYNCQ_OPERATION_TIMEOUT="1", **environ)
     assert (ended.code, message in ended.err) == (code, True), ended
     assert "Traceback" not in ended.err
@@ -140,7 +140,7 @@ def serve(tmp_path):
         server.wait()
 
 
-def test_a_server_that_does_not_fit_exits_78(project, serve):
+def test_a_server_that_asyncq_cannot_use_exits_78(project, serve):
     cluster, small = serve("--cluster-enabled", "yes"), serve("--databases", "2")
     cases = {
         f"redis://127.0.0.1:{cluster}": "this is a node of a Cluster",
@@ -169,7 +169,7 @@ def test_a_bug_exits_70_and_writes_a_crash_file(project):
     file.unlink()
 
 
-def test_a_reader_that_has_gone_is_no_error(project):
+def test_a_reader_that_closed_the_pipe_is_not_an_error(project):
     for unbuffered in ("", "1"):
         process = project.start_anew("version", PYTHONUNBUFFERED=unbuffered)
         process.stdout.close()

@@ -28,7 +28,7 @@ COMMANDS = [
 ]
 
 
-def test_every_help_page_fits_a_screen_and_is_as_written(project, request):
+def test_every_help_page_fits_a_screen_and_is_unchanged(project, request):
     """To accept new pages: run with `HELP_PAGES=write`, and read the difference before it is committed."""
     ends = project.run_each(*((*words, "--help") for words in COMMANDS))
     for words, page in zip(COMMANDS, ends, strict=True):
@@ -58,12 +58,12 @@ def test_mistyped_commands_are_usage_errors(project):
     assert "0 is less than 1" in zero.err
 
 
-def test_version_says_what_it_runs_on(project):
+def test_the_version_command_shows_the_versions_of_python_and_libraries(project):
     text, json_ = project.run_each(("version",), ("version", "--json"))
     assert text.out.startswith("asyncq 0.1.0\npython 3.")
     assert '"typer": "' in json_.out
 
 
-def test_the_version_alone_is_one_line_wherever_the_option_stands(project):
+def test_the_version_option_prints_one_line_wherever_it_is_given(project):
     for ended in project.run_each(("--version",), ("worker", "shop", "--version")):
         assert (ended.code, ended.out, ended.err) == (0, "asyncq 0.1.0\n", "")

@@ -12,11 +12,11 @@ def modules(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_the_library_imports_neither_command_line_nor_server():
+def test_importing_the_library_imports_neither_command_line_nor_server():
     assert not HEAVY & modules("import asyncq")
 
 
-def test_redis_is_imported_with_the_first_connection():
+def test_redis_is_imported_at_the_first_connection():
     """It takes a third of the time that asyncq takes, and a process for tasks does not connect."""
     loaded = modules(
         "import asyncq, asyncq.worker.processes.child\nfrom asyncq import AsyncQ\nAsyncQ('redis://localhost')"

@@ -22,7 +22,7 @@ def show(project, server_url, namespace):
     return show
 
 
-async def test_a_job_is_shown_in_words_whatever_its_state(app, show):
+async def test_jobs_show_describes_a_job_in_each_state(app, show):
     @app.task(name="shop.add")
     async def add(a: int, b: int) -> int:
         return a + b

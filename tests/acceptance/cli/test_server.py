@@ -4,7 +4,7 @@ import json
 import signal
 
 
-def test_run_keeps_a_server_up_that_status_sees_and_stop_respects(project, stop):
+def test_server_run_keeps_a_server_that_status_shows_and_stop_refuses_to_end(project, stop):
     server = project.start("server", "run")
     url = server.stdout.readline().strip()
     status, refused = project.run_each(("server", "status", "--json"), ("server", "stop"))
@@ -17,7 +17,7 @@ def test_run_keeps_a_server_up_that_status_sees_and_stop_respects(project, stop)
     assert (ended.code, ended.err) == (0, f"no server runs for {project.folder}\n")
 
 
-def test_force_stops_a_server_in_use(project):
+def test_server_stop_with_force_stops_a_server_in_use(project):
     server = project.start("server", "run")
     server.stdout.readline()
     stopped, status = project.run_each(("server", "stop", "--force"), ("server", "status"))
@@ -26,7 +26,7 @@ def test_force_stops_a_server_in_use(project):
     server.kill()
 
 
-def test_it_is_about_embedded_servers_only(project):
+def test_server_commands_refuse_a_server_that_is_not_embedded(project):
     ended = project.run("server", "status", ASYNCQ_URL="redis://me:secret@db")
     assert (ended.code, ended.err.splitlines()[0]) == (
         78,

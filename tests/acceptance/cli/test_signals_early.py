@@ -33,7 +33,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_signal_during_the_import_ends_any_command_at_once_and_without_a_word(project, stop, words):
+def test_a_signal_during_the_import_ends_any_command_at_once_and_silently(project, stop, words):
     project.write("slow.py", SLOW)
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         (project.folder / "importing").unlink(missing_ok=True)
@@ -54,7 +54,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_counts_that_the_main_thread_is_too_late_for(project, stop, number):
+def test_a_signal_that_does_not_reach_the_main_thread_ends_the_command(project, stop, number):
     project.write("slow.py", DEAF)
     process = project.start("worker", "slow")
     project.wait_for("importing")
@@ -93,7 +93,7 @@ def test_a_signal_to_a_process_that_the_module_forked_does_not_end_the_command(p
     assert (project.folder / "code").read_text() == str(-signal.SIGTERM)
 
 
-def test_a_signal_that_is_ignored_stays_so(project):
+def test_a_signal_that_was_ignored_before_the_start_stays_ignored(project):
     """As nohup and the background jobs of a script have it."""
     project.write("slow.py", SLOW.replace("sleep(30)", "sleep(1)"))
     process = subprocess.Popen(
@@ -109,7 +109,7 @@ def test_a_signal_that_is_ignored_stays_so(project):
     assert (process.returncode, "the app has no task 'add'" in err) == (2, True)
 
 
-def test_a_child_for_last_tries_that_is_stopped_during_the_import_has_not_failed(project):
+def test_a_child_for_last_attempts_that_is_stopped_during_the_import_exits_0(project):
     project.write("slow.py", SLOW)
     reader, pipe = os.pipe()
     child = subprocess.Popen(

@@ -8,7 +8,7 @@ import pytest
 from helpers.stopwatch import Stopwatch
 
 
-def test_banner_names_what_runs_and_where(project, stop):
+def test_the_banner_names_app_server_queues_and_limits(project, stop):
     worker = project.worker("critical", "default", "-c", "7", "--grace", "3s", "--name", "w1")
     head, app, server, queues, runs, ready = worker.banner.splitlines()
     assert head.startswith("asyncq 0.1.0  worker w1  python 3.")
@@ -22,7 +22,7 @@ def test_banner_names_what_runs_and_where(project, stop):
     assert stop(worker, signal.SIGINT).code == 0
 
 
-def test_a_drain_lets_running_jobs_end(project, stop):
+def test_a_worker_that_is_asked_to_stop_lets_running_jobs_end(project, stop):
     worker = project.worker()
     id_ = project.run("call", "shop", "slow", "0.5", "mark", "--no-wait", "-q").out.strip()
     project.wait_for("mark")
@@ -33,7 +33,7 @@ def test_a_drain_lets_running_jobs_end(project, stop):
     assert project.run("result", "get", id_, "-q").out == "done\n"
 
 
-def test_a_second_signal_gives_running_jobs_back_and_exits_75(project, stop):
+def test_a_second_signal_releases_running_jobs_and_exits_75(project, stop):
     worker = project.worker()
     project.run("call", "shop", "slow", "60", "mark", "--no-wait", "-q")
     project.wait_for("mark")
@@ -42,7 +42,7 @@ def test_a_second_signal_gives_running_jobs_back_and_exits_75(project, stop):
     assert "0 jobs done, 0 of them failed, 1 handed back" in ended.err
 
 
-def test_what_outlives_the_grace_is_given_back_and_exits_75(project, stop):
+def test_a_job_that_outlives_the_grace_is_released_and_the_worker_exits_75(project, stop):
     worker = project.worker("--grace", "200ms")
     project.run("call", "shop", "slow", "60", "mark", "--no-wait", "-q")
     project.wait_for("mark")
@@ -51,7 +51,7 @@ def test_what_outlives_the_grace_is_given_back_and_exits_75(project, stop):
 
 
 @pytest.mark.parametrize("task", ["block", "offload"])
-def test_a_thread_that_goes_on_does_not_keep_the_process(project, stop, task):
+def test_a_worker_ends_although_a_thread_still_runs(project, stop, task):
     worker = project.worker("--grace", "100ms")
     project.run("call", "shop", task, "60", "mark", "--no-wait", "-q")
     project.wait_for("mark")
@@ -87,9 +87,7 @@ async def deaf(mark: str) -> None:
 
 
 @pytest.mark.parametrize(("task", "named"), [("deaf", "of task 'shop.deaf'"), ("leaves_a_task", "swallows")])
-def test_what_does_not_let_itself_be_cancelled_is_named_and_does_not_keep_the_process(
-    project, stop, task, named
-):
+def test_a_worker_ends_and_names_a_job_or_task_that_ignores_cancellation(project, stop, task, named):
     project.write("shop.py", DEAF)
     worker = project.worker("--grace", "100ms")
     project.run("call", "shop", task, "mark", "--no-wait", "-q")
@@ -100,7 +98,7 @@ def test_what_does_not_let_itself_be_cancelled_is_named_and_does_not_keep_the_pr
     assert begun.took < 3.1
 
 
-def test_a_signal_while_it_connects_ends_it(project, stop):
+def test_a_signal_ends_a_worker_that_is_still_connecting(project, stop):
     worker = project.start("worker", "shop", "-v", ASYNCQ_URL="redis://127.0.0.1:1")
     assert "connecting to redis://127.0.0.1:1" in worker.stderr.readline()
     ended = stop(worker, signal.SIGTERM)
@@ -108,7 +106,7 @@ def test_a_signal_while_it_connects_ends_it(project, stop):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_idle_worker_is_small_and_quick(project, stop):
+def test_an_idle_worker_uses_little_memory_and_starts_quickly(project, stop):
     begun = Stopwatch()
     worker = project.worker(anew=True)
     withheld = begun.took.withheld
@@ -122,7 +120,7 @@ def test_an_idle_worker_is_small_and_quick(project, stop):
     assert stop(worker, signal.SIGTERM).code == 0
 
 
-def test_a_flag_wins_over_the_code(project, stop):
+def test_a_flag_overrides_the_settings_in_the_code(project, stop):
     project.write(
         "fixed.py", "from asyncq import AsyncQ\napp = AsyncQ('redis://127.0.0.1:1', namespace='code')\n"
     )
@@ -133,7 +131,7 @@ def test_a_flag_wins_over_the_code(project, stop):
     assert stop(worker, signal.SIGTERM).code == 0
 
 
-def test_uvloop_can_be_refused(project, stop):
+def test_the_event_loop_can_be_chosen(project, stop):
     worker = project.worker("--loop", "asyncio")
     assert worker.banner.splitlines()[0].endswith("  asyncio")
     assert stop(worker, signal.SIGTERM).code == 0
@@ -144,7 +142,7 @@ def test_uvloop_can_be_refused(project, stop):
     )
 
 
-def test_the_app_may_come_from_pyproject(project, stop):
+def test_the_app_may_be_named_in_pyproject(project, stop):
     project.write("pyproject.toml", '[tool.asyncq]\napp = "shop:app"\nconcurrency = 5\n')
     worker = project.start("worker", "--json")
     banner = [worker.stderr.readline() for _ in range(6)]

@@ -84,7 +84,7 @@ def _send(project, task: str) -> str:
     return project.run("call", "mail", task, "--no-wait").out.strip()
 
 
-def test_a_failure_shows_time_level_job_and_traceback(project, start, stop):
+def test_the_log_shows_a_failure_with_time_level_job_and_traceback(project, start, stop):
     worker = start()
     id_ = _send(project, "boom")
     head = worker.stderr.readline()
@@ -98,7 +98,7 @@ def test_a_failure_shows_time_level_job_and_traceback(project, start, stop):
     assert (ended.code, "1 job done, 1 of them failed" in ended.err) == (0, True), ended
 
 
-def test_a_failure_whose_result_is_ignored_is_shown(project, start, stop):
+def test_the_log_shows_a_failure_whose_result_is_ignored(project, start, stop):
     worker = start()
     id_ = _send(project, "boom_quietly")
     line = worker.stderr.readline()
@@ -107,7 +107,7 @@ def test_a_failure_whose_result_is_ignored_is_shown(project, start, stop):
     assert stop(worker, signal.SIGTERM).code == 0
 
 
-def test_what_a_task_logs_and_prints_is_shown_at_once_with_its_job(project, start, stop):
+def test_logs_and_prints_of_a_task_are_shown_at_once(project, start, stop):
     worker = start()
     id_ = _send(project, "talk")
     assert re.fullmatch(rf"{TIME} INFO    \[{id_}\] shop\.mail: on my way\n", worker.stderr.readline())
@@ -118,7 +118,7 @@ def test_what_a_task_logs_and_prints_is_shown_at_once_with_its_job(project, star
     assert stop(worker, signal.SIGTERM).code == 0
 
 
-def test_what_a_process_prints_before_it_is_killed_is_shown(project, start, stop):
+def test_prints_of_a_process_before_it_is_killed_are_shown(project, start, stop):
     worker = start()
     _send(project, "talk_too_long")
     assert "TimeLimitExceeded" in worker.stderr.readline()
@@ -126,7 +126,7 @@ def test_what_a_process_prints_before_it_is_killed_is_shown(project, start, stop
     assert (ended.code, ended.out) == (0, "printed before the time limit\n"), ended
 
 
-def test_what_a_last_try_prints_before_it_dies_is_shown(project, start, stop):
+def test_prints_of_a_last_attempt_before_it_dies_are_shown(project, start, stop):
     worker = start(ASYNCQ_MAX_CRASHES="2")
     id_ = _send(project, "die")
     assert (worker.wait(60), worker.stdout.read()) == (1, "printed at attempt 1\n")
@@ -136,7 +136,7 @@ def test_what_a_last_try_prints_before_it_dies_is_shown(project, start, stop):
     assert (ended.code, ended.out) == (0, "printed at attempt 2\n"), ended
 
 
-def test_json_is_one_object_a_line(project, start, stop):
+def test_each_json_record_is_one_object_on_one_line(project, start, stop):
     worker = start("--log-format", "json", "--log-level", "debug")
     for line in [*worker.before_ready.splitlines(), worker.ready]:
         assert json.loads(line)["message"]
@@ -159,7 +159,7 @@ def test_json_is_one_object_a_line(project, start, stop):
         json.loads(line)
 
 
-def test_a_worker_that_cannot_start_says_so_in_json_too(project):
+def test_a_worker_that_cannot_start_logs_the_error_as_json_too(project):
     project.write("mail.py", TASKS)
     words = ("worker", "mail", "--log-format", "json", "--log-level", "critical")
     ended = project.run(*words, ASYNCQ_URL="redis://127.0.0.1:1", ASYNCQ_OPERATION_TIMEOUT="1")
@@ -170,7 +170,7 @@ def test_a_worker_that_cannot_start_says_so_in_json_too(project):
     assert fields["hint"].startswith("start the server")
 
 
-def test_the_level_can_be_raised(project, start, stop):
+def test_the_log_level_can_be_raised(project, start, stop):
     worker = start("--log-level", "error")
     assert _call(project, "talk") == "done\n"
     id_ = _send(project, "boom")
@@ -189,7 +189,7 @@ logging.config.dictConfig({
 """
 
 
-def test_an_app_that_sets_up_logging_gets_the_records_and_silences_nothing(project, start, stop):
+def test_an_app_that_configures_logging_gets_all_records(project, start, stop):
     worker = start(module=DICT_CONFIG)
     id_ = _send(project, "boom")
     assert worker.stderr.readline().startswith(f"MINE ERROR job '{id_}'")
@@ -197,14 +197,14 @@ def test_an_app_that_sets_up_logging_gets_the_records_and_silences_nothing(proje
     assert "MINE INFO stopped: 1 job done, 1 of them failed" in ended.err
 
 
-def test_a_chosen_format_wins_over_the_app(project, start, stop):
+def test_a_chosen_log_format_replaces_the_format_of_the_app(project, start, stop):
     worker = start("--log-format", "json", module=DICT_CONFIG)
     _send(project, "boom")
     assert json.loads(worker.stderr.readline())["level"] == "ERROR"
     assert "MINE" not in stop(worker, signal.SIGTERM).err
 
 
-def test_logging_can_be_left_to_the_app(project, start, stop):
+def test_the_log_configuration_can_be_left_to_the_app(project, start, stop):
     basic = "import logging; logging.basicConfig(level='INFO', format='MINE %(name)s %(message)s')\n"
     worker = start("--no-configure-logging", module=basic)
     assert worker.ready.startswith("MINE asyncq.cli.worker ready: ")
@@ -213,7 +213,7 @@ def test_logging_can_be_left_to_the_app(project, start, stop):
     assert stop(worker, signal.SIGTERM).code == 0
 
 
-def test_a_call_that_runs_the_job_itself_says_once_how_it_failed(project):
+def test_a_call_that_runs_its_job_itself_shows_the_failure_once(project):
     project.write("mail.py", TASKS)
     ended = project.run("call", "mail", "boom")
     assert (ended.code, "job_log" in ended.err, " ERROR " in ended.err) == (1, False, False), ended

@@ -153,7 +153,7 @@ def _name(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_python(page)], ids=_name)
-def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Project) -> None:
+def test_the_blocks_of_a_page_run_and_print_the_output_that_it_shows(page: Path, project: Project) -> None:
     for block in _blocks(page):
         if block.language == "python":
             project.run(block)
@@ -180,7 +180,7 @@ def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Proje
         ("docs/howto/aiohttp.md", "aiohttp.web -P {port} shop:make_site", "wait=1", False, (504, None)),
     ],
 )
-def test_endpoint_that_awaits_answers_with_the_value_or_504(
+def test_an_endpoint_that_awaits_a_job_answers_with_the_value_or_504(
     page: str, site: str, wait: str, worker: bool, answer: tuple[int, str | None], project: Project
 ) -> None:
     port = free_port()
@@ -213,20 +213,20 @@ def _ask(url: str, deadline: float) -> httpx.Response:
             time.sleep(0.05)
 
 
-def test_tutorial_shows_the_output_of_nearly_every_block() -> None:
+def test_the_tutorial_shows_the_output_of_nearly_every_block() -> None:
     python = [block for block in _blocks(ROOT / "docs/tutorial.md") if block.language == "python"]
 
     assert [block.file for block in python if block.output is None] == ["tasks.py"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
-def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+def test_the_links_of_a_page_lead_to_existing_files(page: Path) -> None:
     targets = [(page.parent / target).resolve() for target in LINK.findall(page.read_text())]
 
     assert [str(target) for target in targets if not target.exists()] == []
 
 
-def test_table_of_settings_is_the_one_in_the_code() -> None:
+def test_the_table_of_settings_is_the_one_in_the_code() -> None:
     rows = [
         f"| `{name}` | `{variable}` | `{default}` | {doc} |"
         for name, variable, default, doc in config.describe()

@@ -62,7 +62,7 @@ def started(
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_example_prints_its_output_block_and_leaves_nothing_running(name: str, started: Started) -> None:
+def test_an_example_prints_its_output_block_and_leaves_nothing_running(name: str, started: Started) -> None:
     process, project = started[name]
 
     output, errors = process.communicate(timeout=60)

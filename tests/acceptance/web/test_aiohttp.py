@@ -46,7 +46,7 @@ async def test_concurrent_requests_each_get_the_value_of_their_own_job(client: a
 
 
 @pytest.mark.anyio
-async def test_job_runs_in_the_worker_process(client: aiohttp.ClientSession, worker: Program) -> None:
+async def test_a_job_runs_in_the_worker_process(client: aiohttp.ClientSession, worker: Program) -> None:
     async with client.get("/processes") as answer:
         site_id, job_id = await answer.json()
 
@@ -55,7 +55,7 @@ async def test_job_runs_in_the_worker_process(client: aiohttp.ClientSession, wor
 
 
 @pytest.mark.anyio
-async def test_job_launched_by_a_request_is_awaited_elsewhere_by_its_id(
+async def test_a_job_of_a_request_can_be_awaited_elsewhere_by_its_id(
     client: aiohttp.ClientSession, server_url: str, shared_namespace: str
 ) -> None:
     async with client.post("/jobs?x=40&y=2&seconds=0.3") as answer:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from helpers.program import Program
 
 
-def test_script_without_a_loop_calls_and_ends_by_itself(start: Callable[..., Program]) -> None:
+def test_a_script_without_a_loop_makes_calls_and_ends_by_itself(start: Callable[..., Program]) -> None:
     program = start(
         dedent("""
             from tasks import add
@@ -30,7 +30,7 @@ def test_script_without_a_loop_calls_and_ends_by_itself(start: Callable[..., Pro
     assert program.end() == "8 SUCCESS True True\n[3, 7]\nFalse\n"
 
 
-def test_with_block_in_a_script_may_be_entered_again(start: Callable[..., Program]) -> None:
+def test_a_with_block_in_a_script_may_be_entered_again(start: Callable[..., Program]) -> None:
     program = start(
         dedent("""
             from tasks import add, app
@@ -64,7 +64,9 @@ def test_sixteen_threads_at_once_each_get_their_own_values(start: Callable[..., 
     assert program.end() == "True\n"
 
 
-def test_parent_goes_on_after_a_forked_child_has_worked_and_exited(start: Callable[..., Program]) -> None:
+def test_the_parent_continues_after_a_forked_child_has_made_calls_and_exited(
+    start: Callable[..., Program],
+) -> None:
     program = start(
         dedent("""
             import os, sys, warnings
@@ -85,7 +87,7 @@ def test_parent_goes_on_after_a_forked_child_has_worked_and_exited(start: Callab
     assert program.end() == "parent 2\nchild 4 42\nparent 7 42 6\n"
 
 
-def test_parent_and_forked_children_work_at_the_same_time(start: Callable[..., Program]) -> None:
+def test_the_parent_and_forked_children_make_calls_at_the_same_time(start: Callable[..., Program]) -> None:
     program = start(
         dedent("""
             import os, sys, warnings
@@ -109,7 +111,7 @@ def test_parent_and_forked_children_work_at_the_same_time(start: Callable[..., P
     assert program.end() == "True [0, 0, 0]\n"
 
 
-def test_several_processes_wait_for_one_job_by_its_id(start: Callable[..., Program]) -> None:
+def test_several_processes_can_wait_for_one_job_by_its_id(start: Callable[..., Program]) -> None:
     launching = start("from tasks import slow_add; print(slow_add.delay_sync(40, 2, seconds=1).id)")
     job_id = launching.end().strip()
 
@@ -122,7 +124,7 @@ def test_several_processes_wait_for_one_job_by_its_id(start: Callable[..., Progr
 
 
 @pytest.mark.anyio
-async def test_job_is_looked_at_and_revoked_before_any_worker_ever_was(
+async def test_a_job_can_be_queried_and_revoked_before_any_worker_has_run(
     make_app: Callable[..., AsyncQ],
 ) -> None:
     app = make_app()

@@ -57,7 +57,9 @@ async def test_blocking_calls_of_def_endpoints_run_on_one_background_loop(client
 
 
 @pytest.mark.anyio
-async def test_blocking_call_in_an_async_endpoint_names_the_awaitable(client: httpx.AsyncClient) -> None:
+async def test_the_error_about_a_blocking_call_in_an_async_endpoint_names_the_awaitable(
+    client: httpx.AsyncClient,
+) -> None:
     answer = (await client.get("/twin-in-async")).json()
 
     assert "call_sync() would block the event loop" in answer
@@ -65,7 +67,7 @@ async def test_blocking_call_in_an_async_endpoint_names_the_awaitable(client: ht
 
 
 @pytest.mark.anyio
-async def test_job_runs_in_the_worker_process(client: httpx.AsyncClient, worker: Program) -> None:
+async def test_a_job_runs_in_the_worker_process(client: httpx.AsyncClient, worker: Program) -> None:
     site_id, job_id = (await client.get("/processes")).json()
 
     assert job_id == worker.process.pid
@@ -73,7 +75,7 @@ async def test_job_runs_in_the_worker_process(client: httpx.AsyncClient, worker:
 
 
 @pytest.mark.anyio
-async def test_job_launched_by_a_request_is_awaited_elsewhere_by_its_id(
+async def test_a_job_of_a_request_can_be_awaited_elsewhere_by_its_id(
     client: httpx.AsyncClient, server_url: str, shared_namespace: str
 ) -> None:
     launched = await client.post("/jobs", params={"x": 40, "y": 2, "seconds": 0.3})
