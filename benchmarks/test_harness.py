@@ -44,14 +44,14 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("ns", [0, 1, 127, 128, 129, 255, 256, 511, 512, 1_000_003, (1 << 39) + 12345])
-def test_a_single_record_is_known_to_one_percent_from_below_and_exactly_as_largest(ns: int) -> None:
+def test_a_single_duration_has_a_quantile_within_one_percent_and_an_exact_maximum(ns: int) -> None:
     histogram = Histogram()
     histogram.record(ns)
     assert histogram.quantile(1.0) == ns
     assert ns * 0.99 <= histogram.quantile(0.001) <= ns
 
 
-def test_quantiles_agree_with_the_sorted_sample_to_one_percent() -> None:
+def test_quantiles_agree_with_the_sorted_sample_within_one_percent() -> None:
     draw = random.Random(7)
     sample = [int(draw.lognormvariate(13, 1.5)) for _ in range(20_000)]
     histogram = Histogram()
@@ -62,7 +62,7 @@ def test_quantiles_agree_with_the_sorted_sample_to_one_percent() -> None:
         assert histogram.quantile(percent / 100) == pytest.approx(exact[percent - 1], rel=0.01)
 
 
-def test_a_merged_histogram_equals_one_that_saw_everything() -> None:
+def test_a_merged_histogram_equals_one_with_all_records() -> None:
     parts, whole = [Histogram(), Histogram()], Histogram()
     for number in range(1000):
         parts[number % 2].record(number * number)
@@ -72,7 +72,7 @@ def test_a_merged_histogram_equals_one_that_saw_everything() -> None:
     assert Histogram.from_json(whole.to_json()).to_json() == whole.to_json()
 
 
-def test_a_duration_beyond_the_range_is_counted_with_its_true_size() -> None:
+def test_a_duration_beyond_the_range_is_counted_with_its_true_length() -> None:
     histogram = Histogram()
     histogram.record(1)
     histogram.record(1 << 50)
@@ -86,7 +86,7 @@ def test_a_negative_duration_is_refused() -> None:
 
 
 @pytest.mark.anyio
-async def test_arrivals_missed_by_a_blocked_loop_keep_their_own_due_times() -> None:
+async def test_arrivals_that_a_blocked_loop_missed_keep_their_own_due_times() -> None:
     due: list[int] = []
     over = asyncio.Event()
 
@@ -129,7 +129,7 @@ class _Stalling:
 
 
 @pytest.mark.anyio
-async def test_a_stall_shows_in_the_latency_of_every_job_that_was_due_meanwhile() -> None:
+async def test_a_stall_counts_in_the_latency_of_every_job_that_was_due_meanwhile() -> None:
     scenario = OpenLoop(rate=1000, seconds=0.5)
     histogram, unanswered, _ = await scenario.phase(_Stalling(at=200, seconds=0.2), 0.5)
     assert not unanswered
@@ -140,7 +140,7 @@ async def test_a_stall_shows_in_the_latency_of_every_job_that_was_due_meanwhile(
 
 
 @pytest.mark.anyio
-async def test_jobs_that_never_come_back_are_counted_with_the_time_they_waited() -> None:
+async def test_jobs_that_never_end_are_counted_with_the_time_they_waited() -> None:
     class Losing(_Stalling):
         async def value(self, _handle: object) -> None:
             await asyncio.Event().wait()
@@ -165,7 +165,7 @@ async def test_a_failing_job_fails_the_run_at_once() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_backlog_whose_results_were_not_stored_is_no_result(
+async def test_a_backlog_whose_results_were_not_stored_fails_the_run(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Forgetful(floor.Client):
@@ -191,7 +191,7 @@ async def test_a_worker_that_ends_by_itself_fails_the_run_at_once(url: str) -> N
     assert time.monotonic() - started < 5
 
 
-def test_commands_inside_scripts_are_used_but_not_sent(url: str) -> None:
+def test_commands_inside_scripts_count_as_used_but_not_as_sent(url: str) -> None:
     def talk() -> None:
         with redis.Redis.from_url(url) as client:
             wait_until(lambda: _watched(client), within=5, what="MONITOR is on")
@@ -213,7 +213,7 @@ def _watched(client: redis.Redis) -> bool:
     return any("O" in row["flags"] for row in client.client_list())
 
 
-def test_the_server_dies_with_a_harness_that_was_killed() -> None:
+def test_the_server_ends_with_a_harness_that_was_killed() -> None:
     script = f"import sys; sys.path.insert(0, {str(Path(server.__file__).parent)!r})\n" + _HOLDER
     harness = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert harness.stdout
@@ -240,7 +240,7 @@ def _alive(url: str) -> bool:
     return False
 
 
-def test_a_busy_neighbour_is_seen() -> None:
+def test_other_busy_processes_are_measured() -> None:
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         wait_until(lambda: report.busy_cores(0.2) > 0.5, within=5, what="one core is busy")
@@ -249,7 +249,7 @@ def test_a_busy_neighbour_is_seen() -> None:
         neighbour.wait(5)
 
 
-def test_the_table_sets_each_round_against_the_floor_of_the_same_round() -> None:
+def test_the_table_compares_each_round_with_the_floor_of_the_same_round() -> None:
     runs = [
         {"round": number, "system": name, "scenario": "closed", "figures": {"closed.p50_ms": value}}
         for number, name, value in [(1, "raw", 1.0), (1, "x", 3.0), (2, "raw", 2.0), (2, "x", 4.0)]
@@ -269,7 +269,7 @@ def test_the_table_sets_each_round_against_the_floor_of_the_same_round() -> None
     assert page.endswith("- x, drain, round 2: `it fell over`\n")
 
 
-def test_a_profile_shows_what_client_and_worker_do_for_a_job_and_no_path_of_this_machine(
+def test_a_profile_shows_the_work_of_client_and_worker_and_no_path_of_this_machine(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with redis.Redis.from_url(url) as client:
