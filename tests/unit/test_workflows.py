@@ -540,7 +540,7 @@ def test_the_handle_of_a_long_chain_knows_all_its_steps_also_after_pickling(line
             [x.id for x in workflow_handles(one)],
         )
         rebuilt = result_from_tuple(one.as_tuple(), app)
-        assert [x.id for x in workflow_handles(rebuilt)] == [x.id for x in _line(one)]
+        assert [x.id for x in workflow_handles(rebuilt)] == [x.id for x in workflow_handles(one)]
     assert handle.as_list() == [planned.job.id for planned in reversed(plan.jobs)]
     assert len(pickle.dumps(before)) < len(pickle.dumps(handle)) + 100, "what many came after is said once"
 
