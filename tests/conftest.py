@@ -1,4 +1,4 @@
-"""What every test may ask for: a real server, an app with a namespace of its own, waiting with a deadline."""
+"""Fixtures for every test: a real server, an app with its own namespace."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 import redis
 from helpers.apps import closed_at_the_end
 from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
-    _modules_are_not_collected_again_and_again,
+    _modules_are_frozen,
     _opened_once,
     blocking_calls_raise,
-    connections_come_back,
+    descriptors_are_closed,
     leaves_descriptors,
     leaves_keys,
     no_exception_is_lost,
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 
-# How long an example takes is the machine's business.
+# The time of an example depends on the machine.
 settings.register_profile(
     "suite", settings(max_examples=examples()), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
 
 
-# redis-py reads its own version off the disk for each connection.
+# redis-py reads its own version from the disk for each connection.
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 
@@ -75,7 +75,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("ASYNCQ_", "PYTHON")):
             monkeypatch.delenv(name)
     if shards := os.environ.get("TEST_SHARDS"):
-        # To run tests that were written for one shard on several: those must pass that look at no key.
+        # To run tests that were written for one shard on several: those that read no keys must pass.
         monkeypatch.setenv("ASYNCQ_SHARDS", shards)
 
 
@@ -111,7 +111,7 @@ with embedded.private() as server:
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """One real server for the whole run, in a process of its own: tests of the embedded one kill ours."""
+    """One real server for the whole run, in its own process: tests of the embedded server kill theirs."""
     pipe = subprocess.PIPE
     holder = subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, text=True)
     assert holder.stdin is not None

@@ -1,4 +1,4 @@
-"""The checks around every test see what they are there for."""
+"""The checks around every test find what they must find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public face: everything in it is documented, and importing it pulls in no more than it needs."""
+"""The public names: each is documented, and importing them imports no more than they need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import asyncq
 
 @functools.cache
 def _public_callables() -> dict[str, object]:
-    """Everything a user may call: what `__all__` names, and the public members of its classes."""
+    """Returns all that a user may call: the names in `__all__`, and the public members of its classes."""
     found = {}
     for name in asyncq.__all__:
         owner = getattr(asyncq, name)

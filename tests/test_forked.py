@@ -1,4 +1,4 @@
-"""A program that the tests fork finds the same as one that a user starts."""
+"""A program that the tests fork has the same environment as one that a user starts."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ def test_the_layer_contract_is_kept():
 
 
 def test_import_cycles_are_small_and_stay_inside_a_package():
-    circles = structure.circles(structure.imports())
-    assert all(len(circle) <= 5 for circle in circles), circles
+    import_cycles = structure.import_cycles(structure.imports())
+    assert all(len(cycle) <= 5 for cycle in import_cycles), import_cycles
 
 
 def test_no_import_goes_to_a_higher_layer():
-    climbing = structure.climbing(structure.imports())
-    assert not climbing
+    upward_imports = structure.upward_imports(structure.imports())
+    assert not upward_imports
 
 
 def test_files_do_not_use_private_names_of_other_files():
@@ -90,7 +90,7 @@ class _Derived(_Base):
 
 def test_inherited_private_and_special_methods_are_counted_once():
     assert len(structure.methods_of(_Base, __name__)) == 3
-    inherited = {"__len__", "_private", "other_name"}  # of a derived class, that is another than its `public`
+    inherited = {"__len__", "_private", "other_name"}  # here `other_name` is another method than `public`
     assert structure.methods_of(_Derived, __name__) == {"public", "made", "plain", *inherited}
 
 

@@ -5,10 +5,10 @@ They are autouse fixtures, so each test of a folder whose conftest imports them 
 `tests/conftest.py` imports them:
 
     from helpers.checks import (  # noqa: F401  autouse fixtures: importing them is what turns them on
-        _modules_are_not_collected_again_and_again,
+        _modules_are_frozen,
         _opened_once,
         blocking_calls_raise,
-        connections_come_back,
+        descriptors_are_closed,
         leaves_descriptors,
         leaves_keys,
         no_exception_is_lost,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PACKAGE = str(Path(asyncq.__file__).parent)
 MAY_BLOCK = (
     ("asyncq/sync_bridge.py", {"__init__"}),  # the start of the background thread, once an app: some 0.1 ms
-    ("asyncq/execution/runner.py", {"_body"}),  # a task's body: what it does to the loop is its author's
+    ("asyncq/execution/runner.py", {"_body"}),  # a task's body: its author decides what it does on the loop
     (
         "asyncq/app.py",
         {"__init__", "_register"},
@@ -49,14 +49,14 @@ MAY_BLOCK = (
     # It reads the scripts once a process, from beside the code.
     ("asyncq/broker/transport/scripts.py", {"load"}),
     ("asyncq/app.py", {"_warn_once"}),  # logs
-    ("asyncq/embedded/launch.py", {"find"}),  # tests look for the server's program on their loop
+    ("asyncq/embedded/launch.py", {"find"}),  # tests search the server's program on their loop
     (
         "asyncq/embedded/server_handle.py",
         {"forked", "close_all"},
     ),  # a fork or the end of the process waits for it
     ("logging/__init__.py", {"emit", "flush"}),  # the handlers are the application's
     ("acceptance/cli/test_bench.py", {"arrive"}),  # the busy loop that it measures
-    ("asyncq/failpoints.py", {"pull"}),  # to stand still is what it is for
+    ("asyncq/failpoints.py", {"pull"}),  # its purpose is to block
 )
 
 
@@ -65,7 +65,7 @@ def blocking_calls_raise() -> Iterator[None]:
     """Makes a blocking call of asyncq on a running loop raise `BlockingError`."""
     guard = BlockBuster("asyncq")
     for function in guard.functions.values():
-        function.can_block_predicate = _or_is_not_ours(function.can_block_predicate)
+        function.can_block_predicate = _or_is_foreign(function.can_block_predicate)
         for file, functions in MAY_BLOCK:
             function.can_block_in(file, functions)
     guard.activate()
@@ -73,13 +73,13 @@ def blocking_calls_raise() -> Iterator[None]:
     guard.deactivate()
 
 
-def _or_is_not_ours(may_block: Callable[..., bool]) -> Callable[..., bool]:
+def _or_is_foreign(may_block: Callable[..., bool]) -> Callable[..., bool]:
     """Returns a faster check: a call from outside of asyncq may block, without a slow search of the stack."""
 
-    def may_block_or_is_not_ours(*args: Any, **kwargs: Any) -> bool:
+    def may_block_or_is_foreign(*args: Any, **kwargs: Any) -> bool:
         return may_block(*args, **kwargs) or not _is_called_by_asyncq()
 
-    return may_block_or_is_not_ours
+    return may_block_or_is_foreign
 
 
 def _is_called_by_asyncq() -> bool:
@@ -107,7 +107,7 @@ SLOW_COLLECTION = 0.01
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _modules_are_not_collected_again_and_again() -> None:
+def _modules_are_frozen() -> None:
     """Freezes all imported modules, which stay: a collection after a test takes some 2 ms and not 60."""
     gc.collect()
     gc.freeze()
@@ -121,9 +121,9 @@ def no_exception_is_lost() -> Iterator[None]:
     logger.addHandler(handler)
     yield
     # A task complains when it is collected, and one in a cycle is collected only now.
-    begun = time.perf_counter()
+    started = time.perf_counter()
     gc.collect()
-    if time.perf_counter() - begun > SLOW_COLLECTION:
+    if time.perf_counter() - started > SLOW_COLLECTION:
         # What is there now serves many tests: what a library has loaded, fixtures of the run.
         gc.freeze()
     logger.removeHandler(handler)
@@ -133,7 +133,7 @@ def no_exception_is_lost() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _opened_once() -> None:
-    """Makes one uvloop before all tests, for libuv opens a pipe with a process's first loop and keeps it."""
+    """Makes one uvloop before all tests: libuv opens a pipe with a process's first loop and keeps it."""
     with contextlib.suppress(ImportError):
         import uvloop
 
@@ -142,11 +142,11 @@ def _opened_once() -> None:
 
 @pytest.fixture
 def leaves_descriptors() -> None:
-    """Allows a test to leave descriptors open, for others to close."""
+    """Allows a test to leave descriptors open, which others close."""
 
 
 @pytest.fixture(autouse=True)
-def connections_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
+def descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that leaves a file descriptor open."""
     if "server_url" in request.fixturenames:
         request.getfixturevalue("server_url")  # for the whole run: it is not this test's
@@ -154,7 +154,7 @@ def connections_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "leaves_descriptors" in request.fixturenames:
         return
-    # What a transport or a thread has let go of is closed a little later.
+    # What a transport or a thread has released is closed a little later.
     end = time.monotonic() + 2.0
     while new := {number: to for number, to in meter.descriptors().items() if number not in before}:
         if time.monotonic() > end:
@@ -165,7 +165,7 @@ def connections_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def leaves_keys() -> None:
-    """Allows a test to leave keys, for it breaks the server's data on purpose."""
+    """Allows a test to leave keys, because it breaks the server's data on purpose."""
 
 
 @pytest.fixture(autouse=True)

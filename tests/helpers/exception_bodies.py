@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-def raise_row(place: int) -> None:
-    from helpers.exception_table import TABLE  # imports fourteen libraries: only who needs them pays
+def raise_row(index: int) -> None:
+    from helpers.exception_table import TABLE  # imports fourteen libraries, so only where it is needed
 
-    raise TABLE[place].make()
+    raise TABLE[index].make()
 
 
 async def _fails(exc: Exception) -> None:

@@ -87,7 +87,7 @@ class Server:
         self._selector.unregister(watched)
         os.close(watched)
         _, status = os.waitpid(pid, 0)
-        with connection, contextlib.suppress(BrokenPipeError):  # the test may have gone
+        with connection, contextlib.suppress(BrokenPipeError):  # the test may have ended
             connection.send(NUMBER.pack(os.waitstatus_to_exitcode(status)))
 
     def _close(self) -> None:

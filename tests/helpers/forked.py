@@ -39,7 +39,7 @@ class Forked:
     only for its own children, and this process is a child of the fork server.
 
     Args:
-        arguments: `-m MODULE`, `-c CODE` or a file, with its own arguments; `-W ACTION` may stand before.
+        arguments: `-m MODULE`, `-c CODE` or a file, with its own arguments; `-W ACTION` may come first.
         folder: its working directory.
         environ: its environment. The interpreter runs already, and asyncq is imported. So a variable that
             either of them reads at its start has no effect and is refused, except for `PYTHONPATH`.
@@ -134,7 +134,7 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended a moment ago
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:

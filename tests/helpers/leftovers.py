@@ -49,7 +49,7 @@ def _complaints(client: redis.Redis, namespace: str, everything: list[str]) -> l
     for keys in kept:
         for key in present[keys.shard]:
             if key.startswith(keys.queues):
-                complaints += _strange_entries(client, keys, key, owned)
+                complaints += _entries_without_owner(client, keys, key, owned)
         if keys.delayed in present[keys.shard]:
             owned.update(client.zrange(keys.delayed, 0, -1))  # also what is named behind a space: no id
     _own_dependents(client, {keys: present[keys.shard] for keys in kept}, owned)
@@ -59,15 +59,15 @@ def _complaints(client: redis.Redis, namespace: str, everything: list[str]) -> l
             for key in suspects:
                 pipeline.ttl(key)
             lives = pipeline.execute()
-        # -2: it is gone already.
+        # -2: it has expired already.
         complaints += [
             f"{key}: no owner, and never expires"
             for key, ttl in zip(suspects, lives, strict=True)
             if ttl == -1
         ]
     for keys in kept:
-        if keys.outbox in present[keys.shard] and (untold := client.xlen(keys.outbox)):
-            complaints.append(f"{keys.outbox}: {untold} things are still to be told")
+        if keys.outbox in present[keys.shard] and (undelivered := client.xlen(keys.outbox)):
+            complaints.append(f"{keys.outbox}: {undelivered} messages are not delivered")
     return complaints
 
 
@@ -82,19 +82,19 @@ def _own_dependents(client: redis.Redis, present: dict[Keys, list[str]], owned: 
         for key in found
         if key.startswith(keys.dependents)
     }
-    news = waited_for.keys() & owned
-    while news:
-        # Only what was found last is asked: a line that was left in its middle has thousands of steps.
-        found = set().union(*(client.hkeys(waited_for[id_]) for id_ in news)) - owned
+    added = waited_for.keys() & owned
+    while added:
+        # Only what was found last is asked: a chain that was left in its middle has thousands of steps.
+        found = set().union(*(client.hkeys(waited_for[id_]) for id_ in added)) - owned
         owned |= found
-        news = waited_for.keys() & found
+        added = waited_for.keys() & found
 
 
 def _escaped(tag: str) -> str:
     return tag.replace("[", "\\[").replace("*", "\\*").replace("?", "\\?")
 
 
-def _strange_entries(client: redis.Redis, keys: Keys, stream: str, owned: set[str]) -> list[str]:
+def _entries_without_owner(client: redis.Redis, keys: Keys, stream: str, owned: set[str]) -> list[str]:
     complaints = []
     present = set()
     for entry, fields in client.xrange(stream):

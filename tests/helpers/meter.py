@@ -30,7 +30,9 @@ def cpu(pid: int | None = None) -> float:
 def descriptors() -> dict[int, str]:
     """Returns the open file descriptors of this process, with their targets."""
     found = {}
-    listing = f"/proc/{os.getpid()}/fd"  # open while it is read; it would hide who takes its number next
+    listing = (
+        f"/proc/{os.getpid()}/fd"  # open while it is read; it would hide the next file that gets its number
+    )
     for entry in os.scandir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # another thread has closed it
             target = os.readlink(entry.path)  # noqa: PTH115  around each test: pathlib is slow

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Below what the system gives to outgoing connections: none of those can take a port between the look here
+# Below what the system gives to outgoing connections: none of those can take a port between the check here
 # and the start of the server, nor while the server is down.
 PORTS = range(12000, 32000)
 
@@ -139,7 +139,7 @@ class OwnServer:
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Lets the process go on."""
+        """Resumes the process."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def is_stopped(pid: int) -> bool:
-    """Returns whether a process stands still, by SIGSTOP."""
+    """Returns whether a process is stopped by SIGSTOP."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
 
 

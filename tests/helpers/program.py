@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """A Python process that warns of whatever it leaves open. `end` fails if it has printed to stderr."""
+    """A Python process that warns of all that it leaves open. `end` fails if it has printed to stderr."""
 
     def __init__(self, arguments: list[str], folder: Path, environ: dict[str, str]) -> None:
         self.process = Forked(["-W", "always::ResourceWarning", *arguments], folder, environ)

@@ -23,6 +23,6 @@ class Cell:
             if not granted:
                 self.free_from = max(self.free_from, now + self.interval)
             return None
-        moment = max(self.open, self.free_from)
-        self.free_from = moment + self.interval
-        return moment
+        start_time = max(self.open, self.free_from)
+        self.free_from = start_time + self.interval
+        return start_time

@@ -47,12 +47,12 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._waited = _waited()
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     @property
     def took(self) -> Took:
         """The time from the creation until now."""
-        clock = time.monotonic() - self._begun
+        clock = time.monotonic() - self._started
         now = _waited()
         # A thread that has ended is no longer counted.
         return Took(clock, sum(max(0.0, waited - self._waited.get(pid, 0.0)) for pid, waited in now.items()))

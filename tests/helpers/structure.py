@@ -1,4 +1,4 @@
-"""Measures the structure of the package: circles of imports, imports that climb, uses of private names.
+"""Measures the structure of the package: import cycles, upward imports, uses of private names.
 
 `python -m helpers.structure`, run in `tests/`, prints the figures. Imports under `if TYPE_CHECKING:` and
 inside functions count like all others.
@@ -45,7 +45,7 @@ def _imported(module: str, path: Path, known: dict[str, Path]) -> set[str]:
     return found & set(known)
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Returns the groups of modules that import each other, directly or through others; the largest first.
 
     Algorithm: R. Tarjan, "Depth-first search and linear graph algorithms", 1972.
@@ -77,7 +77,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return sorted(found, key=len, reverse=True)
 
 
-def climbing(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
+def upward_imports(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
     """Returns the imports from a unit of the top level to one in a higher layer of pyproject.toml."""
     rank = _ranks()
     return sorted(
@@ -146,13 +146,13 @@ def shared_names() -> dict[str, list[str]]:
     """Returns the names that several files or classes of the package have, with the files."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
-        place = str(path.relative_to(ROOT))
+        file = str(path.relative_to(ROOT))
         if not path.name.startswith("__"):
-            found.setdefault(path.name, []).append(place)
+            found.setdefault(path.name, []).append(file)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, []).append(place)
-    return {name: places for name, places in found.items() if len(places) > 1}
+                found.setdefault(node.name, []).append(file)
+    return {name: files for name, files in found.items() if len(files) > 1}
 
 
 def methods() -> dict[str, int]:
@@ -220,22 +220,22 @@ def _attributes(node: ast.ClassDef) -> set[str]:
 
 
 def main() -> None:
-    say = functools.partial(print, file=sys.stdout)
+    print_line = functools.partial(print, file=sys.stdout)
     graph = imports()
-    for group in circles(graph):
-        say(f"circle of {len(group)}: {', '.join(group)}")
-    up = climbing(graph)
-    say(f"{len(up)} imports that climb")
+    for group in import_cycles(graph):
+        print_line(f"cycle of {len(group)}: {', '.join(group)}")
+    up = upward_imports(graph)
+    print_line(f"{len(up)} upward imports")
     for module, other in up:
-        say(f"  {module} -> {other}")
+        print_line(f"  {module} -> {other}")
     uses = private_uses()
-    say(f"{len(uses)} uses of private names of other files")
-    for place, name in uses:
-        say(f"  {place} {name}")
+    print_line(f"{len(uses)} uses of private names of other files")
+    for file, name in uses:
+        print_line(f"  {file} {name}")
     for name, count in sorted(attributes().items(), key=lambda item: -item[1])[:8]:
-        say(f"{count:3} attributes: {name}")
+        print_line(f"{count:3} attributes: {name}")
     for name, count in sorted(methods().items(), key=lambda item: -item[1])[:8]:
-        say(f"{count:3} methods: {name}")
+        print_line(f"{count:3} methods: {name}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def until_sync(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT
 async def until_state(result: Any, state: str, timeout: float = TIMEOUT) -> None:
     """Refreshes a handle until it shows a state."""
 
-    async def there() -> bool:
+    async def has_state() -> bool:
         return await result.refresh() == state
 
-    await until(there, f"{result!r} to be {state}", timeout)
+    await until(has_state, f"{result!r} to be {state}", timeout)

@@ -26,6 +26,6 @@ def test_the_page_names_every_package_and_every_module():
 
 def test_the_folders_and_files_that_the_page_names_exist():
     named = re.findall(r"([a-z_]+(?:/|\.py))", PICTURE)
-    there = {path.name for path in (ROOT / "asyncq").rglob("*")} | {"asyncq"}
+    existing = {path.name for path in (ROOT / "asyncq").rglob("*")} | {"asyncq"}
     assert len(named) > 25
-    assert [name for name in named if name.rstrip("/") not in there] == []
+    assert [name for name in named if name.rstrip("/") not in existing] == []

@@ -65,14 +65,14 @@ def test_a_body_in_a_thread_either_starts_or_was_cancelled_before():
     try:
         for _ in range(2000):
             control = JobControl()
-            began: list[bool] = []
+            started: list[bool] = []
             thread = threading.Thread(
-                target=lambda control=control, began=began: began.append(control.begin())
+                target=lambda control=control, started=started: started.append(control.begin())
             )
             thread.start()
             before = control.move(CANCELLING, STARTING)
             thread.join()
-            assert began == [before is RUNNING]
+            assert started == [before is RUNNING]
             assert control.state is (RUNNING if before is RUNNING else CANCELLING)
     finally:
         sys.setswitchinterval(interval)

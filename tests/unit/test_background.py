@@ -27,7 +27,7 @@ def records(monkeypatch) -> list[logging.LogRecord]:
 
 
 class Loop:
-    """A background task. Each turn raises the next of the given errors; it runs until there is none left."""
+    """A background task. Each step raises the next of the given errors; it runs until there is none left."""
 
     def __init__(self, *turns: Exception | None) -> None:
         self._turns = deque(turns)
@@ -95,11 +95,11 @@ async def test_an_unreachable_server_is_not_logged_as_an_error_of_the_worker(mon
     assert (record.levelno, record.exc_info) == (logging.DEBUG, None)
 
 
-def _raise_here(number: int) -> None:
+def _raise_first(number: int) -> None:
     raise RuntimeError(f"number {number}")
 
 
-def _raise_there(number: int) -> None:
+def _raise_second(number: int) -> None:
     raise RuntimeError(f"number {number}")
 
 
@@ -108,8 +108,8 @@ def test_the_same_error_in_a_row_is_logged_once_a_minute(monkeypatch, records):
     monkeypatch.setattr(background.time, "monotonic", lambda: now)
     errors = ErrorLog(LOG, "it went wrong")
     for function, seconds in (
-        *((_raise_here, 0), (_raise_here, 1), (_raise_here, 58)),
-        *((_raise_there, 0), (_raise_here, 0), (_raise_here, 60)),
+        *((_raise_first, 0), (_raise_first, 1), (_raise_first, 58)),
+        *((_raise_second, 0), (_raise_first, 0), (_raise_first, 60)),
     ):
         now += seconds
         with pytest.raises(RuntimeError) as caught:

@@ -313,7 +313,7 @@ def test_a_worker_refuses_an_invalid_concurrency(wrong):
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("given", "accepted"),
     [
         (" redis://db:6379/0\n", "redis://db:6379/0"),
         ("REDISS://Me:Pa@DB/0", "rediss://Me:Pa@DB/0"),
@@ -322,5 +322,5 @@ def test_a_worker_refuses_an_invalid_concurrency(wrong):
         ("db:6379", "db:6379"),
     ],
 )
-def test_a_url_may_have_spaces_around_it_and_a_scheme_in_capitals(tmp_path, given, taken):
-    assert config.load({"url": given}, project_root=tmp_path, environ={}).url == taken
+def test_a_url_may_have_spaces_around_it_and_a_scheme_in_capitals(tmp_path, given, accepted):
+    assert config.load({"url": given}, project_root=tmp_path, environ={}).url == accepted

@@ -127,16 +127,16 @@ def test_an_exception_that_cannot_be_rebuilt_is_a_remote_error_as_in_production(
         pass
 
     @app.task
-    def odd() -> None:
+    def raises_local() -> None:
         raise Local("x")
 
     with pytest.raises(RemoteError, match="x"):
-        odd.apply().get_sync()
+        raises_local.apply().get_sync()
 
 
 def test_apply_refuses_what_production_refuses(app, add):
     @app.task
-    def gives(size: int) -> object:
+    def returns(size: int) -> object:
         return object() if size == 0 else b"x" * size
 
     with pytest.raises(TypeError, match="missing"):
@@ -144,9 +144,9 @@ def test_apply_refuses_what_production_refuses(app, add):
     with pytest.raises(SerializationError):
         add.apply((object(),))
     with pytest.raises(SerializationError):
-        gives.apply((0,)).get_sync()
+        returns.apply((0,)).get_sync()
     with pytest.raises(PayloadTooLarge):
-        gives.apply((app.settings.max_payload + 1,)).get_sync()
+        returns.apply((app.settings.max_payload + 1,)).get_sync()
     with pytest.raises(ValueError, match="nonsense"):
         add.apply((1,), queue="non sense!nonsense")
 
@@ -286,14 +286,14 @@ def test_an_eager_result_made_by_hand_returns_what_it_was_made_of():
 
 def test_an_eager_result_that_was_forgotten_does_not_exist(add):
     result = add.apply((1, 2))
-    twin = copy.copy(result)
+    copied = copy.copy(result)
     result.forget_sync()
     assert (result.exists_sync(), result.ready_sync(), result.state) == (False, False, "UNKNOWN")
     with pytest.raises(ResultNotFound, match="forgotten"):
         result.get_sync()
-    assert (twin.get_sync(), twin == result) == (3, True)
+    assert (copied.get_sync(), copied == result) == (3, True)
     with pytest.raises(TypeError, match="this process"):
-        pickle.dumps(twin)
+        pickle.dumps(copied)
 
 
 def test_the_job_tree_of_a_forgotten_eager_result_is_incomplete_and_no_server_is_asked(app, add):
@@ -327,10 +327,10 @@ def test_a_copy_of_an_eager_result_keeps_parent_and_items_when_the_original_is_f
 
     result = letters.apply()
     result.parent = EagerResult("before", 1, "SUCCESS")
-    twin = copy.deepcopy(result)
+    copied = copy.deepcopy(result)
     result.forget_sync()
     assert result.parent.state == "UNKNOWN", "those before it are forgotten with it"
-    assert (list(twin.stream_sync()), twin.parent) == (["a", "b"], "before")
+    assert (list(copied.stream_sync()), copied.parent) == (["a", "b"], "before")
     with pytest.raises(ResultNotFound, match="forgotten"):
         list(result.stream_sync())
 

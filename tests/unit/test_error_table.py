@@ -94,7 +94,7 @@ def test_an_error_code_is_a_whole_word(known, tail):
 # -- what Commands does then ---------------------------------------------------------------------------
 
 
-class Liar:
+class ScriptedServer:
     """Answers scripts with the given replies, one after the other, and then with OK."""
 
     def __init__(self, replies: list[str], load_reply: str = "") -> None:
@@ -103,13 +103,13 @@ class Liar:
         self.connections = 0
         self.calls: list[tuple[bytes, ...]] = []
         self.loads = 0
-        self.talks: set[asyncio.Task[Any]] = set()
+        self.handlers: set[asyncio.Task[Any]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        talk = asyncio.current_task()
-        assert talk is not None
-        self.talks.add(talk)
+        handler = asyncio.current_task()
+        assert handler is not None
+        self.handlers.add(handler)
         parser = hiredis.Reader()
         try:
             while data := await reader.read(65536):
@@ -117,7 +117,7 @@ class Liar:
                 while (command := parser.gets()) is not False:
                     writer.write(self.answer(tuple(command)))
         except ConnectionError:
-            """The client closed its connection during the reply, as it may at any moment."""
+            """The client closed its connection during the reply, as it may at any time."""
         finally:
             writer.close()
 
@@ -131,23 +131,23 @@ class Liar:
         if command[0] == b"EVALSHA":
             self.calls.append(command)
             reply = self.replies.pop(0) if self.replies else ""
-            return f"-{reply} said the liar\r\n".encode() if reply else b"+answered\r\n"
+            return f"-{reply} from the test\r\n".encode() if reply else b"+answered\r\n"
         return b"+OK\r\n"
 
 
 @asynccontextmanager
-async def lying(directory: Path, liar: Liar, timeout: float = 5.0) -> AsyncIterator[Commands]:
+async def serving(directory: Path, server: ScriptedServer, timeout: float = 5.0) -> AsyncIterator[Commands]:
     path = directory / "s"
     path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(liar.serve, str(path))
+    listener = await asyncio.start_unix_server(server.serve, str(path))
     commands = Commands(parse(f"unix://{path}"), Settings(operation_timeout=timeout), "c")
     try:
         yield commands
     finally:
         await commands.close()
-        server.close()
-        if liar.talks:
-            await asyncio.wait(liar.talks, timeout=5)
+        listener.close()
+        if server.handlers:
+            await asyncio.wait(server.handlers, timeout=5)
 
 
 async def forget(commands: Commands, **options: Any) -> Any:
@@ -156,7 +156,7 @@ async def forget(commands: Commands, **options: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("liar")
+    return tmp_path_factory.mktemp("server")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -171,13 +171,13 @@ def _short_pauses():
 @given(replies=st.lists(st.sampled_from(PASSING), max_size=6))
 def test_the_same_command_is_sent_again_until_temporary_errors_end(directory, replies):
     async def play() -> None:
-        liar = Liar(replies)
-        async with lying(directory, liar) as commands:
+        server = ScriptedServer(replies)
+        async with serving(directory, server) as commands:
             assert await forget(commands) == b"answered"
-        assert len(liar.calls) == len(replies) + 1
-        assert len(set(liar.calls)) == 1
-        assert liar.connections == 1 + replies.count("READONLY")
-        assert liar.loads == replies.count("NOSCRIPT") * len(commands.scripts)
+        assert len(server.calls) == len(replies) + 1
+        assert len(set(server.calls)) == 1
+        assert server.connections == 1 + replies.count("READONLY")
+        assert server.loads == replies.count("NOSCRIPT") * len(commands.scripts)
 
     asyncio.run(play())
 
@@ -189,11 +189,11 @@ def test_the_same_command_is_sent_again_until_temporary_errors_end(directory, re
 )
 def test_a_lasting_error_is_raised_at_its_first_occurrence(directory, before, code):
     async def play() -> None:
-        liar = Liar([*before, code])
-        async with lying(directory, liar) as commands:
+        server = ScriptedServer([*before, code])
+        async with serving(directory, server) as commands:
             with pytest.raises(QueueFull if code == "OOM" else ServerError, match=code):
                 await forget(commands)
-        assert len(liar.calls) == len(before) + 1
+        assert len(server.calls) == len(before) + 1
 
     asyncio.run(play())
 
@@ -201,12 +201,12 @@ def test_a_lasting_error_is_raised_at_its_first_occurrence(directory, before, co
 @pytest.mark.parametrize("code", TABLE[ErrorAction.DENIED])
 def test_a_worker_waits_until_the_server_accepts_it_again_and_logs_it_once(directory, caplog, code):
     async def play() -> None:
-        liar = Liar([code] * 3)
-        async with lying(directory, liar) as commands:
+        server = ScriptedServer([code] * 3)
+        async with serving(directory, server) as commands:
             assert await forget(commands, timeout=FOREVER) == b"answered"
         # A new password needs a new connection. Rights are checked at each command, so a new right needs
         # none.
-        assert liar.connections == (1 if code == "NOPERM" else 4)
+        assert server.connections == (1 if code == "NOPERM" else 4)
 
     asyncio.run(play())
     assert [record.levelname for record in caplog.records if "refuses" in record.message] == ["ERROR"]
@@ -214,13 +214,13 @@ def test_a_worker_waits_until_the_server_accepts_it_again_and_logs_it_once(direc
 
 def test_a_temporary_error_that_lasts_is_raised_at_the_operation_timeout(directory):
     async def play() -> None:
-        liar = Liar(["LOADING"] * 100_000)
-        async with lying(directory, liar, timeout=0.3) as commands:
-            begun = Stopwatch()
+        server = ScriptedServer(["LOADING"] * 100_000)
+        async with serving(directory, server, timeout=0.3) as commands:
+            stopwatch = Stopwatch()
             with pytest.raises(BrokerUnavailable, match="LOADING"):
                 await forget(commands)
             # It gives up when the next try would come too late: up to one pause before its time is over.
-            assert 0.1 < begun.took < 0.55
+            assert 0.1 < stopwatch.took < 0.55
 
     asyncio.run(play())
 
@@ -228,23 +228,23 @@ def test_a_temporary_error_that_lasts_is_raised_at_the_operation_timeout(directo
 @pytest.mark.parametrize("reply", ["BUSY running a script", "READONLY now a replica", "LOADING data"])
 def test_a_temporary_error_while_scripts_are_loaded_is_retried_too(directory, reply):
     async def play() -> None:
-        liar = Liar(["NOSCRIPT"], load_reply=reply)
-        async with lying(directory, liar) as commands:
+        server = ScriptedServer(["NOSCRIPT"], load_reply=reply)
+        async with serving(directory, server) as commands:
             assert await forget(commands) == b"answered"
 
     asyncio.run(play())
 
 
 def test_a_server_that_does_not_answer_is_given_up_at_the_operation_timeout(directory):
-    class Mute(Liar):
+    class SilentServer(ScriptedServer):
         def answer(self, command: tuple[bytes, ...]) -> bytes:
             return b"" if command[0] == b"EVALSHA" else super().answer(command)
 
     async def play() -> None:
-        async with lying(directory, Mute([]), timeout=0.3) as commands:
-            begun = Stopwatch()
+        async with serving(directory, SilentServer([]), timeout=0.3) as commands:
+            stopwatch = Stopwatch()
             with pytest.raises(BrokerUnavailable, match="did not answer"):
                 await forget(commands)
-            assert 0.3 <= begun.took < 0.55
+            assert 0.3 <= stopwatch.took < 0.55
 
     asyncio.run(play())

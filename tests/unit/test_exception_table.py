@@ -33,7 +33,7 @@ def test_each_exception_of_the_table_arrives_equal(table):
             assert differences(raised, decode(encode(raised)).rebuild()) == [], row.name
 
 
-def is_kept_in_a_stand_in(row) -> None:
+def assert_caught_as_its_class(row) -> None:
     raised = row.make()
     arrived = decode(encode(raised)).rebuild()
     assert isinstance(arrived, RemoteError)
@@ -50,7 +50,7 @@ def test_an_exception_that_cannot_be_rebuilt_is_caught_as_its_class_and_keeps_it
     rows = [row for row in table if row.caught_as is not None]
     assert len(rows) > 5
     for row in rows:
-        is_kept_in_a_stand_in(row)
+        assert_caught_as_its_class(row)
 
 
 def test_the_table_has_sixty_classes_of_ten_libraries(table):

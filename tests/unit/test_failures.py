@@ -32,7 +32,7 @@ def raised(exc, cause=None):
         return error
 
 
-def journey(exc):
+def round_trip(exc):
     return decode(encode(exc)).rebuild()
 
 
@@ -84,7 +84,7 @@ class StrictGroup(ExceptionGroup):
     ids=repr,
 )
 def test_an_exception_of_an_imported_class_is_rebuilt_with_its_arguments(exc):
-    rebuilt = journey(exc)
+    rebuilt = round_trip(exc)
     assert type(rebuilt) is type(exc)
     assert rebuilt.args == exc.args
     assert str(rebuilt) == str(exc)
@@ -92,14 +92,14 @@ def test_an_exception_of_an_imported_class_is_rebuilt_with_its_arguments(exc):
 
 
 def test_an_os_error_keeps_its_file_names():
-    rebuilt = journey(FileNotFoundError(2, "no such file", "a.txt"))
+    rebuilt = round_trip(FileNotFoundError(2, "no such file", "a.txt"))
     assert type(rebuilt) is FileNotFoundError
     assert (rebuilt.errno, rebuilt.filename, rebuilt.filename2) == (2, "a.txt", None)
-    assert journey(OSError(18, "cross-device", "a", None, "b")).filename2 == "b"
+    assert round_trip(OSError(18, "cross-device", "a", None, "b")).filename2 == "b"
 
 
 def test_a_remote_error_that_passes_through_a_task_stays_the_same():
-    rebuilt = journey(RemoteError("shop.Gone", ("no", 1), "tb"))
+    rebuilt = round_trip(RemoteError("shop.Gone", ("no", 1), "tb"))
     assert (type(rebuilt), rebuilt.type_name, rebuilt.args) == (RemoteError, "shop.Gone", ("no", 1))
     assert rebuilt.traceback == "tb"
 
@@ -149,14 +149,14 @@ def test_rebuilding_imports_no_module_and_loads_no_lazy_attribute(monkeypatch):
     "exc", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError("x"), GeneratorExit()], ids=repr
 )
 def test_an_exception_that_would_end_the_caller_is_a_remote_error(exc):
-    rebuilt = journey(raised(exc))
+    rebuilt = round_trip(raised(exc))
     assert type(rebuilt) is RemoteError
     assert rebuilt.type_name.split(".")[-1] == type(exc).__name__
     assert rebuilt.args == exc.args
 
 
 def test_an_exception_is_rebuilt_although_its_constructor_does_not_accept_its_args():
-    rebuilt = journey(TwoArgumentsError(1, 2))
+    rebuilt = round_trip(TwoArgumentsError(1, 2))
     assert type(rebuilt) is TwoArgumentsError
     assert (rebuilt.args, str(rebuilt)) == (("1 and 2",), "1 and 2")
 
@@ -170,17 +170,17 @@ def test_an_exception_whose_constructor_changes_it_is_a_remote_error_of_its_clas
 
 
 def test_an_exception_with_args_that_cannot_be_serialized_keeps_its_message():
-    rebuilt = journey(ValueError("bad", object))
+    rebuilt = round_trip(ValueError("bad", object))
     assert isinstance(rebuilt, RemoteError)
     assert isinstance(rebuilt, ValueError)
     assert rebuilt.args == ("('bad', <class 'object'>)",)
-    assert isinstance(journey(ValueError(b"x" * (texts.MAX_ARGS + 1))), RemoteError)
+    assert isinstance(round_trip(ValueError(b"x" * (texts.MAX_ARGS + 1))), RemoteError)
 
 
 def test_notes_are_rebuilt():
     exc = FrozenError(1)
     object.__setattr__(exc, "__notes__", ["first", "second"])
-    assert journey(exc).__notes__ == ["first", "second"]
+    assert round_trip(exc).__notes__ == ["first", "second"]
 
 
 def test_the_remote_traceback_has_the_chain_of_causes():
@@ -190,7 +190,7 @@ def test_the_remote_traceback_has_the_chain_of_causes():
         except KeyError as error:
             raise ValueError("v") from error
     except ValueError as error:
-        rebuilt = journey(error)
+        rebuilt = round_trip(error)
     remote_traceback = rebuilt.__cause__
     assert "raise ValueError" in remote_traceback.traceback
     assert "KeyError" not in remote_traceback.traceback
@@ -202,14 +202,14 @@ def test_the_remote_traceback_has_the_chain_of_causes():
 def test_the_context_is_rebuilt_and_stays_suppressed_if_it_was(hidden):
     exc, context = ValueError("v"), KeyError("k")
     exc.__context__, exc.__suppress_context__ = context, hidden
-    remote_traceback = journey(exc).__cause__
+    remote_traceback = round_trip(exc).__cause__
     assert type(remote_traceback.__context__) is KeyError
     assert remote_traceback.__suppress_context__ is hidden
 
 
 def test_a_group_is_rebuilt_with_its_members():
     group = raised(ExceptionGroup("two", [raised(ValueError(1)), ExceptionGroup("deep", [KeyError("k")])]))
-    rebuilt = journey(group)
+    rebuilt = round_trip(group)
     assert type(rebuilt) is ExceptionGroup
     assert rebuilt.message == "two"
     assert [type(member) for member in rebuilt.exceptions] == [ValueError, ExceptionGroup]
@@ -218,8 +218,8 @@ def test_a_group_is_rebuilt_with_its_members():
 
 
 def test_a_group_of_a_derived_class_keeps_its_class():
-    assert type(journey(CustomGroup("mine", [ValueError()]))) is CustomGroup
-    assert type(journey(StrictGroup("mine", [ValueError()], code=1))) is StrictGroup
+    assert type(round_trip(CustomGroup("mine", [ValueError()]))) is CustomGroup
+    assert type(round_trip(StrictGroup("mine", [ValueError()], code=1))) is StrictGroup
 
 
 def _first():
@@ -269,13 +269,13 @@ def test_a_formatted_group_shows_each_member_with_its_traceback():
 
 
 def test_members_that_are_base_exceptions_become_remote_errors():
-    rebuilt = journey(BaseExceptionGroup("g", [KeyboardInterrupt(), ValueError()]))
+    rebuilt = round_trip(BaseExceptionGroup("g", [KeyboardInterrupt(), ValueError()]))
     assert type(rebuilt) is ExceptionGroup
     assert [type(member) for member in rebuilt.exceptions] == [RemoteError, ValueError]
 
 
 def test_members_of_a_huge_group_are_left_out_with_a_note():
-    rebuilt = journey(ExceptionGroup("g", [ValueError(n) for n in range(500)]))
+    rebuilt = round_trip(ExceptionGroup("g", [ValueError(n) for n in range(500)]))
     assert len(rebuilt.exceptions) == texts.MAX_EXCEPTIONS - 1
     assert rebuilt.__notes__ == ["... 401 more members of this group were left out"]
 
@@ -318,7 +318,7 @@ def ring():
     return one
 
 
-def holds_itself():
+def contains_itself():
     exc = ValueError("x")
     exc.args = (exc, [exc])
     return exc
@@ -343,7 +343,7 @@ def broken(**members):
     return type("Broken", (Exception,), members)("x")
 
 
-class LyingMeta(type):
+class FailingMeta(type):
     def __getattribute__(cls, name):
         if name in {"__qualname__", "__module__", "__name__"}:
             raise SystemExit
@@ -360,7 +360,7 @@ def recursion():
         return error
 
 
-class LoudText(str):
+class FailingText(str):
     __slots__ = ()
 
     def encode(self, *_):
@@ -369,22 +369,22 @@ class LoudText(str):
     __str__ = __len__ = encode
 
 
-EVIL = {
+HOSTILE = {
     "str fails": lambda: broken(__str__=raises(ValueError("no"))),
     "str exits": lambda: broken(__str__=raises(SystemExit())),
     "str gives no str": lambda: broken(__str__=lambda _: 3),
-    "str gives a loud str": lambda: broken(__str__=lambda _: LoudText("x")),
+    "str gives a failing str": lambda: broken(__str__=lambda _: FailingText("x")),
     "repr fails": lambda: broken(__repr__=raises(ValueError("no"))),
     "args property": lambda: broken(args=property(raises(ValueError("no")))),
-    "args that hold it": holds_itself,
+    "args that contain it": contains_itself,
     "endless args": endless,
     "cause property": lambda: broken(__cause__=property(raises(KeyboardInterrupt()))),
     "traceback property": lambda: broken(__traceback__=property(raises(ValueError("no")))),
     "notes property": lambda: broken(__notes__=property(raises(ValueError("no")))),
-    "strange notes": lambda: broken(__notes__=[1, LoudText("n"), "fine"]),
+    "strange notes": lambda: broken(__notes__=[1, FailingText("n"), "fine"]),
     "notes are no list": lambda: broken(__notes__=7),
     "lying class": lambda: broken(__class__=property(lambda _: ExceptionGroup)),
-    "lying metaclass": lambda: LyingMeta("Lying", (Exception,), {})("x"),
+    "lying metaclass": lambda: FailingMeta("Lying", (Exception,), {})("x"),
     "name of a megabyte": lambda: type("N" * 2**20, (Exception,), {})("x"),
     "surrogate in the name": lambda: broken(__module__="m\ud800"),
     "module is no str": lambda: broken(__module__=3),
@@ -402,7 +402,7 @@ EVIL = {
 }
 
 
-@pytest.mark.parametrize("make", EVIL.values(), ids=EVIL.keys())
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
 def test_encode_never_raises_and_stays_small(make):
     data = encode(raised(make()))
     assert len(data) < 400_000
@@ -411,7 +411,7 @@ def test_encode_never_raises_and_stays_small(make):
     assert len(failure.type_name) <= 2 * texts.MAX_NAME + 1
 
 
-@pytest.mark.parametrize("make", EVIL.values(), ids=EVIL.keys())
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
 def test_the_short_form_of_a_failure_is_short_and_keeps_the_class(make):
     exc = raised(make())
     data = encode_short(exc)
@@ -435,9 +435,9 @@ def test_the_middle_of_a_long_text_is_left_out_with_a_note():
 
 
 def test_the_traceback_starts_after_the_frames_of_asyncq():
-    place = str(Path(asyncq.__file__).parent / "runner.py")
+    runner_file = str(Path(asyncq.__file__).parent / "runner.py")
     names = {}
-    exec(compile("def run(body):\n    return body()\n", place, "exec"), names)
+    exec(compile("def run(body):\n    return body()\n", runner_file, "exec"), names)
 
     def body():
         secret = "hidden value"
@@ -517,7 +517,7 @@ def test_any_arguments_and_notes_are_rebuilt(arg, notes):
     exc = LookupError(arg)
     for note in notes:
         exc.add_note(note)
-    rebuilt = journey(exc)
+    rebuilt = round_trip(exc)
     assert rebuilt.args == (arg,)
     assert getattr(rebuilt, "__notes__", []) == notes
 

@@ -29,7 +29,7 @@ class ApiError(Exception):
         self.status = status
 
 
-class NotThere(Exception):
+class MissingError(Exception):
     def __init__(self, code):
         super().__init__(f"error {code}")
         self.code = code
@@ -125,7 +125,7 @@ class WrongStr(Exception):
 
 
 class MissesIt(Exception):
-    """Its text needs an attribute that cannot travel."""
+    """Its text needs an attribute that cannot be serialized."""
 
     def __init__(self, thing):
         super().__init__()
@@ -135,7 +135,7 @@ class MissesIt(Exception):
         return f"lost {self.thing.real}"
 
 
-def journey(exc):
+def round_trip(exc):
     return decode(encode(exc)).rebuild()
 
 
@@ -143,7 +143,7 @@ def journey(exc):
     ("exc", "attributes"),
     [
         (ApiError("no such user", status=404), {"status": 404}),
-        (NotThere(404), {"code": 404}),
+        (MissingError(404), {"code": 404}),
         (ByKeyword(code=7, text="x"), {"code": 7, "text": "x"}),
         (ByKeyword(code=float("nan"), text={"k": [1, (2,)]}), None),
         (Slotted(3, "s"), {"code": 3, "secret": "s"}),
@@ -159,7 +159,7 @@ def journey(exc):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_an_exception_keeps_its_attributes(exc, attributes):
-    rebuilt = journey(exc)
+    rebuilt = round_trip(exc)
     assert type(rebuilt) is type(exc)
     assert rebuilt.args == exc.args
     if not isinstance(exc, WrongStr):
@@ -171,7 +171,7 @@ def test_an_exception_keeps_its_attributes(exc, attributes):
 def test_a_constructor_that_makes_an_equal_exception_is_called_and_its_other_attributes_stay():
     exc = Locked("busy")
     exc.tries = 3
-    rebuilt = journey(exc)
+    rebuilt = round_trip(exc)
     assert type(rebuilt) is Locked
     assert rebuilt.tries == 3
     assert isinstance(rebuilt.lock, type(exc.lock))
@@ -180,13 +180,13 @@ def test_a_constructor_that_makes_an_equal_exception_is_called_and_its_other_att
 def test_an_attribute_that_the_exception_had_lost_is_removed():
     exc = Locked("busy")
     del exc.tries
-    assert not hasattr(journey(exc), "tries")
+    assert not hasattr(round_trip(exc), "tries")
 
 
 def test_an_attribute_that_cannot_be_serialized_keeps_the_value_of_the_constructor():
     exc = Optional("no")
     exc.hint = object()
-    assert journey(exc).hint is None
+    assert round_trip(exc).hint is None
 
 
 def test_a_constructor_is_called_at_most_once():
@@ -198,19 +198,19 @@ def test_a_constructor_is_called_at_most_once():
 
 @pytest.mark.parametrize("level", [0, 5])
 def test_rebuilding_runs_no_setter_no_property_and_no_reduce(level):
-    rebuilt = journey(Guarded(level))
+    rebuilt = round_trip(Guarded(level))
     assert type(rebuilt) is Guarded
     assert vars(rebuilt)["_level"] == level
 
 
 def test_rebuilding_does_not_call_a_metaclass():
     exc = type.__call__(WithMeta, "x")
-    rebuilt = journey(exc)
+    rebuilt = round_trip(exc)
     assert (type(rebuilt), rebuilt.args) == (WithMeta, ("x",))
 
 
 def test_a_class_with_getattr_is_rebuilt_only_by_its_constructor():
-    rebuilt = journey(Asking(inner="text"))
+    rebuilt = round_trip(Asking(inner="text"))
     assert isinstance(rebuilt, RemoteError)
     assert isinstance(rebuilt, Asking)
     assert rebuilt.inner == "text"
@@ -218,7 +218,7 @@ def test_a_class_with_getattr_is_rebuilt_only_by_its_constructor():
 
 
 def test_an_exception_whose_text_needs_a_value_that_cannot_be_serialized_is_a_remote_error():
-    rebuilt = journey(MissesIt(1 + 0j))
+    rebuilt = round_trip(MissesIt(1 + 0j))
     assert isinstance(rebuilt, RemoteError)
     assert isinstance(rebuilt, MissesIt)
     assert str(rebuilt).endswith("MissesIt: lost 1.0")
@@ -265,4 +265,4 @@ def test_an_attribute_that_is_too_large_is_left_out_and_the_others_stay():
 def test_a_group_keeps_its_attributes():
     exc = ExceptionGroup("g", [ValueError(1)])
     exc.code = 7
-    assert journey(exc).code == 7
+    assert round_trip(exc).code == 7

@@ -26,7 +26,7 @@ class Meta(type):
     __call__ = raises(SystemExit())
 
 
-class Loud(type):
+class FailingMeta(type):
     def __getattribute__(cls, name):
         raise SystemExit
 
@@ -38,7 +38,7 @@ def _nothing(self, *args, **options):
     pass
 
 
-def _hands_on(self, *args, **options):
+def _passes_args(self, *args, **options):
     BaseException.__init__(self, *args)
 
 
@@ -56,7 +56,7 @@ def _by_keyword(self, *, code=1):
     raw.dict_of(self)["code"] = code
 
 
-def _holds(self, *args):
+def _sets_attributes(self, *args):
     BaseException.__init__(self, *args)
     raw.dict_of(self).update(lock=object(), level=len(args))
 
@@ -73,26 +73,26 @@ def _another(cls, *args):
     return KeyError(*args)
 
 
-def _told(self):
+def _formatted(self):
     return f"{raw.dict_of(self).get('first')} {raw.dict_of(self).get('secret')!r}"
 
 
 BASES = [Exception, ValueError, KeyError, OSError, FileNotFoundError, ImportError, SyntaxError, NameError]
 BASES += [AttributeError, UnicodeError, StopIteration, ArithmeticError, ExceptionGroup, UnicodeDecodeError]
-METAS = [type, type, type, abc.ABCMeta, Meta, Loud]
+METAS = [type, type, type, abc.ABCMeta, Meta, FailingMeta]
 METHODS = {
     "__init__": [
         _nothing,
-        _hands_on,
+        _passes_args,
         _keeps,
         _formats,
         _by_keyword,
-        _holds,
+        _sets_attributes,
         _changes_args,
         raises(SystemExit()),
     ],
     "__new__": [_new_with_keyword, _another, raises(GeneratorExit())],
-    "__str__": [_told, lambda _: 3, lambda _: "fixed", raises(ValueError()), raises(SystemExit())],
+    "__str__": [_formatted, lambda _: 3, lambda _: "fixed", raises(ValueError()), raises(SystemExit())],
     "__eq__": [raises(ValueError())],
     "__hash__": [None],
     "__repr__": [raises(ValueError())],
@@ -168,9 +168,9 @@ def plain_attributes(exc):
     }
 
 
-def demand(holds, what):
+def demand(is_true, what):
     """Asserts without showing the exception, because its repr may raise anything."""
-    if not holds:
+    if not is_true:
         raise AssertionError(what)
 
 
@@ -180,13 +180,13 @@ def check(exc, arrived):
     sent = loads(plain.packed(plain_attributes(exc)))
     if issubclass(cls, RemoteError):
         demand(plain.is_same(sent, dict(arrived.attributes)), f"{sent} arrives as {arrived.attributes}")
-        demand(type(str(arrived)) is str, "it says something")
+        demand(type(str(arrived)) is str, "it has a text")
         return
     if cls is ExceptionGroup:
         return
     demand(cls is type(exc), f"it is of its class, and not {cls}")
     is_in_order = not plain.has_set(raw.args_of(arrived))
-    demand(cut_message(arrived) == cut_message(exc) or not is_in_order, "it says the same")
+    demand(cut_message(arrived) == cut_message(exc) or not is_in_order, "it has the same text")
     found = plain_attributes(arrived)
     for name, value in sent.items():
         demand(plain.is_same(value, plain.plain(found[name])), name)
@@ -202,10 +202,10 @@ def cut_message(exc):
 
 @settings(max_examples=examples(500), deadline=None)
 @given(exceptions(), st.booleans())
-def test_any_exception_arrives_equal_or_as_a_remote_error(make, is_here):
+def test_any_exception_arrives_equal_or_as_a_remote_error(make, is_imported):
     exc = make()
     module = sys.modules[__name__]
-    if is_here:
+    if is_imported:
         module.Made = type(exc)
     try:
         data = encode(exc)

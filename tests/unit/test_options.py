@@ -111,7 +111,7 @@ def test_each_option_of_a_task_is_in_the_table_with_its_type_and_default():
         assert {name: parameter.default for name, parameter in found.items()} == {
             name: TABLE[name].default for name in OF_TASK
         }
-        # A date would be the same moment for all calls of the task, so a task takes only seconds.
+        # A date would be the same time for all calls of the task, so a task takes only seconds.
         assert {name: parameter.annotation for name, parameter in found.items()} == {
             name: TYPES[name].replace(" | datetime", "") for name in OF_TASK
         }
@@ -260,8 +260,8 @@ def test_a_call_is_bare_only_if_its_message_has_only_fields_that_every_job_has(n
 
 
 def test_options_of_a_chain_go_to_the_steps_that_the_table_says(add):
-    line = add.s(1, 1) | add.s(1) | add.s(1)
+    workflow = add.s(1, 1) | add.s(1) | add.s(1)
     for name in OF_CALL - {"link", "link_error"}:
-        changed = line.options(**{name: VALUES[name]})
-        places = [name in vars(step.task.builder.options) for step in changed.steps]
-        assert places == [name not in LAST, name not in FIRST | LAST, name not in FIRST], name
+        changed = workflow.options(**{name: VALUES[name]})
+        is_set = [name in vars(step.task.builder.options) for step in changed.steps]
+        assert is_set == [name not in LAST, name not in FIRST | LAST, name not in FIRST], name

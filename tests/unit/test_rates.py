@@ -79,13 +79,13 @@ def test_no_more_jobs_start_than_the_rate_allows_however_late_they_come(interval
     asked = 0
     while coming:
         now, granted = coming.pop(0)
-        moment = cell.ask(now, granted=granted)
+        start_time = cell.ask(now, granted=granted)
         asked += 1
-        if moment is None:
+        if start_time is None:
             starts.append(now)
         else:
-            assert moment >= now
-            coming = sorted([*coming, (moment + late[asked % len(late)], True)])
+            assert start_time >= now
+            coming = sorted([*coming, (start_time + late[asked % len(late)], True)])
     assert len(starts) == len(arrivals)
     for i, first in enumerate(starts):
         for j in range(i, len(starts)):
@@ -96,6 +96,8 @@ def test_no_more_jobs_start_than_the_rate_allows_however_late_they_come(interval
 def test_a_backlog_that_comes_in_time_starts_evenly_and_at_the_full_rate(interval, jobs):
     cell = Cell(interval)
     assert cell.ask(0.0, granted=False) is None
-    moments = [cell.ask(0.0, granted=False) for _ in range(jobs)]
-    assert moments == pytest.approx([interval * (i + 1) for i in range(jobs)])
-    assert all(cell.ask(moment, granted=True) is None for moment in moments if moment is not None)
+    start_times = [cell.ask(0.0, granted=False) for _ in range(jobs)]
+    assert start_times == pytest.approx([interval * (i + 1) for i in range(jobs)])
+    assert all(
+        cell.ask(start_time, granted=True) is None for start_time in start_times if start_time is not None
+    )

@@ -403,7 +403,7 @@ def test_a_generator_that_a_plain_function_returns_is_refused_with_advice(app, f
         app.task(function).apply(throw=True)
 
 
-# -- unions whose members cannot be told apart --
+# -- unions whose members cannot be distinguished --
 
 T = TypeVar("T")
 
@@ -443,7 +443,7 @@ def annotated(where, hint):
     ],
     ids=str,
 )
-def test_a_union_whose_arms_are_ambiguous_is_refused_at_registration(app, hint, output):
+def test_a_union_whose_members_are_ambiguous_is_refused_at_registration(app, hint, output):
     for where, name in (("x", "the parameter 'x'"), ("return", "the result")):
         function = annotated(where, hint)
         with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{output}"):

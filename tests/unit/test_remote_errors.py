@@ -90,7 +90,7 @@ def failure(*names, **fields):
     return Failure(module="shop.errors", qualname="Gone", **given)
 
 
-def journey(exc):
+def round_trip(exc):
     return decode(encode(exc)).rebuild()
 
 
@@ -197,7 +197,7 @@ def test_the_classes_of_remote_errors_are_cached_up_to_a_bound():
 
 
 def test_a_remote_error_of_a_frozen_dataclass_accepts_notes():
-    rebuilt = journey(Frozen(object()))
+    rebuilt = round_trip(Frozen(object()))
     assert isinstance(rebuilt, Frozen)
     rebuilt.add_note("a note")
     assert rebuilt.__notes__ == ["a note"]
@@ -224,7 +224,7 @@ def test_a_remote_error_that_passes_through_two_jobs_keeps_everything(args):
     once = failure(
         Slots, OSError, args=args, attributes={"shelf": 3, "errno": 2}, missing=("lock",)
     ).rebuild()
-    twice = journey(journey(once))
+    twice = round_trip(round_trip(once))
     assert same(twice, once)
     assert type(twice) is type(once)
     assert (twice.shelf, twice.errno) == (3, 2)
@@ -257,12 +257,12 @@ def test_a_class_that_a_user_derives_from_remote_error_is_not_changed():
         pass
 
     assert received == [{"code": 1}]
-    rebuilt = journey(Mine("shop.Gone", ("no",), "tb"))
+    rebuilt = round_trip(Mine("shop.Gone", ("no",), "tb"))
     assert rebuilt.type_name.endswith("Mine")
 
 
 def test_a_stop_iteration_is_a_plain_remote_error_with_its_value():
-    rebuilt = journey(StopIteration(3))
+    rebuilt = round_trip(StopIteration(3))
     assert type(rebuilt) is RemoteError
     assert (rebuilt.value, rebuilt.args) == (3, (3,))
-    assert type(journey(EndOfItems(3))) is RemoteError
+    assert type(round_trip(EndOfItems(3))) is RemoteError

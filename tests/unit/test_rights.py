@@ -61,12 +61,12 @@ def test_a_forbidden_key_or_channel_is_named_with_the_command_that_allows_the_na
 
 
 def test_of_many_missing_rights_the_first_are_named_and_all_are_granted():
-    problem, mend = _complaint(lambda _: True)
+    problem, fix = _complaint(lambda _: True)
     assert " more" in problem
-    assert mend == "ACL SETUSER me &{shop:* ~{shop:* +info +ping +time +unsubscribe"
+    assert fix == "ACL SETUSER me &{shop:* ~{shop:* +info +ping +time +unsubscribe"
 
 
-def test_keys_that_may_only_be_read_are_granted_for_writing_too():
+def test_the_command_also_opens_keys_that_the_user_may_only_read():
     reading = {"hget", "hgetall", "hmget", "mget", "smembers", "xlen", "xpending", "xrange", "zrange"}
-    _, mend = _complaint(lambda call: call.pattern.startswith("~") and call.right not in reading)
-    assert mend.startswith("ACL SETUSER me ~{shop:* +append +del ")
+    _, fix = _complaint(lambda call: call.pattern.startswith("~") and call.right not in reading)
+    assert fix.startswith("ACL SETUSER me ~{shop:* +append +del ")

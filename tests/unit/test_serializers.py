@@ -312,7 +312,7 @@ def test_annotations_are_resolved_at_first_use():
     assert value_codec.loads(value_codec.dumps(Point(1))) == Point(1)
 
 
-def test_pydantic_aliases_and_strict_models_are_handled():
+def test_a_model_with_aliases_and_strict_fields_is_decoded_equal():
     codec = ValueCodec(User)
     user = User(name="n", home=home)
     assert codec.loads(codec.dumps(user)) == user
@@ -554,7 +554,7 @@ FOREIGN_ZONES = [
     (pytz.timezone("Europe/Berlin").localize(DOUBTFUL, is_dst=True), BERLIN),
     (pytz.timezone("Europe/Berlin").localize(DOUBTFUL, is_dst=False), BERLIN),
     (pytz.timezone("Etc/GMT+5").localize(SUMMER), ZoneInfo("Etc/GMT+5")),
-    # A common mistake: the zone is then the mean local time of the nineteenth century. The moment is kept.
+    # A common mistake: the zone is then the mean local time of the nineteenth century. The time is kept.
     (datetime(2026, 7, 1, tzinfo=pytz.timezone("Europe/Berlin")), timezone(timedelta(minutes=53))),
     (datetime(2026, 7, 1, tzinfo=dateutil.tz.tzutc()), UTC),
     (datetime(2026, 7, 1, tzinfo=dateutil.tz.tzoffset("X", 3600)), timezone(timedelta(hours=1))),
@@ -563,12 +563,12 @@ FOREIGN_ZONES = [
 ]
 
 
-@pytest.mark.parametrize(("moment", "zone"), FOREIGN_ZONES, ids=repr)
-def test_a_datetime_with_a_zone_of_another_library_keeps_its_time_and_offset(moment, zone):
-    read = loads(dumps(moment))
-    assert read.timestamp() == moment.timestamp()
-    assert read.replace(tzinfo=None) == moment.replace(tzinfo=None)
-    assert read.utcoffset() == moment.utcoffset()
+@pytest.mark.parametrize(("value", "zone"), FOREIGN_ZONES, ids=repr)
+def test_a_datetime_with_a_zone_of_another_library_keeps_its_time_and_offset(value, zone):
+    read = loads(dumps(value))
+    assert read.timestamp() == value.timestamp()
+    assert read.replace(tzinfo=None) == value.replace(tzinfo=None)
+    assert read.utcoffset() == value.utcoffset()
     assert read.tzinfo == zone
     assert type(read.tzinfo) is type(zone)
 

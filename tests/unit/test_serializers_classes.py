@@ -488,9 +488,9 @@ def test_an_attribute_that_hides_a_method_is_refused(monkeypatch):
     runner = Runner(1)
     runner.other = 5
     with monkeypatch.context() as patched:
-        looks = counted(patched, instance_attributes.inspect, "getattr_static")
+        lookups = counted(patched, instance_attributes.inspect, "getattr_static")
         assert vars(arrives(runner, Runner)) == {"n": 1, "other": 5}
-    assert [name for _, name, _ in looks].count("other") == 2, "once by the writer, and once by the reader"
+    assert [name for _, name, _ in lookups].count("other") == 2, "once by the writer, and once by the reader"
     del runner.other
     runner.run = threading.Lock()
     assert vars(arrives(runner, Runner)) == {"n": 1}
@@ -1565,12 +1565,12 @@ COLLIDING = {
 
 @pytest.mark.parametrize("items", COLLIDING.values(), ids=COLLIDING.keys())
 @pytest.mark.parametrize("annotation", [None, set[int] | Email, Box[Any]], ids=["plain", "typed", "field"])
-@pytest.mark.parametrize("mark", [b"\1", b"\2", b"\3"], ids=["set", "frozenset", "keys"])
-def test_many_members_with_one_hash_are_refused_before_they_cost_quadratic_time(items, annotation, mark):
+@pytest.mark.parametrize("container", [b"\1", b"\2", b"\3"], ids=["set", "frozenset", "keys"])
+def test_many_members_with_one_hash_are_refused_before_they_cost_quadratic_time(items, annotation, container):
     packed = [dumps(item) for item in items]
-    if mark == b"\3":
+    if container == b"\3":
         packed = [half for item in packed for half in (item, b"\1")]
-    head = b"\xdd" + (len(packed) + 1).to_bytes(4) + packb(ExtType(1, mark))
+    head = b"\xdd" + (len(packed) + 1).to_bytes(4) + packb(ExtType(1, container))
     body = head + b"".join(packed)
     if annotation == Box[Any]:
         [_, _, print_, _] = unpacked(ValueCodec(annotation).dumps(Box(0)))

@@ -245,7 +245,7 @@ def test_values_of_random_classes_are_decoded_equal(one, data):
 
 
 def arms_of(several):
-    """Makes a union of types that can be told apart: no class and no kind of container twice."""
+    """Makes a union of types that can be distinguished: no class and no kind of container twice."""
     return typing.Union[tuple(hint for hint, _ in several)]  # noqa: UP007  built at run time
 
 
@@ -260,7 +260,7 @@ def test_a_value_stays_the_same_when_the_union_is_wider_and_has_another_order(se
     random.shuffle(shuffled)
     reader = arms_of(shuffled)
     if len({*typing.get_args(writer)} - {type(None)}) < 2:
-        return  # outside of a union, a member of an enum travels as its value, so it may arrive as a `str`
+        return  # outside of a union, a member of an enum is encoded as its value, so it may arrive as a `str`
     try:
         read = ValueCodec(reader).loads(ValueCodec(writer).dumps(value))
     except (UnclearAnnotation, SerializationError):

@@ -147,8 +147,8 @@ def test_garbage_is_a_decode_error_or_a_value(read):
 @given(values, st.data())
 def test_a_damaged_message_is_a_decode_error_or_a_value(value, data):
     packed = bytearray(dumps(value))
-    place = data.draw(st.integers(0, len(packed) - 1))
-    packed[place] = data.draw(st.integers(0, 255))
+    index = data.draw(st.integers(0, len(packed) - 1))
+    packed[index] = data.draw(st.integers(0, 255))
     try:
         loads(bytes(packed))
     except DecodeError:

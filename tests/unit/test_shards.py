@@ -22,9 +22,9 @@ def test_every_id_belongs_to_the_same_shard_in_every_process(id, count):
 
 @given(st.text("0123456789abcdef", min_size=24, max_size=24), st.integers(2, 256), st.data())
 def test_an_id_made_for_a_shard_belongs_to_that_shard(digits, count, data):
-    wanted = data.draw(st.integers(0, count - 1))
+    shard = data.draw(st.integers(0, count - 1))
     shards = Shards("shop", count)
-    assert shards.number(shards.new_id(digits, wanted)) == wanted
+    assert shards.number(shards.new_id(digits, shard)) == shard
 
 
 def test_with_one_shard_ids_do_not_name_it():

@@ -26,7 +26,7 @@ async def add(x, y=0):
     return x
 
 
-class Loud:
+class FailingRepr:
     def __repr__(self):
         raise AssertionError("nobody should ask")
 
@@ -87,7 +87,7 @@ def test_short_values_are_shown_as_python_shows_them(value):
         (User(name="n", word="w"), "User(name='n', word=***, hidden=***, unseen=***)"),
         ({"word": pydantic.SecretBytes(b"w")}, "{'word': ***}"),
         (ValueError("a" * 100), f"ValueError('{'a' * 60}...')"),
-        (Loud(), "<test_short_repr.Loud object>"),
+        (FailingRepr(), "<test_short_repr.FailingRepr object>"),
     ],
 )
 def test_long_and_foreign_values_are_cut_and_secrets_masked(value, text):
@@ -119,10 +119,10 @@ def test_the_cost_does_not_grow_with_the_size_of_the_value(value):
         repr(context),
         repr(EagerResult("id", value, "SUCCESS").outcome_sync()),
     ]
-    begun = time.process_time()
+    started = time.process_time()
     for _ in range(100):
         shown += [brief(value), repr(add.s(value)), repr(context)]
-    assert time.process_time() - begun < 0.5
+    assert time.process_time() - started < 0.5
     assert max(map(len, shown)) < 500
 
 

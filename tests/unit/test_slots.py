@@ -15,7 +15,7 @@ from asyncq.worker.wait_slots import WaitSlot
 pytestmark = pytest.mark.anyio
 
 
-async def _turns(count: int = 3) -> None:
+async def _run_loop(count: int = 3) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -31,12 +31,12 @@ async def test_a_job_that_reacquires_a_slot_comes_first_and_then_the_oldest_job(
     slots.take_now()
     jobs = [
         asyncio.create_task(job(name, first=first))
-        for name, first in (("new 1", False), ("new 2", False), ("back 1", True), ("back 2", True))
+        for name, first in (("new 1", False), ("new 2", False), ("resumed 1", True), ("resumed 2", True))
     ]
-    await _turns()
+    await _run_loop()
     slots.give()
     await asyncio.gather(*jobs)
-    assert order == ["back 1", "back 2", "new 1", "new 2"]
+    assert order == ["resumed 1", "resumed 2", "new 1", "new 2"]
     assert slots.busy == 0
 
 
@@ -44,13 +44,13 @@ async def test_a_slot_that_is_given_to_a_cancelled_job_goes_to_the_next_job():
     slots = Slots(1)
     slots.take_now()
     first, second = (asyncio.create_task(slots.take()) for _ in range(2))
-    await _turns()
+    await _run_loop()
     first.cancel()
     slots.give()
     await second
     assert slots.busy == 1
     third = asyncio.create_task(slots.take())
-    await _turns()
+    await _run_loop()
     slots.give()  # the waiting task has the slot now, and has not run since
     third.cancel()
     await asyncio.wait([first, third])
@@ -93,9 +93,9 @@ async def test_a_wait_that_outlives_its_job_takes_no_slot_when_it_ends():
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_cancellation_loses_or_adds_a_slot(seed):
     """Jobs wait, in one asyncio task or several, and waits and jobs are cancelled. The slots are compared
-    with a count of the bodies that believe they have one.
+    with a count of the bodies that run.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     slots, capacity = Slots(3, most_released=1000), Slots(2)
     bodies: set[JobControl] = set()
     most = 0
@@ -107,11 +107,11 @@ async def test_no_cancellation_loses_or_adds_a_slot(seed):
         most = max(most, sum(body.is_wanted for body in bodies))
 
     async def body(wait_slot: WaitSlot, control: JobControl) -> None:
-        for _ in range(dice.randrange(4)):
+        for _ in range(rng.randrange(4)):
             bodies.remove(control)
             wait_slot.release_slot(None)
             try:
-                await asyncio.sleep(dice.random() / 500)
+                await asyncio.sleep(rng.random() / 500)
             finally:
                 try:
                     await wait_slot.reacquire_slot(None)
@@ -119,18 +119,18 @@ async def test_no_cancellation_loses_or_adds_a_slot(seed):
                     enter(control)
             await asyncio.sleep(0)
 
-    async def job(*, in_room: bool) -> None:
+    async def job(*, takes_capacity: bool) -> None:
         control = JobControl()
         await slots.take()
         wait_slot = WaitSlot(control, slots)
-        if in_room:
+        if takes_capacity:
             await capacity.take()
             control.threads = capacity
         enter(control)
         work = asyncio.create_task(body(wait_slot, control))
-        await asyncio.wait([work], timeout=dice.choice([None, 0.001]))
+        await asyncio.wait([work], timeout=rng.choice([None, 0.001]))
         if not work.done():
-            control.state = dice.choice([RUNNING, CANCELLING])
+            control.state = rng.choice([RUNNING, CANCELLING])
             work.cancel()
             await asyncio.wait([work])
         bodies.remove(control)
@@ -140,6 +140,6 @@ async def test_no_cancellation_loses_or_adds_a_slot(seed):
         wait_slot.end()
 
     async with asyncio.timeout(10):
-        await asyncio.gather(*(job(in_room=dice.random() < 0.3) for _ in range(60)))
+        await asyncio.gather(*(job(takes_capacity=rng.random() < 0.3) for _ in range(60)))
     assert (slots.busy, slots.released, capacity.busy) == (0, 0, 0)
     assert 0 < most <= 3

@@ -22,16 +22,16 @@ class Job(JobControl):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = asyncio.new_event_loop()
+        self.worker_loop = asyncio.new_event_loop()
         self.slots = Slots(1, most_released=10)
         self.slots.take_now()
         self.wait_slot = WaitSlot(self, self.slots)
-        self.thread = threading.Thread(target=self.home.run_forever)
+        self.thread = threading.Thread(target=self.worker_loop.run_forever)
         self.thread.start()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        return self.home
+        return self.worker_loop
 
     async def release_slot(self, wait: asyncio.Task[object] | None) -> None:
         self.wait_slot.release_slot(wait)
@@ -39,19 +39,19 @@ class Job(JobControl):
     async def reacquire_slot(self, wait: asyncio.Task[object] | None) -> None:
         await self.wait_slot.reacquire_slot(wait)
 
-    def there(self, call):
+    def on_worker_loop(self, call):
         """Makes a call on the worker's loop and waits for it."""
 
         async def made():
             return call()
 
-        return asyncio.run_coroutine_threadsafe(made(), self.home).result(5)
+        return asyncio.run_coroutine_threadsafe(made(), self.worker_loop).result(5)
 
     def end(self) -> None:
         if self.thread.is_alive():
-            self.home.call_soon_threadsafe(self.home.stop)
+            self.worker_loop.call_soon_threadsafe(self.worker_loop.stop)
             self.thread.join()
-        self.home.close()
+        self.worker_loop.close()
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def job():
     job.end()
 
 
-async def _queueing(job: Job) -> asyncio.Task[None]:
+async def _wait_for_slot(job: Job) -> asyncio.Task[None]:
     """Ends the wait of a job while another job has the slot."""
     await release_slot(job)
-    job.there(job.slots.take_now)
-    back = asyncio.create_task(reacquire_slot(job))
+    job.on_worker_loop(job.slots.take_now)
+    reacquiring = asyncio.create_task(reacquire_slot(job))
     while job.wait_slot._reacquiring is None:  # noqa: ASYNC110  another loop sets it
         await asyncio.sleep(0.001)
-    return back
+    return reacquiring
 
 
 async def test_a_slot_is_released_and_reacquired_on_the_loop_of_the_worker(job):
@@ -81,41 +81,41 @@ async def test_a_slot_is_released_and_reacquired_on_the_loop_of_the_worker(job):
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_job_that_is_cancelled_while_it_reacquires_its_slot_gets_the_slot_first(job, times):
     await release_slot(job)
-    job.there(job.slots.take_now)  # another job has the slot now
-    back = asyncio.create_task(reacquire_slot(job))
+    job.on_worker_loop(job.slots.take_now)  # another job has the slot now
+    reacquiring = asyncio.create_task(reacquire_slot(job))
     for _ in range(times):
         await asyncio.sleep(0)
-        back.cancel()
+        reacquiring.cancel()
     await asyncio.sleep(0.02)
-    assert not back.done()
-    job.there(job.slots.give)
+    assert not reacquiring.done()
+    job.on_worker_loop(job.slots.give)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(back, 5)
+        await asyncio.wait_for(reacquiring, 5)
     assert (job.slots.busy, job.slots.released) == (1, 0)
 
 
 async def test_a_job_that_is_cancelled_at_the_start_of_a_wait_gets_its_slot_back(job):
-    leaving = asyncio.create_task(release_slot(job))
+    releasing = asyncio.create_task(release_slot(job))
     await asyncio.sleep(0)
-    leaving.cancel()
+    releasing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(leaving, 5)
+        await asyncio.wait_for(releasing, 5)
     assert (job.slots.busy, job.slots.released) == (1, 0)
 
 
 async def test_a_job_that_is_being_cancelled_does_not_wait_for_a_slot(job):
-    back = await _queueing(job)
+    reacquiring = await _wait_for_slot(job)
     job.state = CANCELLING
-    back.cancel()
+    reacquiring.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(back, 5)
+        await asyncio.wait_for(reacquiring, 5)
     assert (job.slots.busy, job.slots.released) == (2, 0)
 
 
 async def test_a_wait_ends_although_the_loop_of_the_worker_has_ended(job):
-    back = await _queueing(job)
-    for task in job.there(asyncio.all_tasks):
+    reacquiring = await _wait_for_slot(job)
+    for task in job.on_worker_loop(asyncio.all_tasks):
         task._log_destroy_pending = False  # the test leaves this task pending
     job.end()
-    await asyncio.wait_for(back, 5)
+    await asyncio.wait_for(reacquiring, 5)
     await reacquire_slot(job)

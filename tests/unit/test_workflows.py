@@ -379,7 +379,7 @@ def test_the_last_job_of_a_replacement_has_the_identity_of_the_replaced_job():
         add.options(key="k").s(1, 1).in_place_of(app, old)
 
 
-# -- here and now --
+# -- apply --
 
 
 @st.composite
@@ -404,17 +404,17 @@ def workflows(draw: st.DrawFn, depth: int = 4) -> tuple[Any, Any]:
 
 
 def template_is_right(job: wire.Job) -> bool:
-    places: list[int] = []
+    indexes: list[int] = []
 
     def walk(template: Any) -> None:
         if isinstance(template, list):
             for part in template:
                 walk(part)
         elif template is not None:
-            places.append(template)
+            indexes.append(template)
 
     walk(job.value_template)
-    return len(set(places)) == len(places) and set(places) <= set(range(len(job.parents)))
+    return len(set(indexes)) == len(indexes) and set(indexes) <= set(range(len(job.parents)))
 
 
 @settings(max_examples=examples(150), deadline=None)
@@ -424,7 +424,7 @@ def test_any_nested_workflow_is_planned_parents_first_and_returns_what_plain_cal
     jobs, handle = planned(workflow)
     known: set[str] = set()
     for job in jobs:
-        assert set(job.parents) <= known, "a child stands before one of its parents"
+        assert set(job.parents) <= known, "a child comes before one of its parents"
         assert template_is_right(job)
         known.add(job.id)
     children = {parent: [job.id for job in jobs if parent in job.parents] for parent in known}
@@ -510,7 +510,7 @@ def test_a_batch_task_is_found_by_name_and_is_not_listed():
     assert isinstance(add.starmap([]), Signature)
 
 
-# -- long lines ------------------------------------------------------------------------------------
+# -- long chains -----------------------------------------------------------------------------------
 
 LONG = 5000
 
@@ -542,7 +542,9 @@ def test_the_handle_of_a_long_chain_knows_all_its_steps_also_after_pickling(line
         rebuilt = result_from_tuple(one.as_tuple(), app)
         assert [x.id for x in workflow_handles(rebuilt)] == [x.id for x in workflow_handles(one)]
     assert handle.as_list() == [planned.job.id for planned in reversed(plan.jobs)]
-    assert len(pickle.dumps(before)) < len(pickle.dumps(handle)) + 100, "what many came after is said once"
+    assert len(pickle.dumps(before)) < len(pickle.dumps(handle)) + 100, (
+        "a handle that is the parent of many is pickled once"
+    )
 
 
 def test_apply_runs_a_long_chain(line):

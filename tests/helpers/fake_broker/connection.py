@@ -45,7 +45,7 @@ class _Transport(asyncio.Transport):
             return
         self._commands.feed(data)
         while (command := self._commands.gets()) is not False:
-            self.session.carry_out(command)
+            self.session.execute(command)
 
     def is_closing(self) -> bool:
         return self._is_closed
@@ -142,7 +142,7 @@ class FakeBlockingConnection:
 def _now(server: FakeServer, session: Session, command: tuple[Any, ...]) -> Any:
     words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
     with server.lock:
-        return server.carry_out(session, words)
+        return server.execute(session, words)
 
 
 def _raised(answer: Any) -> Any:

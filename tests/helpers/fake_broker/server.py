@@ -1,4 +1,4 @@
-"""A fake server: it carries out the commands of connections in this process, on data in memory.
+"""A fake server: it executes the commands of connections in this process, on data in memory.
 
 asyncq's own scripts run on it (see `scripts`), and its replies go through asyncq's own connections as the
 bytes that a server would send. So all code above the socket is the real code. `tests/contract` runs against
@@ -60,15 +60,15 @@ class Session:
         self._loop = loop
         self._read: tuple[bytes, ...] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._behind: list[list[bytes]] = []
+        self._queued: list[list[bytes]] = []
 
-    def carry_out(self, command: list[bytes]) -> None:
-        """Carries out a client's command and answers it. Behind a blocked read, the command waits, too."""
+    def execute(self, command: list[bytes]) -> None:
+        """Executes a client's command and answers it. During a blocked read, the command waits."""
         with self._server.lock:
             if self._read is not None:
-                self._behind.append(command)
+                self._queued.append(command)
                 return
-            self.answer(self._server.carry_out(self, command))
+            self.answer(self._server.execute(self, command))
             self._server.wake_readers()
 
     def answer(self, reply: Any) -> None:
@@ -97,22 +97,22 @@ class Session:
         self._timer = self._loop.call_later(seconds, self._end_wait, arguments)
         return NoReply()
 
-    def look_again(self) -> None:
+    def answer_read(self) -> None:
         """Answers the blocked read, if there is one and there are entries."""
         if self._read is not None and (found := self._server.data.xreadgroup(*self._read)):
-            self._go_on(found)
+            self._end_read(found)
 
     def _end_wait(self, arguments: tuple[bytes, ...]) -> None:
         with self._server.lock:
             if self._read is arguments:
-                self._go_on(None)
+                self._end_read(None)
 
-    def _go_on(self, found: Any) -> None:
+    def _end_read(self, found: Any) -> None:
         self._read = None
         self.answer(found)
-        behind, self._behind = self._behind, []
-        for command in behind:
-            self.carry_out(command)
+        queued, self._queued = self._queued, []
+        for command in queued:
+            self.execute(command)
 
 
 class FakeServer:
@@ -121,9 +121,9 @@ class FakeServer:
     Attributes:
         data: its data.
         sessions: its connections.
-        calls: how often each command and each script was carried out, by name.
+        calls: how often each command and each script was executed, by name.
         is_up: whether it accepts connections.
-        is_mute: whether messages on channels are lost.
+        loses_messages: whether messages on channels are lost.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class FakeServer:
         self.sessions: set[Session] = set()
         self.calls: Counter[str] = Counter()
         self.is_up = True
-        self.is_mute = False
+        self.loses_messages = False
         self._scripts: dict[bytes, str] = {}
         self._lost: Counter[str] = Counter()
         self._refused: dict[str, list[str]] = {}
@@ -140,7 +140,7 @@ class FakeServer:
     # -- for tests --
 
     def do(self, *command: str | bytes | float) -> Any:
-        """Carries out one command, such as `do("MGET", key)`, and returns its reply."""
+        """Executes one command, such as `do("MGET", key)`, and returns its reply."""
         words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
         with self.lock:
             answer = self.data.call(words)
@@ -153,7 +153,7 @@ class FakeServer:
             return [key for each in self.data.living() if kind in (key := each.decode())]
 
     def advance(self, seconds: float) -> None:
-        """Puts the server's clock forward: keys with a shorter time to live expire."""
+        """Moves the server's clock forward: keys with a shorter time to live expire."""
         with self.lock:
             self.data.ahead += seconds
 
@@ -173,36 +173,36 @@ class FakeServer:
         self.is_up = True
 
     @contextlib.contextmanager
-    def mute(self) -> Iterator[None]:
+    def lose_messages(self) -> Iterator[None]:
         """Loses all messages on channels during the block."""
-        self.is_mute = True
+        self.loses_messages = True
         try:
             yield
         finally:
-            self.is_mute = False
+            self.loses_messages = False
 
     def forget_scripts(self) -> None:
         """Forgets all scripts, like a server that was restarted."""
         self._scripts.clear()
 
     def lose_reply(self, name: str) -> None:
-        """Carries out the next call of a command or script, and breaks the connection before it answers."""
+        """Executes the next call of a command or script, and breaks the connection before it answers."""
         self._lost[name] += 1
 
     def refuse(self, name: str, error: str, times: int = 1) -> None:
-        """Answers the next calls of a command or script with an error, and does not carry them out."""
+        """Answers the next calls of a command or script with an error, and does not execute them."""
         self._refused.setdefault(name, []).extend([error] * times)
 
     # -- for connections --
 
-    def carry_out(self, session: Session, command: list[bytes]) -> Any:
-        """Carries out a command and returns its reply, or an error as a value."""
+    def execute(self, session: Session, command: list[bytes]) -> Any:
+        """Executes a command and returns its reply, or an error as a value."""
         name = _name(command)
         if errors := self._refused.get(name):
             return ErrorReply(errors.pop(0))
         self.calls[name] += 1
         try:
-            reply = self._carry_out(session, command)
+            reply = self._execute(session, command)
         except ErrorReply as error:
             reply = error
         if self._lost[name] > 0:
@@ -211,7 +211,7 @@ class FakeServer:
             return NoReply()
         return reply
 
-    def _carry_out(self, session: Session, command: list[bytes]) -> Any:
+    def _execute(self, session: Session, command: list[bytes]) -> Any:
         of_connection = _OF_CONNECTIONS.get(command[0])
         if of_connection is not None:
             return of_connection(self, session, *command[1:])
@@ -245,9 +245,9 @@ class FakeServer:
         return found
 
     def wake_readers(self) -> None:
-        """Makes all blocked reads look for entries again."""
+        """Answers all blocked reads for which there are entries."""
         for session in list(self.sessions):
-            session.look_again()
+            session.answer_read()
 
     # -- channels --
 
@@ -264,7 +264,9 @@ class FakeServer:
         return NoReply()
 
     def _publish(self, channel: bytes, message: bytes) -> int:
-        receivers = [] if self.is_mute else [one for one in list(self.sessions) if channel in one.channels]
+        receivers = (
+            [] if self.loses_messages else [one for one in list(self.sessions) if channel in one.channels]
+        )
         for session in receivers:
             session.answer(Push([b"message", channel, message]))
         return len(receivers)

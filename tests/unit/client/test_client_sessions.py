@@ -42,7 +42,7 @@ def names(server) -> list[str]:
 ONE_SESSION = ["asyncq", "asyncq-sub"]
 
 
-async def end_the_next(app, value: object) -> None:
+async def end_next_job(app, value: object) -> None:
     async with app, hand_worker(app) as hand:
         await (await hand.take()).succeed(value)
 
@@ -117,18 +117,18 @@ async def test_a_session_that_could_not_be_opened_can_be_opened_later(make_app, 
 @pytest.mark.anyio
 async def test_a_process_that_was_stopped_while_it_connected_connects_again(make_app, server, monkeypatch):
     """The loop stood still for longer than `operation_timeout`, and its connections were cut meanwhile."""
-    loop, carry_out, stopped = asyncio.get_running_loop(), server.carry_out, []
+    loop, execute, stopped = asyncio.get_running_loop(), server.execute, []
     clock = loop.time
 
     def stop_at_the_first(session, command):
-        answer = carry_out(session, command)
+        answer = execute(session, command)
         if command[0] == b"SUBSCRIBE" and not stopped:
             stopped.append(100.0)
             server.cut()
         return answer
 
     monkeypatch.setattr(loop, "time", lambda: clock() + sum(stopped))
-    monkeypatch.setattr(server, "carry_out", stop_at_the_first)
+    monkeypatch.setattr(server, "execute", stop_at_the_first)
     async with make_app(operation_timeout=4):
         assert names(server) == ONE_SESSION
     assert stopped
@@ -168,7 +168,7 @@ async def test_a_worker_uses_the_session_of_its_loop_and_leaves_it_open(closed, 
 async def test_a_call_on_a_loop_without_a_block_is_served_in_the_background(closed, server):
     result = await closed.add.delay(1, 2)
     assert names(server) == ONE_SESSION
-    await end_the_next(closed, 3)
+    await end_next_job(closed, 3)
     assert await result.get(timeout=30) == 3
     await closed.close()
     assert names(server) == []
@@ -192,7 +192,7 @@ def test_a_blocking_call_does_not_depend_on_a_loop_that_is_idle(closed):
     result = loop.run_until_complete(closed.add.delay(1, 2))
     with pytest.raises(ResultTimeout):
         result.get_sync(timeout=0.02)
-    loop.run_until_complete(end_the_next(closed, 3))
+    loop.run_until_complete(end_next_job(closed, 3))
     assert result.get_sync(timeout=30) == 3
     loop.run_until_complete(closed.close())
     loop.close()
@@ -232,7 +232,7 @@ def test_a_handle_of_one_loop_can_be_awaited_on_other_loops(closed):
             return await result.get(timeout=30)
 
     result = asyncio.run(send())
-    asyncio.run(end_the_next(closed, 3))
+    asyncio.run(end_next_job(closed, 3))
     assert in_threads(lambda _: asyncio.run(receive(result))) == [3] * THREADS
     assert (result.state, result.result) == ("SUCCESS", 3)
 
@@ -242,12 +242,12 @@ async def test_a_handle_shows_an_outcome_that_any_of_its_sessions_has_seen(close
     async with closed, hand_worker(closed) as hand:
         result = await closed.add.delay(1, 2)
 
-        async def give_up() -> None:
+        async def time_out() -> None:
             async with closed:
                 with pytest.raises(ResultTimeout):
                     await result.get(timeout=0.01)
 
-        await asyncio.to_thread(lambda: asyncio.run(give_up()))
+        await asyncio.to_thread(lambda: asyncio.run(time_out()))
         await hand.succeed(result, 3)
         await until(lambda: result.state == "SUCCESS", "the push to the session that made it")
 

@@ -25,7 +25,7 @@ from asyncq import (
 pytestmark = pytest.mark.anyio
 
 
-async def waits(waiting: asyncio.Task[object]) -> asyncio.Task[object]:
+async def begin_wait(waiting: asyncio.Task[object]) -> asyncio.Task[object]:
     """Lets a task begin to wait."""
     for _ in range(5):
         await asyncio.sleep(0)
@@ -128,7 +128,7 @@ async def test_the_children_are_handles_of_the_jobs_that_it_started(add, hand):
 
 async def test_a_push_ends_a_wait_without_a_query(add, hand, server):
     result = await add.delay(1, 2)
-    waiting = await waits(asyncio.create_task(result.get()))
+    waiting = await begin_wait(asyncio.create_task(result.get()))
     server.calls.clear()
     await hand.succeed(result, 3)
     assert await waiting == 3
@@ -137,7 +137,7 @@ async def test_a_push_ends_a_wait_without_a_query(add, hand, server):
 
 async def test_a_value_too_large_for_a_push_is_fetched_at_once(add, hand, server):
     result = await add.delay(1, 2)
-    waiting = await waits(asyncio.create_task(result.get(timeout=3)))
+    waiting = await begin_wait(asyncio.create_task(result.get(timeout=3)))
     server.calls.clear()
     await hand.succeed(result, "x" * 20_000)
     assert len(await waiting) == 20_000
@@ -167,7 +167,7 @@ async def test_a_timeout_of_zero_polls_once(app, add, hand, server):
     handle = app.AsyncResult(result.id)
     with pytest.raises(ResultTimeout):
         await handle.get(timeout=0)
-    with server.mute():
+    with server.lose_messages():
         await hand.succeed(result, 3)
     assert await handle.get(timeout=0) == 3
 
@@ -216,7 +216,7 @@ async def test_the_callback_of_get_receives_id_and_value(add, hand):
 async def test_a_cancelled_wait_does_not_affect_other_waits(add, hand):
     result = await add.delay(1, 2)
     first, second = (asyncio.create_task(result.get()) for _ in range(2))
-    await waits(second)
+    await begin_wait(second)
     first.cancel()
     await hand.succeed(result, 3)
     assert await second == 3
@@ -230,7 +230,7 @@ async def test_an_abandoned_wait_revokes_the_job_if_asked_to(add, hand, how):
         with pytest.raises(ResultTimeout, match="is being revoked"):
             await result.get(timeout=0.01, revoke_on_abandon=True)
     else:
-        waiting = await waits(asyncio.create_task(result.get(revoke_on_abandon=True)))
+        waiting = await begin_wait(asyncio.create_task(result.get(revoke_on_abandon=True)))
         waiting.cancel()
     with pytest.raises(TaskRevoked, match="the wait for it was abandoned"):
         await result.get(timeout=30)
@@ -282,7 +282,7 @@ async def test_a_forgotten_result_is_not_found_by_any_handle(app, add, hand):
 
 async def test_the_waiters_of_a_live_job_that_is_forgotten_get_the_value(app, add, hand):
     result = await add.delay(1, 2)
-    waiting = await waits(asyncio.create_task(result.get()))
+    waiting = await begin_wait(asyncio.create_task(result.get()))
     await app.AsyncResult(result.id).forget()
     await hand.succeed(result, 3)
     assert await waiting == 3
@@ -316,7 +316,7 @@ async def test_a_wait_that_times_out_reports_the_state_of_the_job_at_the_server(
 async def test_a_wait_polls_once_more_before_it_times_out(app, add, hand, server):
     """The outcome is stored, and its push was lost."""
     result = await add.delay(1, 2)
-    waiting = await waits(asyncio.create_task(result.get(timeout=0.2)))
+    waiting = await begin_wait(asyncio.create_task(result.get(timeout=0.2)))
     app.sessions.current().listener.subscription._on_outcomes = lambda _data: None
     await hand.succeed(result, 3)
     assert await waiting == 3
@@ -360,7 +360,7 @@ async def test_an_ignored_result_is_not_waited_for(add, server):
 
 async def test_the_waiters_of_a_queued_job_that_is_revoked_get_the_reason(add, hand):
     result = await add.delay(1, 2)
-    waiting = await waits(asyncio.create_task(result.get()))
+    waiting = await begin_wait(asyncio.create_task(result.get()))
     assert await result.revoke(reason="not needed") == "REVOKED"
     with pytest.raises(TaskRevoked, match="not needed"):
         await waiting
@@ -371,7 +371,7 @@ async def test_a_revocation_that_waits_ends_when_the_running_job_is_revoked(add,
     result = await add.delay(1, 2)
     job = await hand.take()
     assert await result.revoke() == "STARTED"
-    ending = await waits(asyncio.create_task(result.revoke(terminate=True, wait=True, timeout=30)))
+    ending = await begin_wait(asyncio.create_task(result.revoke(terminate=True, wait=True, timeout=30)))
     await job.revoke("told to")
     assert await ending == "REVOKED"
 
@@ -489,7 +489,9 @@ async def test_get_passes_each_event_to_on_event(add, hand):
     seen = []
     result = await add.delay(1, 2)
     job = await hand.take()
-    waiting = await waits(asyncio.create_task(result.get(on_event=lambda event: seen.append(event.state))))
+    waiting = await begin_wait(
+        asyncio.create_task(result.get(on_event=lambda event: seen.append(event.state)))
+    )
     await until(lambda: seen, "the first event")
     await job.report("RENDERING")
     await until(lambda: "RENDERING" in seen, "the report")

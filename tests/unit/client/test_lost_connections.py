@@ -18,7 +18,7 @@ async def test_a_waiter_that_missed_a_push_polls_when_its_subscription_is_back(a
     result = await add.delay(1, 2)
     waiting = asyncio.create_task(result.get(timeout=30))
     await asyncio.sleep(0.005)
-    with server.mute():
+    with server.lose_messages():
         await hand.succeed(result, 3)
     server.cut("asyncq-sub")
     assert await waiting == 3
@@ -30,7 +30,7 @@ async def test_a_waiter_that_missed_a_push_finds_the_outcome_by_polling(make_app
         result = await app.task(name="task")(_nothing).delay()
         waiting = asyncio.create_task(result.get(timeout=30))
         await asyncio.sleep(0.005)
-        with server.mute():
+        with server.lose_messages():
             await hand.succeed(result, 3)
         assert await waiting == 3
 
@@ -87,7 +87,7 @@ async def test_a_call_gives_up_after_its_timeout_and_its_id_can_be_queried(make_
         with pytest.raises(BrokerUnavailable):
             await task.options(task_id="order-17").delay()
         server.start()
-        await until(lambda: len(server.sessions) >= 1, "the connections to come back")
+        await until(lambda: len(server.sessions) >= 1, "the new connections")
         assert await app.AsyncResult("order-17").refresh() == "UNKNOWN"
 
 
@@ -121,7 +121,7 @@ async def test_a_call_may_wait_until_the_queue_has_room(make_app, server):
         task = app.task(name="task")(_nothing)
         await task.delay()
         waiting = asyncio.create_task(task.delay())
-        await until(lambda: server.calls["enqueue"] >= 3, "it to ask again")
+        await until(lambda: server.calls["enqueue"] >= 3, "another try")
         assert not waiting.done()
         await (await hand.take()).succeed()
         assert (await waiting).state == "PENDING"
@@ -153,8 +153,8 @@ async def test_invalid_messages_on_the_reply_channel_are_ignored(app, add, hand,
     waiting = asyncio.create_task(result.get(timeout=30))
     await asyncio.sleep(0.005)
     channel = app.sessions.current().channel
-    for rubbish in (b"\xff", b"x S 5\n", b"a b c d\n"):
-        server.do("PUBLISH", channel, rubbish)
+    for invalid in (b"\xff", b"x S 5\n", b"a b c d\n"):
+        server.do("PUBLISH", channel, invalid)
     await hand.succeed(result, 3)
     assert await waiting == 3
 

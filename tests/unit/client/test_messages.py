@@ -23,9 +23,9 @@ def sent(hand):
     return send
 
 
-def soon(moment: int | None, seconds: float) -> bool:
+def is_due_in(timestamp: int | None, seconds: float) -> bool:
     """Whether a time in ms is so many seconds away."""
-    return moment is not None and abs(moment / 1000 - time.time() - seconds) < 5
+    return timestamp is not None and abs(timestamp / 1000 - time.time() - seconds) < 5
 
 
 async def test_the_message_of_a_plain_call_has_no_optional_fields(app, add, sent):
@@ -34,7 +34,7 @@ async def test_the_message_of_a_plain_call_has_no_optional_fields(app, add, sent
     fresh = wire.Job("", "", "", b"", "", "", 0, 0)
     for extra in wire.EXTRAS:
         assert getattr(job, extra.field) == getattr(fresh, extra.field), extra.text
-    assert soon(job.enqueued, 0)
+    assert is_due_in(job.enqueued, 0)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ async def test_an_option_of_a_call_is_in_its_message(add, sent, options, field, 
 
 
 async def test_expires_and_deadline_may_be_seconds_from_now_or_a_date(add, sent):
-    moment = datetime.now(UTC) + timedelta(seconds=600)
-    assert soon((await sent(add.options(expires=60), 1, 2)).expires, 60)
-    assert soon((await sent(add.options(deadline=60), 1, 2)).deadline, 60)
-    job = await sent(add.options(expires=moment), 1, 2)
-    assert job.expires == int(moment.timestamp() * 1000)
+    date = datetime.now(UTC) + timedelta(seconds=600)
+    assert is_due_in((await sent(add.options(expires=60), 1, 2)).expires, 60)
+    assert is_due_in((await sent(add.options(deadline=60), 1, 2)).deadline, 60)
+    job = await sent(add.options(expires=date), 1, 2)
+    assert job.expires == int(date.timestamp() * 1000)
 
 
 async def test_a_job_with_a_countdown_waits_for_that_many_seconds(add, hand, server):
@@ -136,7 +136,7 @@ async def test_arguments_that_cannot_be_serialized_are_refused_before_anything_i
 
 async def test_a_call_that_is_too_large_is_refused_before_anything_is_sent(make_app, server):
     async with make_app(max_payload=1000) as app:
-        task = app.task(name="task")(_takes)
+        task = app.task(name="task")(_one_argument)
         server.calls.clear()
         with pytest.raises(PayloadTooLarge):
             await task.delay("x" * 2000)
@@ -147,5 +147,5 @@ async def _nothing() -> None:
     """The body of a task. No worker runs it."""
 
 
-async def _takes(value: str) -> None:
+async def _one_argument(value: str) -> None:
     """The body of a task. No worker runs it."""

@@ -83,7 +83,7 @@ async def test_an_empty_set_is_done(app):
 async def test_a_set_fetches_the_states_of_its_jobs_in_one_query(three, hand, server):
     results = ResultSet(three)
     first, second, _ = await hand.take_all()
-    with server.mute():
+    with server.lose_messages():
         await first.succeed(0)
         await second.fail(ValueError("no"))
     server.calls.clear()

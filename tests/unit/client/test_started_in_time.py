@@ -1,4 +1,4 @@
-"""A job that has started in time and failed does not expire between two tries.
+"""A job that has started in time and failed does not expire between two attempts.
 It ends with its own failure.
 """
 
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("option", ["expires", "deadline"])
-@pytest.mark.parametrize("who", ["no next try fits", "its waiter ends it", "its worker ends it"])
-async def test_a_job_that_has_started_in_time_ends_with_its_own_failure(app, option, who):
-    pause = 30 if who == "no next try fits" else 0.1
+@pytest.mark.parametrize("ended_by", ["no next attempt fits", "its waiter", "its worker"])
+async def test_a_job_that_has_started_in_time_ends_with_its_own_failure(app, option, ended_by):
+    pause = 30 if ended_by == "no next attempt fits" else 0.1
     tries: list[float] = []
     gate = asyncio.Event()
 
@@ -33,14 +33,14 @@ async def test_a_job_that_has_started_in_time_ends_with_its_own_failure(app, opt
 
     async with Worker(app, concurrency=1):
         result = await pay.options(**{option: 0.4}).delay()
-        await until(lambda: tries, "the first try")
-        if who == "its worker ends it":
+        await until(lambda: tries, "the first attempt")
+        if ended_by == "its worker":
             await hold.delay()
             await asyncio.sleep(max(0.0, tries[0] + 0.5 - time.monotonic()))
             gate.set()
-        if who != "its waiter ends it":
+        if ended_by != "its waiter":
             outcome = await app.AsyncResult(result.id).outcome(timeout=30)
-    if who == "its waiter ends it":
+    if ended_by == "its waiter":
         outcome = await result.outcome(timeout=30)
     assert (outcome.state, repr(outcome.error)) == (
         "FAILURE",

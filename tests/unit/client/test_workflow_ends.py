@@ -64,7 +64,7 @@ EMPTY: dict[str, Callable[[Workflow[Any]], Workflow[Any]]] = {
     "a group inside": lambda first: group(first | group([]), group([])),
     "two groups": lambda first: first | group([]) | group([]),
     "a chord": lambda first: chord([first], group([])),
-    "behind a group inside": lambda first: group(group(first) | group([])) | group([]),
+    "after a group inside": lambda first: group(group(first) | group([])) | group([]),
 }
 
 
@@ -74,8 +74,8 @@ async def test_an_empty_group_waits_and_fails_as_a_group_with_members_does(app, 
     good = await make(tasks.hold.s()).delay()
     bad = await make(tasks.fail.s()).delay()
     called: list[str] = []
-    good.then(lambda _: called.append("good"), lambda _: called.append("good, in vain"))
-    bad.then(lambda _: called.append("bad, in vain"), lambda _: called.append("bad"))
+    good.then(lambda _: called.append("good"), lambda _: called.append("good, but failed"))
+    bad.then(lambda _: called.append("bad, but succeeded"), lambda _: called.append("bad"))
     async with Worker(app):
         assert [await good.ready(), await good.successful(), await good.waiting()] == [False, False, True]
         with pytest.raises(TimeoutError):
@@ -89,8 +89,8 @@ async def test_an_empty_group_waits_and_fails_as_a_group_with_members_does(app, 
         tasks.gate.set()
         empty = await good.get(timeout=30)
         assert empty == await bad.get(timeout=30, propagate=False)
-        here = await asyncio.to_thread(make(tasks.give.s(1)).apply)
-        assert await here.get() == empty
+        eager = await asyncio.to_thread(make(tasks.give.s(1)).apply)
+        assert await eager.get() == empty
         with pytest.raises(ValueError, match="no"):
             await asyncio.to_thread(make(tasks.fail.s(1)).apply, throw=True)
         assert [await good.ready(), await good.successful(), await good.failed()] == [True, True, False]
@@ -151,7 +151,7 @@ async def test_revoke_and_forget_reach_the_jobs_before_nested_groups(app, tasks,
 # -- which callbacks a failure calls -----------------------------------------------------------------------
 
 
-def _lines(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
+def _workflows(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
     """Workflows with error callbacks in every position, and the callbacks that must be called."""
     good, bad = t.give.s, t.fail.s
 
@@ -161,7 +161,7 @@ def _lines(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
     return {
         "a call": (with_own(bad(), "own"), ["own"]),
         "a call that does not fail": (with_own(good(1), "own"), []),
-        "its own and those behind it": (
+        "its own and those of later steps": (
             chain(with_own(bad(), "1"), with_own(good(1), "2"), with_own(good(1), "3")),
             ["1"],
         ),
@@ -176,7 +176,7 @@ def _lines(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
             good(1) | (good(1) | bad()).link_error(t.alarm.s("inner")) | good(1),
             ["inner"],
         ),
-        "a chain behind the failure": (
+        "a chain after the failure": (
             bad() | (good(1) | good(1)).link_error(t.alarm.s("inner")) | good(1),
             [],
         ),
@@ -189,11 +189,11 @@ def _lines(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
             ["inner", "outer"],
         ),
         "members that never ran": (bad() | group(with_own(good(1), "member") for _ in range(3)), []),
-        "what stands before a group": (
+        "a step before a group": (
             (bad() | group(good(1), good(1), good(1))).link_error(t.alarm.s("all")),
             ["all"],
         ),
-        "what stands before a group, by options": (
+        "a step before a group, by options": (
             (good(1) | bad() | group(good(1), good(1))).options(link_error=t.alarm.s("all")),
             ["all"],
         ),
@@ -224,28 +224,28 @@ def _lines(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
     }
 
 
-def _dead_ends(received: list[str]) -> list[str]:
+def _called(received: list[str]) -> list[str]:
     return sorted(one.removesuffix(": no") for one in received)
 
 
 async def test_a_failure_calls_the_error_callbacks_of_its_step_and_of_the_workflows_around_it_once(
     app, tasks
 ):
-    lines = _lines(tasks)
+    workflows = _workflows(tasks)
     async with Worker(app):
-        for name, (whole, called) in lines.items():
+        for name, (whole, called) in workflows.items():
             tasks.received.clear()
             results = await whole.delay()
             await until(lambda: nothing_waits(app), f"the end of {name!r}")
-            assert _dead_ends(tasks.received) == called, name
+            assert _called(tasks.received) == called, name
             del results
 
 
 async def test_the_same_callbacks_are_called_without_a_server(tasks):
-    for name, (whole, called) in _lines(tasks).items():
+    for name, (whole, called) in _workflows(tasks).items():
         tasks.received.clear()
         await asyncio.to_thread(whole.apply)
-        assert _dead_ends(tasks.received) == called, name
+        assert _called(tasks.received) == called, name
 
 
 async def nothing_waits(app: AsyncQ) -> bool:
@@ -287,7 +287,7 @@ async def test_a_failure_calls_the_callback_of_its_chain_though_the_last_step_wa
 async def test_new_error_callbacks_replace_the_earlier_ones(tasks):
     whole = (tasks.fail.s() | tasks.give.s(1)).link_error(tasks.alarm.s("old"))
     await asyncio.to_thread(whole.options(link_error=[tasks.alarm.s("new"), tasks.alarm.s("other")]).apply)
-    assert _dead_ends(tasks.received) == ["new", "other"]
+    assert _called(tasks.received) == ["new", "other"]
     with pytest.raises(TypeError, match="link_error"):
         whole.link_error(tasks.note.s() | tasks.note.s())
 
