@@ -90,7 +90,7 @@ class Project:
         self._running.append(process)
         return process
 
-    def start_anew(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+    def start_fresh(self, *words: str, **environ: str) -> subprocess.Popen[str]:
         """Starts a command as a user does, for tests of the start itself: it takes ten times as long."""
         process = subprocess.Popen(
             [sys.executable, "-m", "asyncq", *words],
@@ -111,14 +111,14 @@ class Project:
         return Ended(self._start("-c", code), 60)
 
     def run_each(self, *commands: tuple[str, ...]) -> "list[Ended]":
-        """Several commands one after the other in one process, which saves its start for each."""
+        """Runs several commands one after the other in one process, which saves the start of the others."""
         all_ = Ended(self._start("-c", SEVERAL, json.dumps(commands)), 60)
         assert all_.code == 0, all_
         return [Ended.of(*one) for one in json.loads(all_.out)]
 
-    def worker(self, *words: str, anew: bool = False) -> Forked | subprocess.Popen[str]:
-        """A worker that is ready; what it has said so far is in `.banner`."""
-        process = (self.start_anew if anew else self.start)("worker", "shop", *words)
+    def worker(self, *words: str, fresh: bool = False) -> Forked | subprocess.Popen[str]:
+        """Starts a worker and returns it when it is ready; its output so far is in `.banner`."""
+        process = (self.start_fresh if fresh else self.start)("worker", "shop", *words)
         lines = []
         while not (lines and lines[-1].startswith("ready")):
             line = process.stderr.readline()
@@ -156,7 +156,7 @@ class Ended:
 
 @pytest.fixture
 def project(tmp_path):
-    """Everything started in it is ended, and so is its server."""
+    """A project. At the end, every process that was started in it is killed, and so is its server."""
     runtime = Path(tempfile.mkdtemp(prefix="q-"))
     folder = tmp_path / "srv"
     folder.mkdir()

@@ -71,13 +71,17 @@ def test_revoke_with_parents_also_revokes_the_earlier_steps(project):
 
 
 def test_call_ends_although_a_plain_function_still_runs(project):
-    for timeout in ("500ms", "4s", "30s"):  # on a busy machine the function has not begun after the first
+    for timeout in (
+        "500ms",
+        "4s",
+        "30s",
+    ):  # on a busy machine the function may not have started within the first
         ended = project.run("call", "shop", "block", "60", "mark", "--timeout", timeout, "-q")
         assert ended.code == 4, ended
         if (project.folder / "mark").exists():
             break
     else:
-        pytest.fail("the function never began")
+        pytest.fail("the function never started")
 
 
 def test_a_running_worker_runs_the_job_of_a_call(project, stop):
@@ -100,22 +104,22 @@ def test_call_does_not_wait_for_a_worker_that_was_killed(project, stop):
 
 def test_ctrl_c_ends_a_client_command_with_130_and_sigterm_with_143(project, stop):
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        mark = f"mark{code}"
-        process = project.start("call", "shop", "slow", "60", mark)
-        project.wait_for(mark)
+        marker = f"mark{code}"
+        process = project.start("call", "shop", "slow", "60", marker)
+        project.wait_for(marker)
         ended = stop(process, number)
         assert ended.code == code, ended
         assert "Traceback" not in ended.err
         assert ended.out == ""
-        output, look, end = ended.err.splitlines()[-3:]
+        message, get_hint, revoke_hint = ended.err.splitlines()[-3:]
         named = re.fullmatch(
-            r"this command no longer waits for job ([0-9a-f]{24})\. .* until a worker takes it\.", output
+            r"this command no longer waits for job ([0-9a-f]{24})\. .* until a worker takes it\.", message
         )
         assert named is not None, ended
-        assert look == f"  its result: asyncq result get {named[1]} --app shop"
-        assert end == f"  to end it:  asyncq revoke {named[1]} --terminate --app shop"
+        assert get_hint == f"  its result: asyncq result get {named[1]} --app shop"
+        assert revoke_hint == f"  to end it:  asyncq revoke {named[1]} --terminate --app shop"
         later, revoked = project.run_each(
-            (*look.split()[3:], "--timeout", "100ms", "-q"), (*end.split()[4:], "-q")
+            (*get_hint.split()[3:], "--timeout", "100ms", "-q"), (*revoke_hint.split()[4:], "-q")
         )
         assert "did not end within 0.1 s (state: PENDING)" in later.err
         assert revoked.out == f"{named[1]}  REVOKED\n"

@@ -16,7 +16,7 @@ CLOSED = ["2>&-", *(pytest.param(each, marks=pytest.mark.trial) for each in (">&
 
 @pytest.fixture
 def start_closed(project):
-    """Starts a command with streams closed as the shell is told to."""
+    """Starts a command in a shell that closes some of its streams."""
     started = []
 
     def start(closed: str, *words: str) -> subprocess.Popen[str]:
@@ -82,13 +82,13 @@ def test_other_commands_with_closed_streams_have_their_usual_exit_codes(start_cl
     assert (process.returncode, "bug" in err) == (code, False), (out, err)
 
 
-def _nobody_reads() -> int:
+def _pipe_without_reader() -> int:
     reader, writer = os.pipe()
     os.close(reader)
     return writer
 
 
-BROKEN = {"a pipe that nobody reads": _nobody_reads}
+BROKEN = {"a pipe that nobody reads": _pipe_without_reader}
 if Path("/dev/full").exists():
     BROKEN["a full disk"] = lambda: os.open("/dev/full", os.O_WRONLY)
 
@@ -152,8 +152,8 @@ def test_a_result_that_cannot_be_written_is_an_error(start_broken):
 
 
 def test_a_reader_that_closed_the_pipe_is_not_an_error(start_broken):
-    nobody = _nobody_reads()
-    process = start_broken("call", "shop", "add", "1", "2", "-q", stdout=nobody)
+    pipe = _pipe_without_reader()
+    process = start_broken("call", "shop", "add", "1", "2", "-q", stdout=pipe)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
-    os.close(nobody)
+    os.close(pipe)

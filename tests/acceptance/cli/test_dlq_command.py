@@ -1,4 +1,4 @@
-"""`asyncq dlq`: dead letters of a real worker, looked at, sent again and deleted by real processes."""
+"""`asyncq dlq`: dead letters of a real worker are listed, sent again and deleted by real processes."""
 
 import asyncio
 import json
@@ -18,11 +18,11 @@ async def letters(app):
 
     @app.task(name="charge", retry=Retry(max_retries=1, backoff=0))
     async def charge(cents: int) -> int:
-        if not app.mended:
+        if not app.is_fixed:
             raise ValueError("no \x1b[2J\nsuch luck")
         return cents
 
-    app.mended = False
+    app.is_fixed = False
     async with Worker(app):
         for cents in (1, 2):
             with pytest.raises(ValueError, match="luck"):
@@ -34,23 +34,23 @@ async def letters(app):
 
 
 @pytest.fixture
-def where(server_url, namespace):
+def server_environ(server_url, namespace):
     return {"ASYNCQ_URL": server_url, "ASYNCQ_NAMESPACE": namespace}
 
 
 @pytest.fixture
-def dlq(project, where):
+def dlq(project, server_environ):
     """Runs commands one after the other in one process, beside the loop."""
 
     async def dlq(*commands):
-        project.environ |= where
+        project.environ |= server_environ
         return await asyncio.to_thread(project.run_each, *(("dlq", *command.split()) for command in commands))
 
     return dlq
 
 
 def last(ended):
-    """The last line for the user; above it the client may have said something about the server."""
+    """Returns the last line for the user. Above it there may be a message about the server."""
     return ended.err.splitlines()[-1]
 
 
@@ -72,7 +72,7 @@ async def test_dead_letters_are_listed_newest_first_in_columns_and_as_json(lette
 
 
 async def test_requeue_sends_jobs_again_oldest_first_and_deletes_their_dead_letters(app, letters, dlq):
-    app.mended = True
+    app.is_fixed = True
     refund, second, first = letters
     charged, unknown, none = await dlq(
         "requeue --task charge", f"requeue {second.id} nonsense -q", "requeue --task charge"
@@ -107,9 +107,9 @@ async def test_requeue_of_a_dead_letter_without_a_message_exits_1(app, dlq):
     assert f"delete it: asyncq dlq purge {letter.id}" in ended.err
 
 
-async def test_requeue_reads_ids_from_stdin(app, letters, project, where):
+async def test_requeue_reads_ids_from_stdin(app, letters, project, server_environ):
     read, write = os.pipe()
-    process = project.start("dlq", "requeue", "-", stdin=read, **where)
+    process = project.start("dlq", "requeue", "-", stdin=read, **server_environ)
     os.close(read)
     with os.fdopen(write, "w") as ids:
         ids.writelines(f"{letter.id}\n" for letter in letters)
@@ -148,9 +148,9 @@ async def test_purge_deletes_only_what_was_named_and_only_after_a_confirmation(a
 class Terminal:
     """A purge of all letters that sits at a terminal and has asked."""
 
-    def __init__(self, project, where):
+    def __init__(self, project, server_environ):
         self.ours, theirs = os.openpty()
-        self.process = project.start("dlq", "purge", "--all", stdin=theirs, **where)
+        self.process = project.start("dlq", "purge", "--all", stdin=theirs, **server_environ)
         os.close(theirs)
         output = ""
         while not output.endswith("[y/N] "):
@@ -169,8 +169,8 @@ class Terminal:
         return code
 
 
-async def test_purge_at_a_terminal_asks_and_deletes_only_after_a_yes(app, letters, project, where):
-    asked = [asyncio.to_thread(Terminal, project, where) for _ in range(3)]
+async def test_purge_at_a_terminal_asks_and_deletes_only_after_a_yes(app, letters, project, server_environ):
+    asked = [asyncio.to_thread(Terminal, project, server_environ) for _ in range(3)]
     unsure, stopped, sure = await asyncio.gather(*asked)
     assert await asyncio.to_thread(unsure.answer, b"\n") == 0
     stopped.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Every error is one line and one fix, never a traceback, and its exit code says of what kind it is."""
+"""Every error is one line and one fix, never a traceback, and its exit code shows its kind."""
 
 import socket
 import subprocess
@@ -171,7 +171,7 @@ def test_a_bug_exits_70_and_writes_a_crash_file(project):
 
 def test_a_reader_that_closed_the_pipe_is_not_an_error(project):
     for unbuffered in ("", "1"):
-        process = project.start_anew("version", PYTHONUNBUFFERED=unbuffered)
+        process = project.start_fresh("version", PYTHONUNBUFFERED=unbuffered)
         process.stdout.close()
         assert process.wait(30) == 0
         assert process.stderr.read() == ""

@@ -1,4 +1,4 @@
-"""What is imported when. A library that pulls in a command line is felt by everybody who imports it."""
+"""Which modules are imported when. A library that imports a command line costs every program time."""
 
 import subprocess
 import sys

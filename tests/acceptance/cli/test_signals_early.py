@@ -39,14 +39,14 @@ def test_a_signal_during_the_import_ends_any_command_at_once_and_silently(projec
         (project.folder / "importing").unlink(missing_ok=True)
         process = project.start(*words)
         project.wait_for("importing")
-        began = time.monotonic()
+        started = time.monotonic()
         ended = stop(process, number)
         assert (ended.out, ended.err) == ("", "")
         assert ended.code == (0 if words[0] == "worker" else code)
-        assert time.monotonic() - began < 15, "it slept on"
+        assert time.monotonic() - started < 15, "it slept on"
 
 
-DEAF = f"""
+BLOCKED = f"""
 import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
 {SLOW}"""
@@ -55,13 +55,13 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_that_does_not_reach_the_main_thread_ends_the_command(project, stop, number):
-    project.write("slow.py", DEAF)
+    project.write("slow.py", BLOCKED)
     process = project.start("worker", "slow")
     project.wait_for("importing")
-    began = time.monotonic()
+    started = time.monotonic()
     ended = stop(process, number)
     assert (ended.code, ended.out, ended.err) == (0, "", "")
-    assert time.monotonic() - began < 15, "it slept on"
+    assert time.monotonic() - started < 15, "it slept on"
 
 
 FORKS = """

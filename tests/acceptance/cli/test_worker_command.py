@@ -59,7 +59,7 @@ def test_a_worker_ends_although_a_thread_still_runs(project, stop, task):
     assert (ended.code, "1 handed back" in ended.err) == (75, True), ended
 
 
-DEAF = """
+UNCANCELLABLE = """
 import asyncio
 from pathlib import Path
 from asyncq import AsyncQ
@@ -88,14 +88,14 @@ async def deaf(mark: str) -> None:
 
 @pytest.mark.parametrize(("task", "named"), [("deaf", "of task 'shop.deaf'"), ("leaves_a_task", "swallows")])
 def test_a_worker_ends_and_names_a_job_or_task_that_ignores_cancellation(project, stop, task, named):
-    project.write("shop.py", DEAF)
+    project.write("shop.py", UNCANCELLABLE)
     worker = project.worker("--grace", "100ms")
     project.run("call", "shop", task, "mark", "--no-wait", "-q")
     project.wait_for("mark")
-    begun = Stopwatch()
+    stopwatch = Stopwatch()
     ended = stop(worker, signal.SIGTERM)
     assert (ended.code, named in ended.err) == (75, True), ended
-    assert begun.took < 3.1
+    assert stopwatch.took < 3.1
 
 
 def test_a_signal_ends_a_worker_that_is_still_connecting(project, stop):
@@ -107,9 +107,9 @@ def test_a_signal_ends_a_worker_that_is_still_connecting(project, stop):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_idle_worker_uses_little_memory_and_starts_quickly(project, stop):
-    begun = Stopwatch()
-    worker = project.worker(anew=True)
-    withheld = begun.took.withheld
+    stopwatch = Stopwatch()
+    worker = project.worker(fresh=True)
+    withheld = stopwatch.took.withheld
     status = Path(f"/proc/{worker.pid}/status").read_text()
     rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
     # 45.1 with all that a worker does today, of which redis-py takes 6.

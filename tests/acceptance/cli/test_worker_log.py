@@ -1,4 +1,4 @@
-"""What `asyncq worker` shows of its jobs: the first thing that one looks for when something goes wrong."""
+"""What `asyncq worker` logs about its jobs. A user reads this first when something goes wrong."""
 
 from __future__ import annotations
 

@@ -202,8 +202,8 @@ def test_an_endpoint_that_awaits_a_job_answers_with_the_value_or_504(
 
 
 def _ask(url: str, deadline: float) -> httpx.Response:
-    """What the site says, once it listens."""
-    import httpx  # here, for each process of the tests reads all files of tests
+    """Returns the site's response, as soon as it listens."""
+    import httpx  # here, because each process of the tests imports all test files
 
     while True:
         try:

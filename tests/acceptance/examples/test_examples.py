@@ -33,7 +33,7 @@ def _expected(source: str) -> str:
 def started(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Started]:
-    """All examples at once, for they mostly wait; each in a project of its own, with a server of its own."""
+    """Starts all examples at once, because they mostly wait. Each has its own project and its own server."""
     quiet = without_job_log(tmp_path_factory.mktemp("quiet"))
     # No warning: what is on stderr is a fault.
     environ = {**os.environ, "ASYNCQ_EMBEDDED": "always", "PYTHONPATH": quiet}

@@ -29,7 +29,7 @@ def site(start: Callable[..., Program]) -> Iterator[str]:
 
 @pytest.fixture
 async def client(site: str) -> AsyncIterator[httpx.AsyncClient]:
-    import httpx  # here, for each process of the tests reads all files of tests
+    import httpx  # here, because each process of the tests imports all test files
 
     limits = httpx.Limits(max_connections=REQUESTS)
     async with httpx.AsyncClient(base_url=site, limits=limits, timeout=20) as client:
@@ -60,7 +60,7 @@ async def test_blocking_calls_of_def_endpoints_run_on_one_background_loop(client
 async def test_the_error_about_a_blocking_call_in_an_async_endpoint_names_the_awaitable(
     client: httpx.AsyncClient,
 ) -> None:
-    answer = (await client.get("/twin-in-async")).json()
+    answer = (await client.get("/blocking-in-async")).json()
 
     assert "call_sync() would block the event loop" in answer
     assert "await" in answer

@@ -32,8 +32,8 @@ def names_of_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
 
 
-@site.get("/twin-in-async")
-async def twin_in_async() -> str:
+@site.get("/blocking-in-async")
+async def blocking_in_async() -> str:
     try:
         return str(add.call_sync(1, 1))
     except SyncInAsyncContext as error:
