@@ -17,10 +17,10 @@ ROUNDS, CALLS = 9, 500
 
 
 async def round_of(handle) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(CALLS):
         await handle.exists()
-    return (time.perf_counter() - begun) / CALLS * 1e6
+    return (time.perf_counter() - started) / CALLS * 1e6
 
 
 async def main() -> None:
@@ -39,8 +39,10 @@ async def main() -> None:
             direct.append(await round_of(handle))
         from_other_threads.append(await round_of(handle))
     await app.close()
-    here, there = statistics.median(direct), statistics.median(from_other_threads)
-    print(f"in a block {here:.0f} us, outside {there:.0f} us: the hop costs {there - here:.0f} us")
+    in_block, outside = statistics.median(direct), statistics.median(from_other_threads)
+    print(
+        f"in a block {in_block:.0f} us, outside {outside:.0f} us: the hop costs {outside - in_block:.0f} us"
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub allo
 
 
 class Connection(asyncio.Protocol):
-    """A connection. The requests of one loop turn leave in one write, and the replies come back in order."""
+    """A connection. The requests of one loop iteration are sent in one write. The replies come in order."""
 
     def __init__(self, on_push: Callable[[list[bytes]], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -117,7 +117,7 @@ class Client:
         """Connects, and subscribes before the first job can be enqueued."""
         client = cls()
         client._commands = await Connection.open(url)
-        pushes = await Connection.open(url, client._settle)
+        pushes = await Connection.open(url, client._on_push)
         await pushes.request(pack(("SUBSCRIBE", client._channel)))
         try:
             yield client
@@ -153,7 +153,7 @@ class Client:
         commands = pack(("XADD", STREAM, b"*", b"j", message)) + pack(("SET", b"j:" + key, b"queued"))
         return Handle(job_id, outcome), commands
 
-    def _settle(self, push: list[bytes]) -> None:
+    def _on_push(self, push: list[bytes]) -> None:
         outcomes = self._outcomes
         for line in push[2].split(b"\n"):
             job_id, _, outcome = line.partition(b" ")

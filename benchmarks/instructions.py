@@ -38,15 +38,15 @@ import asyncq
 assert asyncq.__file__.startswith(sys.argv[1]), asyncq.__file__
 from asyncq import AsyncQ, Worker
 
-# Beats and looks at other workers come by the clock, which valgrind makes run fifty times too fast.
+# Heartbeats and observations of workers follow the clock, which seems fifty times faster under valgrind.
 app = AsyncQ(sys.argv[2], namespace="n" + str(os.getpid()), lease=300)
 
 @app.task
 async def noop():
     pass
 
-async def jobs(way, count):
-    if way == "lone":
+async def jobs(mode, count):
+    if mode == "lone":
         for _ in range(count):
             await (await noop.delay()).get()
     else:
@@ -58,11 +58,11 @@ def count(what):
     print(flush=True)
     sys.stdin.readline()
 
-async def main(way, number):
+async def main(mode, number):
     async with app, Worker(app, concurrency=100):
-        await jobs(way, 100)
+        await jobs(mode, 100)
         count("--zero")
-        await jobs(way, number)
+        await jobs(mode, number)
         count("--dump")
 
 gc.disable()  # when it collects depends on what else there is
@@ -70,31 +70,33 @@ asyncio.run(main(sys.argv[3], int(sys.argv[4])))
 """
 
 
-def per_job(checkout: Path, url: str, way: str) -> tuple[float, float]:
+def per_job(checkout: Path, url: str, mode: str) -> tuple[float, float]:
     """Returns the instructions of the process and the commands of its server, for each job."""
     with tempfile.TemporaryDirectory() as folder:
         valgrind = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts")
-        run(checkout, url, way, folder, valgrind, "callgrind_control")
+        run(checkout, url, mode, folder, valgrind, "callgrind_control")
         dumped = Path(folder, "counts.1").read_text()
-        commands = run(checkout, url, way, folder)
+        commands = run(checkout, url, mode, folder)
     total = re.search(r"^summary: (\d+)", dumped, re.MULTILINE)
     assert total is not None, dumped[:1000]
-    return int(total[1]) / JOBS[way], commands / JOBS[way]
+    return int(total[1]) / JOBS[mode], commands / JOBS[mode]
 
 
-def run(checkout: Path, url: str, way: str, folder: str, under: Sequence[str] = (), control: str = "") -> int:
+def run(
+    checkout: Path, url: str, mode: str, folder: str, under: Sequence[str] = (), control: str = ""
+) -> int:
     """Runs the jobs in a process of their own, and returns the number of the server's commands.
 
     Args:
         checkout: whose asyncq is imported.
         url: of the server.
-        way: how the jobs are enqueued.
+        mode: how the jobs are enqueued.
         folder: where the process runs.
         under: the command that runs it.
         control: the program that has the instructions counted.
     """
     process = subprocess.Popen(
-        [*under, sys.executable, "-c", BODY, str(checkout), url, way, str(JOBS[way]), control],
+        [*under, sys.executable, "-c", BODY, str(checkout), url, mode, str(JOBS[mode]), control],
         env=dict(os.environ, PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE=""),
         cwd=folder,
         stdin=subprocess.PIPE,
@@ -123,20 +125,23 @@ def main() -> None:
         checkouts["baseline"] = Path(os.environ["BASELINE"])
     rounds = int(os.environ.get("ROUNDS", "5"))
     with server.running() as url:
-        for way in sys.argv[1:] or JOBS:
-            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
+        for mode in sys.argv[1:] or JOBS:
+            measured: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
             for _ in range(rounds):
                 for name, path in checkouts.items():
-                    taken[name].append(per_job(path, url, way))
+                    measured[name].append(per_job(path, url, mode))
             figures = {
                 name: [statistics.median(each) for each in zip(*pairs, strict=True)]
-                for name, pairs in taken.items()
+                for name, pairs in measured.items()
             }
             for name, (instructions, commands) in figures.items():
-                print(f"{way:8} {name:9} {instructions:12,.0f} instructions  {commands:6.2f} commands a job")
+                print(f"{mode:8} {name:9} {instructions:12,.0f} instructions  {commands:6.2f} commands a job")
             if "baseline" in figures:
-                ratios = [mine / its for mine, its in zip(figures["this"], figures["baseline"], strict=True)]
-                print(f"{way:8} ratio     {ratios[0]:12.3f}               {ratios[1]:6.3f}")
+                ratios = [
+                    this / baseline
+                    for this, baseline in zip(figures["this"], figures["baseline"], strict=True)
+                ]
+                print(f"{mode:8} ratio     {ratios[0]:12.3f}               {ratios[1]:6.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Open loop: jobs arrive at a fixed rate, whether or not the system has answered the earlier ones.
 
-Latency counts from the moment when a job was *due*, not from when the generator sent it. A generator that
+Latency counts from the time when a job was *due*, not from when the generator sent it. A generator that
 waits for a slow system and only then starts the clock leaves the worst seconds out of its figures
 (coordinated omission). Here they are all included, and so are the jobs that were never answered.
 """
@@ -52,7 +52,7 @@ class OpenLoop(Scenario):
         pending: dict[asyncio.Task[None], int] = {}
         failed: list[asyncio.Task[None]] = []
         count = int(self.rate * seconds)
-        over = asyncio.Event()
+        done = asyncio.Event()
 
         async def one(due: int) -> None:
             await client.value(await client.delay())
@@ -68,11 +68,11 @@ class OpenLoop(Scenario):
             if not task.cancelled() and task.exception():
                 failed.append(task)
             if failed or histogram.count == count:
-                over.set()
+                done.set()
 
         # Jobs that are unanswered when the timeout is over are counted below.
         with generate_load(self.rate, count, arrive) as last, suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), (last - time.monotonic_ns()) / 1e9 + self.timeout)
+            await asyncio.wait_for(done.wait(), (last - time.monotonic_ns()) / 1e9 + self.timeout)
         behind = (time.monotonic_ns() - last) / 1e9
         unanswered = dict(pending)
         for task in unanswered:

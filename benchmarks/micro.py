@@ -43,18 +43,18 @@ class Micro(Scenario):
     def _waiters(self) -> dict[str, float]:
         from asyncq.broker.waiters import Waiter, Waiters
 
-        mine, theirs = Waiters(), weakref.WeakValueDictionary[str, Waiter]()
+        kept, weak = Waiters(), weakref.WeakValueDictionary[str, Waiter]()
 
         def both(put: Callable[[Waiter], None]) -> float:
             return self._ns(lambda: put(Waiter("id", None)))
 
-        def into_theirs(waiter: Waiter) -> None:
-            theirs[waiter.id] = waiter
+        def put_weakly(waiter: Waiter) -> None:
+            weak[waiter.id] = waiter
 
         made = self._ns(lambda: Waiter("id", None))
         return {
-            "micro.waiter_kept_ns": round(both(mine.put) - made, 1),
-            "micro.waiter_weak_dict_ns": round(both(into_theirs) - made, 1),
+            "micro.waiter_kept_ns": round(both(kept.put) - made, 1),
+            "micro.waiter_weak_dict_ns": round(both(put_weakly) - made, 1),
         }
 
     def _ns(self, call: Callable[[], object]) -> float:
@@ -79,17 +79,17 @@ class Micro(Scenario):
                 call = (sha, 1, "s", "t:", "q", "g", "me", 0, 1000, "k", "1-1", "id", "n", "c", "S", 9, b"")
                 for _ in range(self.times // 10):
                     server.evalsha(*call)
-                taken = server.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
-                figures[f"micro.script_{name}_us"] = round(float(taken), 1)
+                per_call = server.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
+                figures[f"micro.script_{name}_us"] = round(float(per_call), 1)
         return figures
 
-    async def _per_task(self, way: Callable[[int], Awaitable[None]]) -> float:
-        taken = []
+    async def _per_task(self, run_tasks: Callable[[int], Awaitable[None]]) -> float:
+        times = []
         for _ in range(5):
             start = perf_counter()
-            await way(self.times)
-            taken.append(perf_counter() - start)
-        return round(min(taken) / self.times * 1e6, 2)
+            await run_tasks(self.times)
+            times.append(perf_counter() - start)
+        return round(min(times) / self.times * 1e6, 2)
 
 
 async def _nothing() -> None:
@@ -132,12 +132,12 @@ class Kinds(Scenario):
             figures["kinds.first_process_ms"] = round((perf_counter() - start) * 1000, 1)
             p50 = {}
             for name, task in (("coroutine", noop), ("thread", in_thread), ("process", in_process)):
-                taken = []
+                times = []
                 for _ in range(self.jobs):
                     start = perf_counter()
                     await task.call()
-                    taken.append(perf_counter() - start)
-                p50[name] = statistics.median(taken) * 1e6
+                    times.append(perf_counter() - start)
+                p50[name] = statistics.median(times) * 1e6
         figures["kinds.thread_more_us"] = round(p50["thread"] - p50["coroutine"])
         figures["kinds.process_more_us"] = round(p50["process"] - p50["coroutine"])
         return Measured(figures)

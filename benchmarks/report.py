@@ -19,21 +19,21 @@ Runs = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `wanted` is the smallest wanted value if more is better,
-    otherwise the largest.
+    """One line of the table. `goal` is the smallest good value if more is better, otherwise the
+    largest.
     """
 
     key: str
     title: str
     unit: str
-    wanted: float | None = None
+    goal: float | None = None
     more_is_better: bool = False
 
     def met(self, value: float) -> bool | None:
         """Returns whether the goal is met; None if there is no goal."""
-        if self.wanted is None:
+        if self.goal is None:
             return None
-        return value >= self.wanted if self.more_is_better else value <= self.wanted
+        return value >= self.goal if self.more_is_better else value <= self.goal
 
 
 FIGURES = [
@@ -148,18 +148,21 @@ def render(about: dict[str, Any], systems: list[str], runs: Runs) -> str:
 
 def _table(systems: list[str], runs: Runs) -> list[str]:
     floor, *others = systems
-    heads = ["", "wanted", floor]
+    heads = ["", "goal", floor]
     for name in others:
         heads += [name, f"{name} / {floor}"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for figure in FIGURES:
-        taken = {name: _rounds(runs, name, figure.key) for name in systems}
-        if not any(taken.values()):
+        measured = {name: _rounds(runs, name, figure.key) for name in systems}
+        if not any(measured.values()):
             continue
         unit = f", {figure.unit}" if figure.unit else ""
-        cells = [figure.title + unit, _wanted(figure), _spread(taken[floor])]
+        cells = [figure.title + unit, _goal(figure), _spread(measured[floor])]
         for name in others:
-            cells += [_spread(taken[name]) + _verdict(figure, taken[name]), _ratio(taken[name], taken[floor])]
+            cells += [
+                _spread(measured[name]) + _goal_met(figure, measured[name]),
+                _ratio(measured[name], measured[floor]),
+            ]
         lines.append(_row(cells))
     return lines
 
@@ -198,27 +201,27 @@ def _rounds(runs: Runs, name: str, key: str) -> dict[int, float]:
     }
 
 
-def _ratio(taken: dict[int, float], floor: dict[int, float]) -> str:
-    ratios = [value / floor[number] for number, value in taken.items() if floor.get(number)]
+def _ratio(measured: dict[int, float], floor: dict[int, float]) -> str:
+    ratios = [value / floor[number] for number, value in measured.items() if floor.get(number)]
     return f"{statistics.median(ratios):.2f}" if ratios else "-"
 
 
-def _spread(taken: dict[int, float]) -> str:
-    if not taken:
+def _spread(measured: dict[int, float]) -> str:
+    if not measured:
         return "-"  # not measured for this system, or failed; failed runs are listed below the table
-    values = sorted(taken.values())
+    values = sorted(measured.values())
     middle = _number(statistics.median(values))
     return middle if values[0] == values[-1] else f"{middle} ({_number(values[0])}-{_number(values[-1])})"
 
 
-def _wanted(figure: Figure) -> str:
-    if figure.wanted is None:
+def _goal(figure: Figure) -> str:
+    if figure.goal is None:
         return ""
-    return f"{'>=' if figure.more_is_better else '<='} {_number(figure.wanted)}"
+    return f"{'>=' if figure.more_is_better else '<='} {_number(figure.goal)}"
 
 
-def _verdict(figure: Figure, taken: dict[int, float]) -> str:
-    met = figure.met(statistics.median(taken.values())) if taken else None
+def _goal_met(figure: Figure, measured: dict[int, float]) -> str:
+    met = figure.met(statistics.median(measured.values())) if measured else None
     return {True: " met", False: " **missed**", None: ""}[met]
 
 

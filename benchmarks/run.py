@@ -82,7 +82,7 @@ LIMIT = 90.0  # seconds for one run of one scenario
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="shorter runs: a look, not a result")
+    parser.add_argument("--quick", action="store_true", help="shorter runs: a first impression, not a result")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is run (default: 3)")
     parser.add_argument("--only", type=_listed(FULL), default=list(FULL), help=f"of: {','.join(FULL)}")
     adapters = [path.stem for path in (system.HERE / "adapters").glob("*.py")]
@@ -113,17 +113,17 @@ def _listed(known: Any) -> Any:
 def child(options: argparse.Namespace) -> None:
     """Runs one scenario in this process, and prints what it measured."""
     name, scenario, url = options.child
-    folder, here = options.folder, system.load(name)
+    folder, tested_system = options.folder, system.load(name)
     if folder is None:
         chosen = (QUICK if options.quick else FULL)[scenario]
     else:
-        chosen, here = profiled.SCENARIOS[scenario], profiled.Profiled(here, folder)
+        chosen, tested_system = profiled.SCENARIOS[scenario], profiled.Profiled(tested_system, folder)
 
     async def bounded() -> Any:
         async with asyncio.timeout(
             LIMIT - 10
         ):  # before the parent kills this process, so that the worker is stopped properly
-            return await chosen.run(here, url)
+            return await chosen.run(tested_system, url)
 
     measured = uvloop.run(bounded()) if folder is None else profiled.run(bounded, folder)
     json.dump(measured.to_json(), sys.stdout)

@@ -101,7 +101,7 @@ def _answers(url: str, process: subprocess.Popen[bytes], within: float) -> bool:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the server had done up to one moment: commands (also those inside scripts), and seconds of CPU."""
+    """What the server had done up to one time: commands (also those inside scripts), and seconds of CPU."""
 
     commands: Counter[str]
     cpu: float
@@ -130,8 +130,8 @@ _MONITOR_LINE = re.compile(rb'^\+[\d.]+ \[\d+ (\S+)\] "([^"]*)"')
 def sent_within(url: str, seconds: float) -> Counter[str]:
     """Watches the server for some seconds, and counts the commands that clients sent, by name.
 
-    MONITOR shows who sent each command. Commands of scripts are marked `lua` and left out, for no client sent
-    them.
+    MONITOR shows which client sent each command. Commands of scripts are marked `lua` and left out, because
+    no client sent them.
     """
     host, port = re.findall(r"//([^:/]+):(\d+)", url)[0]
     text = b""

@@ -88,17 +88,17 @@ def test_a_negative_duration_is_refused() -> None:
 @pytest.mark.anyio
 async def test_arrivals_that_a_blocked_loop_missed_keep_their_own_due_times() -> None:
     due: list[int] = []
-    over = asyncio.Event()
+    done = asyncio.Event()
 
     def arrive(ns: int) -> None:
         if not due:
             time.sleep(0.05)  # blocks the loop for 50 arrivals
         due.append(ns)
         if len(due) == 200:
-            over.set()
+            done.set()
 
     with generate_load(1000, 200, arrive) as last:
-        await asyncio.wait_for(over.wait(), 5)
+        await asyncio.wait_for(done.wait(), 5)
         assert time.monotonic_ns() >= last
     assert [later - earlier for earlier, later in pairwise(due)] == [1_000_000] * 199
     assert due[-1] == last
@@ -192,7 +192,7 @@ async def test_a_worker_that_ends_by_itself_fails_the_run_at_once(url: str) -> N
 
 
 def test_commands_inside_scripts_count_as_used_but_not_as_sent(url: str) -> None:
-    def talk() -> None:
+    def send() -> None:
         with redis.Redis.from_url(url) as client:
             wait_until(lambda: _watched(client), within=5, what="MONITOR is on")
             for _ in range(3):
@@ -200,7 +200,7 @@ def test_commands_inside_scripts_count_as_used_but_not_as_sent(url: str) -> None
 
     with redis.Redis.from_url(url) as client, ThreadPoolExecutor() as pool:
         before = server.Usage.read(client)
-        talking = pool.submit(talk)
+        talking = pool.submit(send)
         sent = server.sent_within(url, 0.5)
         talking.result(5)
         spent = server.Usage.read(client).since(before)
@@ -275,8 +275,8 @@ def test_a_profile_shows_the_work_of_client_and_worker_and_no_path_of_this_machi
     with redis.Redis.from_url(url) as client:
         client.flushall()
     monkeypatch.setitem(profiled.JOBS, "drain", 12_000)
-    scenario, here = Drain(jobs=12_000), profiled.Profiled(load("asyncq"), tmp_path)
-    measured = profiled.run(lambda: scenario.run(here, url), tmp_path)
+    scenario, tested_system = Drain(jobs=12_000), profiled.Profiled(load("asyncq"), tmp_path)
+    measured = profiled.run(lambda: scenario.run(tested_system, url), tmp_path)
     assert measured.figures["drain.jobs_per_s"] > 0
     client_part, worker_part = profiled.page("drain", tmp_path).split("## drain: worker")
     assert "announce (asyncq/broker/waiters.py:" in client_part

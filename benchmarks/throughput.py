@@ -40,7 +40,7 @@ class Drain(Scenario):
         async with system.open(url) as client:
             for job_id in ids[:: max(1, len(ids) // 100)]:
                 if not await client.stored(job_id):
-                    raise RuntimeError(f"the backlog is gone, but job {job_id} has no stored result")
+                    raise RuntimeError(f"the backlog is empty, but job {job_id} has no stored result")
         whole = enqueue.plus(drain)
         figures = {
             "drain.jobs_per_s": round(rate),
@@ -51,16 +51,16 @@ class Drain(Scenario):
 
     async def _drain(self, system: System, url: str, observer: Any) -> tuple[float, Usage]:
         streams = list(observer.scan_iter(count=10_000, _type="stream"))
-        looks = 0
+        checks = 0
 
         def left() -> int:
-            nonlocal looks
-            looks += len(streams)
+            nonlocal checks
+            checks += len(streams)
             return sum(observer.xlen(stream) for stream in streams)
 
         if left() != self.jobs:
             raise RuntimeError(f"{self.jobs} jobs were enqueued, but the streams hold {left()} entries")
-        before, looks = Usage.read(observer), 0
+        before, checks = Usage.read(observer), 0
         async with worker(system, url):
             wait_until(lambda: left() < self.jobs, within=20, what="the worker has finished its first job")
             start, first = time.perf_counter(), left()
@@ -69,7 +69,7 @@ class Drain(Scenario):
             wait_until(lambda: left() == 0, within=60, what="the backlog is drained", every=0.005)
             elapsed = time.perf_counter() - start
             spent = Usage.read(observer).since(before)
-        return first / elapsed, Usage(spent.commands - Counter(xlen=looks), spent.cpu)
+        return first / elapsed, Usage(spent.commands - Counter(xlen=checks), spent.cpu)
 
 
 @dataclass(frozen=True)

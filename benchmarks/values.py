@@ -75,7 +75,7 @@ CALLS = {
     "a model with a list of 100": (cart, (Cart(owner="o", orders=orders),)),
 }
 
-def there_and_back(function, args):
+def round_trip(function, args):
     codec = ArgumentCodec(function)
     return lambda: codec.loads(codec.dumps(args, {}))
 
@@ -87,19 +87,19 @@ def failure():
 
 def least(call):
     call()
-    begun = time.process_time()
+    started = time.process_time()
     call()
-    count = max(1, int(0.005 / max(time.process_time() - begun, 1e-7)))
+    count = max(1, int(0.005 / max(time.process_time() - started, 1e-7)))
     best = 1e9
     for _ in range(30):
-        begun = time.process_time()
+        started = time.process_time()
         for _ in range(count):
             call()
-        best = min(best, (time.process_time() - begun) / count)
+        best = min(best, (time.process_time() - started) / count)
     return best * 1e6
 
 gc.disable()
-found = {name: least(there_and_back(*call)) for name, call in CALLS.items()}
+found = {name: least(round_trip(*call)) for name, call in CALLS.items()}
 found["a ValueError"] = least(failure)
 print(json.dumps(found))
 """
@@ -125,11 +125,11 @@ def main() -> None:
         for name, checkout in checkouts.items():
             for kind, time in measured(checkout).items():
                 best[name][kind] = min(time, best[name].get(kind, time))
-    for kind, mine in best["this"].items():
-        line = f"{kind:36} {mine:9.2f} us"
+    for kind, this in best["this"].items():
+        line = f"{kind:36} {this:9.2f} us"
         if "baseline" in best:
-            its = best["baseline"][kind]
-            line += f"   baseline {its:9.2f} us   ratio {mine / its:5.2f}"
+            baseline = best["baseline"][kind]
+            line += f"   baseline {baseline:9.2f} us   ratio {this / baseline:5.2f}"
         print(line)
 
 

@@ -54,7 +54,7 @@ class Revocation(Scenario):
     features = True
 
     async def run(self, system: System, url: str) -> Measured:
-        taken = []
+        times = []
         async with worker(system, url), system.open(url):
             from adapters.asyncq_features import sleep
 
@@ -68,5 +68,5 @@ class Revocation(Scenario):
                 await result.revoke(terminate=True)
                 if (await waiter).state != "REVOKED":
                     raise RuntimeError("the job was revoked, but ended in another way")
-                taken.append(perf_counter() - start)
-        return Measured({"revoke.p50_ms": round(statistics.median(taken) * 1000, 3)})
+                times.append(perf_counter() - start)
+        return Measured({"revoke.p50_ms": round(statistics.median(times) * 1000, 3)})

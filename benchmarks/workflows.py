@@ -19,7 +19,7 @@ class Chain(Scenario):
     features = True
 
     async def run(self, system: System, url: str) -> Measured:
-        taken = []
+        times = []
         async with worker(system, url), system.open(url):
             from adapters.asyncq_features import echo
 
@@ -31,8 +31,8 @@ class Chain(Scenario):
                 result = await steps.delay()
                 if await result.get(timeout=10) != 1:
                     raise RuntimeError("the chain lost its value")
-                taken.append(perf_counter() - start)
-        return Measured({"chain10.p50_ms": round(statistics.median(taken[20:]) * 1000, 3)})
+                times.append(perf_counter() - start)
+        return Measured({"chain10.p50_ms": round(statistics.median(times[20:]) * 1000, 3)})
 
 
 @dataclass(frozen=True)
