@@ -129,8 +129,8 @@ class Stage:
         result = await self._accepted(id_, number, seconds)
         started = time.monotonic()
         kind, value, run = await outcome_of(result, timeout)
-        over = time.monotonic() - started - timeout
-        self.journal.note(oracle.ANSWERED, id_, kind, value, run, round(over, 3))
+        overrun = time.monotonic() - started - timeout
+        self.journal.note(oracle.ANSWERED, id_, kind, value, run, round(overrun, 3))
 
     def begin(self, number: int, seconds: float = 0.0, timeout: float = 60.0) -> asyncio.Task[None]:
         """Starts a call in the background. It is cancelled when the trial ends."""

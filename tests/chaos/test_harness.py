@@ -153,17 +153,17 @@ async def proxied(echo):
         await asyncio.sleep(0)
 
 
-async def say(writer, reader, text: bytes) -> bytes:
+async def exchange(writer, reader, text: bytes) -> bytes:
     writer.write(text)
     return await asyncio.wait_for(reader.readexactly(len(text)), 30)
 
 
 async def test_the_proxy_forwards_data_whole_or_in_slices_and_late(proxied):
     proxy, reader, writer = proxied
-    assert await say(writer, reader, b"whole") == b"whole"
+    assert await exchange(writer, reader, b"whole") == b"whole"
     proxy.slices, proxy.latency = 2, (0.05, 0.05)
     began = asyncio.get_running_loop().time()
-    assert await say(writer, reader, b"slices") == b"slices"
+    assert await exchange(writer, reader, b"slices") == b"slices"
     assert asyncio.get_running_loop().time() - began >= 0.1
 
 
@@ -188,7 +188,7 @@ async def test_the_proxy_forwards_nothing_until_it_heals(proxied):
 
 async def test_a_half_open_connection_stays_open_for_the_client_and_is_silent(proxied):
     proxy, reader, writer = proxied
-    assert await say(writer, reader, b"alive") == b"alive"
+    assert await exchange(writer, reader, b"alive") == b"alive"
     proxy.half_open()
     writer.write(b"dead")
     with pytest.raises(TimeoutError):
@@ -202,4 +202,4 @@ async def test_the_proxy_drops_published_messages_and_nothing_else(proxied):
     writer.write(b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(1), 0.2)
-    assert await say(writer, reader, b"+PONG") == b"+PONG"
+    assert await exchange(writer, reader, b"+PONG") == b"+PONG"

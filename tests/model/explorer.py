@@ -63,23 +63,23 @@ def explore(setup: Setup, limit: int = 3_000_000) -> Result:
     number = {first: 0}
     worlds, parents = [first], [0]
     came_from: list[list[int]] = [[]]  # over fault-free edges only
-    edges = here = 0
-    while here < len(worlds):
-        for move in moves(worlds[here], scripts):
+    edges = current = 0
+    while current < len(worlds):
+        for move in moves(worlds[current], scripts):
             edges += 1
-            there = number.setdefault(move.world, len(worlds))
-            if there == len(worlds):
+            target = number.setdefault(move.world, len(worlds))
+            if target == len(worlds):
                 worlds.append(move.world)
-                parents.append(here)
+                parents.append(current)
                 came_from.append([])
             if not move.is_fault:
-                came_from[there].append(here)
+                came_from[target].append(current)
             if move.world.broken:
-                trace = _trace(worlds, parents, there, scripts)
+                trace = _trace(worlds, parents, target, scripts)
                 return Result(
                     BROKEN, move.world.broken, trace, len(worlds), edges, time.perf_counter() - started
                 )
-        here += 1
+        current += 1
         if len(worlds) > limit:
             raise TooLargeError(f"more than {limit} states")
     lost = _cannot_rest(worlds, came_from)

@@ -156,28 +156,28 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
         job = setup.waits_for(waiter)
         # Waiter 0 has made the call and must know that it was accepted; waiter 1 was handed an id.
         ready = world.clients[job] == SENT if waiter == 0 else world.clients[job] != UNSENT
-        who = f"waiter {waiter}"
+        name = f"waiter {waiter}"
         if not world.findable(job) and rules.ask_again_after_outboxes:
             continue
         if state == NEW and ready and rules.subscribe_first:
             after = questions.answered(scripts.fetch_status(world, waiter, job), waiter, job)
-            yield Move(f"{who}: subscribe, then poll or register", after)
+            yield Move(f"{name}: subscribe, then poll or register", after)
         elif state == NEW and ready:
             yield Move(
-                f"{who}: poll, not subscribed",
+                f"{name}: poll, not subscribed",
                 world.with_waiter(waiter, ANSWERED if world.ended(job) else POLLED),
             )
         elif state == POLLED:
-            yield Move(f"{who}: subscribe", _register(world, waiter, job))
+            yield Move(f"{name}: subscribe", _register(world, waiter, job))
         elif state == SUBSCRIBED:
             if rules.poll and world.ended(job):
-                yield Move(f"{who}: poll", world.with_waiter(waiter, ANSWERED))
+                yield Move(f"{name}: poll", world.with_waiter(waiter, ANSWERED))
             if world.faults_left and setup.lost_connections:
-                yield fault(f"{who}: connection lost", world.with_waiter(waiter, CUT_OFF))
+                yield fault(f"{name}: connection lost", world.with_waiter(waiter, CUT_OFF))
         elif state == CUT_OFF:
             answered = rules.recheck and world.ended(job)
             after = world.with_waiter(waiter, ANSWERED if answered else SUBSCRIBED)
-            yield Move(f"{who}: subscribe again{', poll again' if rules.recheck else ''}", after)
+            yield Move(f"{name}: subscribe again{', poll again' if rules.recheck else ''}", after)
 
 
 def _register(world: World, waiter: int, job: int) -> World:

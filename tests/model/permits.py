@@ -71,19 +71,19 @@ def explore(setting: Setting) -> str:
     """Explores all worlds. Returns what is wrong with the protocol; empty if nothing is."""
     first = _beginning(setting)
     number, worlds, came_from = {first: 0}, [first], [[]]
-    here = 0
-    while here < len(worlds):
-        for world, is_fault in moves(worlds[here], setting):
-            there = number.setdefault(world, len(worlds))
-            if there == len(worlds):
+    current = 0
+    while current < len(worlds):
+        for world, is_fault in moves(worlds[current], setting):
+            target = number.setdefault(world, len(worlds))
+            if target == len(worlds):
                 worlds.append(world)
                 came_from.append([])
             if not is_fault:
-                came_from[there].append(here)
+                came_from[target].append(current)
             running = [job for job in world.jobs if job.at == BODY and job.worker not in world.dead]
             if len(running) > setting.permits:
                 return f"{len(running)} bodies run at once"
-        here += 1
+        current += 1
     ahead = [n for n, world in enumerate(worlds) if _is_at_rest(world, setting)]
     can = set(ahead)
     while ahead:

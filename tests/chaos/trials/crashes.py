@@ -31,7 +31,7 @@ STOPPED = (
     "take.answered",
 )
 STOPS = [f"{point}=stop" for point in STOPPED]
-TURN = 4
+HIT = 4
 
 
 async def crash_table(scale: float, seed: int, lease: float = 5.0) -> Report:
@@ -46,9 +46,9 @@ async def one_crash(order: str, seed: int = 1, lease: float = 1.0) -> Report:
     """Runs one row: a failpoint acts in one process, and a second worker continues with the jobs."""
     point, _, action = order.partition("=")
     step = point.partition(".")[0]
-    turn = 1 if step in {"take", "release"} else TURN
+    hit = 1 if step in {"take", "release"} else HIT
     async with Stage(f"{point} {action}", seed=seed, lease=lease, concurrency=8, grace=0) as stage:
-        armed = f"{order}@{turn}"
+        armed = f"{order}@{hit}"
         if step == "enqueue":
             struck = await _client_that_dies(stage, armed)
         else:

@@ -110,13 +110,13 @@ async def _left_by_clients(stage: Stage, firsts: list[int]) -> dict[int, list[in
     for first in firsts:
         draft = Draft(stage.tasks, Random(stage.seed), first)
         for work in (draft.diamond() for _ in range(BY_A_CLIENT)):
-            there = await asyncio.gather(*(_exists(stage, number) for number in work.parents))
-            if any(there) != all(there):
+            present = await asyncio.gather(*(_exists(stage, number) for number in work.parents))
+            if any(present) != all(present):
                 partial.append(work.last)
-            if any(there) or f"job-{work.last}" in noted:
+            if any(present) or f"job-{work.last}" in noted:
                 left.update(work.parents)
                 lasts.append(work.last)
-            if not any(there):
+            if not any(present):
                 break  # the client sent one after the other, so no later one exists
     for number in left:
         stage.journal.note(oracle.ACCEPTED, f"job-{number}", number)

@@ -134,8 +134,8 @@ async def send(stage: Stage, works: list[Work], seconds: float) -> list[asyncio.
 async def _wait(stage: Stage, work: Work, result: Any, timeout: float = 120.0) -> None:
     started = time.monotonic()
     kind, value, run = await outcome_of(result, timeout)
-    over = time.monotonic() - started - timeout
-    stage.journal.note(oracle.ANSWERED, f"job-{work.last}", kind, value, run, round(over, 3))
+    overrun = time.monotonic() - started - timeout
+    stage.journal.note(oracle.ANSWERED, f"job-{work.last}", kind, value, run, round(overrun, 3))
 
 
 def parents_of(works: list[Work]) -> dict[int, list[int]]:
