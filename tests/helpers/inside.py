@@ -39,7 +39,7 @@ def be_the_only_app(monkeypatch: pytest.MonkeyPatch, app: AsyncQ) -> None:
 
 
 def waiters_of(app: AsyncQ) -> list[Waiter]:
-    """Returns the waiters of this loop's session that somebody still holds."""
+    """Returns the waiters of this loop's session that something still references."""
     return list(app.sessions.current().listener._waiters)
 
 
@@ -49,7 +49,7 @@ def connection_of(commands: Commands) -> ReconnectingConnection:
 
 
 def is_connecting(connection: ReconnectingConnection) -> bool:
-    """Returns whether a connection is being made at this moment."""
+    """Returns whether a connection is being made now."""
     return connection._opening is not None and not connection._opening.done()
 
 
@@ -89,7 +89,7 @@ def forwards_nothing(monkeypatch: pytest.MonkeyPatch, forwarder: Forwarder) -> N
 
 
 def session_of(worker: Worker) -> WorkerSession:
-    """Returns the worker's session at this moment."""
+    """Returns the worker's current session."""
     session = worker._session
     assert session is not None
     return session
@@ -114,7 +114,7 @@ async def ended(worker: Worker) -> None:
 # -- what is logged of damaged data --
 
 
-def say_damage_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def log_damage_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes damaged data be logged again: another test may have had the first of this process."""
     monkeypatch.setattr(damaged_data, "_kinds", {})
 
@@ -134,7 +134,7 @@ async def set_clock_back(app: AsyncQ, raw: redis.asyncio.Redis, seconds: float, 
             await raw.zadd(keys.delayed, {id_: due + step})
         if rate := await raw.get(keys.rates + task):
             opens, free, interval = rate.split()
-            ahead = [b"%.2f" % (float(moment) + step * 1000) for moment in (opens, free)]
+            ahead = [b"%.2f" % (float(timestamp) + step * 1000) for timestamp in (opens, free)]
             await raw.set(keys.rates + task, b" ".join([*ahead, interval]))
     received = commands.monotonic_time._reported
     received.update({shard: (monotonic + step, at) for shard, (monotonic, at) in received.items()})

@@ -18,13 +18,15 @@ QUEUE = "default"
 
 
 class Steps:
-    """Two consumers, `worker` and `heir`, and a worker's steps. `async with` calls `begin` and `close`."""
+    """Two consumers, `worker` and `successor`, with the steps of a worker. `async with` calls `begin` at the
+    start and `close` at the end.
+    """
 
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
         self.raw = raw
         self.worker = ClaimingConsumer(broker.commands, "w", [QUEUE])
-        self.heir = ClaimingConsumer(broker.commands, "heir", [QUEUE])
+        self.successor = ClaimingConsumer(broker.commands, "heir", [QUEUE])
 
     async def __aenter__(self) -> Self:
         await self.begin()
@@ -37,13 +39,13 @@ class Steps:
         """Makes the groups, and lets both consumers beat in all shards."""
         await self.worker.make_groups()
         for shard in self.broker.shards:
-            for worker in (self.worker, self.heir):
+            for worker in (self.worker, self.successor):
                 await worker.beat(shard)
 
     def close(self) -> None:
         """Closes the connections of both consumers."""
         self.worker.close()
-        self.heir.close()
+        self.successor.close()
 
     def job(self, id_: str, *args: Any, **options: Any) -> tuple[wire.Job, bytes]:
         body = PLAIN_ARGUMENTS.dumps(args, {})
@@ -77,7 +79,7 @@ class Steps:
         await self.end(delivery, value)
         return delivery.job.id
 
-    async def standing(self, id_: str) -> State | None:
+    async def state(self, id_: str) -> State | None:
         answer = await self.broker.state(id_)
         return None if answer is None else answer.state
 

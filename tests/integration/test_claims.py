@@ -40,7 +40,7 @@ async def stage(make_app, raw) -> AsyncIterator[Steps]:
 @pytest.fixture
 def received(stage) -> list[ClaimEnd]:
     received: list[ClaimEnd] = []
-    for worker in (stage.worker, stage.heir):
+    for worker in (stage.worker, stage.successor):
         worker.claims.hooks.append(received.append)
     return received
 
@@ -74,7 +74,7 @@ async def test_a_hook_is_called_when_a_claim_ends_and_the_job_goes_on(stage, rec
 async def test_a_hook_is_called_when_an_end_was_refused(stage, received):
     delivery = await stage.claim()
     await stage.end(delivery, 1)
-    assert await stage.heir.claims.finish_now(delivery.stream, [(delivery, wire.FAILED, b"")]) == [0]
+    assert await stage.successor.claims.finish_now(delivery.stream, [(delivery, wire.FAILED, b"")]) == [0]
     assert [(one.letter, one.answer) for one in received] == [("S", 1), ("F", 0)]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
-from helpers.inside import say_damage_anew, session_of
+from helpers.inside import log_damage_again, session_of
 from helpers.waiting import until, until_state
 
 import asyncq
@@ -149,7 +149,7 @@ def register(app: AsyncQ, gate: asyncio.Event) -> None:
 
 @pytest.fixture
 async def stage(make_app, raw, monkeypatch) -> AsyncIterator[Stage]:
-    say_damage_anew(monkeypatch)
+    log_damage_again(monkeypatch)
     app = make_app(lease=1.5)
     async with app:
         worker = Worker(app, concurrency=20, queues=["default"])

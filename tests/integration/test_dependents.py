@@ -52,7 +52,7 @@ async def test_each_job_of_a_diamond_is_released_when_its_last_parent_ends(stage
     left, right = await stage.claim(), await stage.claim()
     assert await stage.claim() is None
     await stage.end(right, "c")
-    assert await stage.standing("bottom") is State.PENDING
+    assert await stage.state("bottom") is State.PENDING
     assert await stage.claim() is None
     await stage.end(left, "b")
     bottom = await stage.claim()
@@ -137,7 +137,7 @@ async def test_revoking_a_waiting_job_ends_its_dependents_and_not_its_parents(st
     await stage.broker.intake.submit(diamond(stage))
     assert await stage.broker.revoke("left", signal="c", outcome=b"") == "revoked"
     assert (await stage.ended("bottom")).member == ("left", "")
-    assert await stage.standing("right") is State.PENDING
+    assert await stage.state("right") is State.PENDING
     assert await stage.run() == "top"
     assert await stage.run() == "right"
     assert await stage.claim() is None
@@ -155,7 +155,7 @@ async def test_an_error_callback_runs_if_its_parent_fails_and_is_dropped_if_not(
     failure = failures.encode(ValueError("no"))
     await stage.end(await stage.claim(), failure if letter == "F" else b"", letter)
     if letter in "SCE":
-        assert await stage.standing("callback") is None
+        assert await stage.state("callback") is None
         assert await stage.keys("dep:", "m:") == []
         return
     callback = await stage.claim()
@@ -192,7 +192,7 @@ async def test_an_error_callback_of_several_jobs_runs_once_and_ends_with_the_las
         await stage.end(callback)
     assert sorted(free) == {"first": ["all"], "second": ["all", "own"], "none": []}[failing]
     assert [(received, str(error)) for received, error, _ in free.values()] == [("second", "no")] * len(free)
-    assert await stage.standing("all") is (State.SUCCESS if failing != "none" else None)
+    assert await stage.state("all") is (State.SUCCESS if failing != "none" else None)
     assert await stage.keys("dep:", "m:") == []
 
 
@@ -214,7 +214,7 @@ async def test_a_job_fails_if_the_workflow_that_replaces_it_fails(stage):
     [received, error, _], _ = parent_results.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
     assert (received, str(error)) == ("job", "no")
     assert (await stage.ended("after")).member == ("step", "t")
-    assert await stage.standing("late") is None
+    assert await stage.state("late") is None
 
 
 async def test_a_dependent_gets_the_value_of_a_job_whose_result_is_ignored(stage):
@@ -238,8 +238,8 @@ async def test_values_of_parents_survive_a_retry_a_hand_back_and_the_death_of_th
     delivery = await stage.claim()
     assert await stage.worker.claims.release(delivery.stream, [(delivery.entry, "second")]) == [1]
     await stage.claim()
-    assert await take(stage.heir, delivery.stream, stage.worker.name, "1") == (1, 0, False)
-    delivery = await stage.claim(stage.heir)
+    assert await take(stage.successor, delivery.stream, stage.worker.name, "1") == (1, 0, False)
+    delivery = await stage.claim(stage.successor)
     assert (delivery.crashes, delivery.retries) == (1, 1)
     assert parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values) == (["value"], {})
 
@@ -247,7 +247,7 @@ async def test_values_of_parents_survive_a_retry_a_hand_back_and_the_death_of_th
 async def test_a_countdown_starts_when_the_parents_have_ended(stage):
     await stage.broker.intake.submit(pair(stage, wait=60_000))
     await stage.run("value")
-    assert await stage.standing("second") is State.SCHEDULED
+    assert await stage.state("second") is State.SCHEDULED
 
 
 async def test_all_jobs_of_a_workflow_are_accepted_or_none(stage):
@@ -257,8 +257,8 @@ async def test_all_jobs_of_a_workflow_are_accepted_or_none(stage):
         job.request_id = "other"
     with pytest.raises(ValueError, match="'left'"):
         await stage.broker.intake.submit(jobs)
-    assert await stage.standing("top") is None
-    assert await stage.standing("bottom") is None
+    assert await stage.state("top") is None
+    assert await stage.state("bottom") is None
 
 
 async def test_a_workflow_that_is_sent_again_exists_once(stage):
@@ -291,8 +291,8 @@ async def test_a_job_that_was_asked_to_end_is_not_replaced(stage):
     delivery = await stage.claim()
     assert await stage.broker.revoke("first", signal="t", outcome=b"") == "signalled"
     assert await stage.worker.claims.replace(delivery, [stage.job("a"), stage.job("first")]) == 2
-    assert await stage.standing("first") is State.REVOKED
-    assert await stage.standing("a") is None
+    assert await stage.state("first") is State.REVOKED
+    assert await stage.state("a") is None
 
 
 async def test_ten_thousand_jobs_are_enqueued_in_one_call_and_end_in_one_job(stage):
@@ -301,7 +301,7 @@ async def test_ten_thousand_jobs_are_enqueued_in_one_call_and_end_in_one_job(sta
     await stage.broker.intake.submit(
         [*jobs, stage.job("body", parents=parents, value_template=list(range(9_999)))]
     )
-    assert await stage.standing("body") is State.PENDING
+    assert await stage.state("body") is State.PENDING
     assert await stage.broker.revoke("p0", signal="c", outcome=b"") == "revoked"
     assert (await stage.ended("body")).member == ("p0", "")
     await stage.raw.delete(
@@ -332,7 +332,7 @@ async def test_a_revoked_dependent_is_not_mistaken_for_a_later_job_with_its_id(s
     await stage.broker.intake.submit(
         [stage.job("other", dependents=("second",)), (later, wire.encode_job(later))]
     )
-    assert [await stage.run(), await stage.standing("second")] == ["first", State.PENDING]
+    assert [await stage.run(), await stage.state("second")] == ["first", State.PENDING]
     assert await stage.claim() is not None
     assert await stage.claim() is None, "it waits for its own parent"
     await stage.broker.revoke("second", signal="c", outcome=b"")
@@ -341,7 +341,7 @@ async def test_a_revoked_dependent_is_not_mistaken_for_a_later_job_with_its_id(s
 async def test_a_workflow_that_contains_an_id_twice_is_refused(stage):
     with pytest.raises(ValueError, match="'first'"):
         await stage.broker.intake.submit([stage.job("first"), *pair(stage)])
-    assert await stage.standing("first") is None
+    assert await stage.state("first") is None
 
 
 @pytest.mark.parametrize("others", [("taken",), ("new", "new"), ("first",)])
@@ -418,24 +418,24 @@ async def test_every_kind_of_end_of_a_job_ends_or_releases_its_dependents(make_a
             ]
         )
         await end(stage)
-        free = await stage.claim(stage.heir)
+        free = await stage.claim(stage.successor)
         if letter in "CE":
             assert free is None
         else:
             values = [(id_, how) for id_, how, _ in wire.split_notification(free.values)]
-            assert (values, await stage.claim(stage.heir)) == ([("parent", letter)], None)
+            assert (values, await stage.claim(stage.successor)) == ([("parent", letter)], None)
         if letter == "S":
             assert free.job.id == "child"
-            assert await stage.standing("callback") is None
-            assert await stage.standing("grandchild") is State.PENDING
+            assert await stage.state("callback") is None
+            assert await stage.state("grandchild") is State.PENDING
         else:
-            assert await stage.standing("callback") is (None if letter in "CE" else State.STARTED)
+            assert await stage.state("callback") is (None if letter in "CE" else State.STARTED)
             for id_ in ("child", "grandchild"):
                 below = await stage.ended(id_)
                 assert (below.letter, below.member[0]) == (letter, "parent")
             assert await stage.keys("dep:", "m:") == []
         if free is not None:
-            await stage.end(free, by=stage.heir)
+            await stage.end(free, by=stage.successor)
         for _ in range(letter == "S"):
-            await stage.end(await stage.claim(stage.heir), by=stage.heir)
+            await stage.end(await stage.claim(stage.successor), by=stage.successor)
         assert await stage.keys("dep:", "m:") == []

@@ -105,9 +105,9 @@ async def test_a_job_needs_no_kept_value_after_any_kind_of_end(stage, way):
     assert len(await stage.keys("hn:")) == 2
     await end(stage)
     assert await stage.keys(*KEPT) == ["h:grandparent:n-grandparent", "hn:other"]
-    other = await stage.claim(stage.heir)
+    other = await stage.claim(stage.successor)
     assert await value_of(stage, other) == VALUE
-    await stage.end(other, by=stage.heir)
+    await stage.end(other, by=stage.successor)
     left = await stage.keys(*KEPT)
     if way not in {"dead_letter", "take at the cap"}:
         assert left == []
@@ -149,15 +149,15 @@ async def test_a_job_whose_worker_died_reads_its_kept_value_again(make_app, raw)
         for _ in "12":
             assert await value_of(stage, await stage.claim()) == VALUE
         [stream] = stage.worker.served.streams
-        assert await take(stage.heir, stream, stage.worker.name, "1") == (2, 0, False)
+        assert await take(stage.successor, stream, stage.worker.name, "1") == (2, 0, False)
         for _ in "12":
-            delivery = await stage.claim(stage.heir)
+            delivery = await stage.claim(stage.successor)
             assert (delivery.crashes, await value_of(stage, delivery)) == (1, VALUE)
             # Both answers are lost, so each call is sent twice.
-            await stage.end(delivery, by=stage.heir)
+            await stage.end(delivery, by=stage.successor)
             outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED))
             again = [(delivery, wire.SUCCEEDED, outcome)]
-            assert await stage.heir.claims.finish_now(stream, again) == [2]
+            assert await stage.successor.claims.finish_now(stream, again) == [2]
         assert await stage.keys(*KEPT) == []
 
 

@@ -46,19 +46,19 @@ async def test_large_jobs_of_a_dead_worker_are_recovered_and_handed_back_some_at
     calls = 0
     has_more = True
     while has_more:
-        back, _, has_more = await take(stage.heir, stream, stage.worker.name, "1")
+        back, _, has_more = await take(stage.successor, stream, stage.worker.name, "1")
         assert back <= MOST
         calls += back > 0
     assert calls == 2
     names = await stage.raw.xinfo_consumers(stream, "g")
     assert stage.worker.name.encode() not in [one["name"] for one in names]
     # The other worker session reads all of them, and hands them back.
-    entries = await stage.heir.read([stream], JOBS, block=False)
-    deliveries = [stage.heir.delivery(entry) for entry in entries]
+    entries = await stage.successor.read([stream], JOBS, block=False)
+    deliveries = [stage.successor.delivery(entry) for entry in entries]
     assert sorted(one.job.id for one in deliveries) == sorted(f"job{number}" for number in range(JOBS))
     jobs = [(one.entry, one.job.id) for one in deliveries]
     before = await _calls(stage.raw)
-    assert await stage.heir.claims.release(stream, jobs) == [1] * JOBS
+    assert await stage.successor.claims.release(stream, jobs) == [1] * JOBS
     assert await _calls(stage.raw) - before == 2
     assert await stage.raw.xlen(stream) == JOBS
 
@@ -82,7 +82,7 @@ async def test_jobs_with_large_outcomes_end_some_at_a_time(stage):
         stage.worker.claims.finish(delivery, wire.SUCCEEDED, outcome)
     await stage.worker.claims.drain()
     assert await _calls(stage.raw) - before == 3
-    assert {await stage.standing(delivery.job.id) for delivery in held} == {"SUCCESS"}
+    assert {await stage.state(delivery.job.id) for delivery in held} == {"SUCCESS"}
 
 
 async def _is_due(stage: Steps) -> bool:

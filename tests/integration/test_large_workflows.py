@@ -109,7 +109,7 @@ async def test_a_query_finds_a_job_that_nobody_has_delivered_yet(stage, monkeypa
     answer = await ask(["step0"] if verb == "fetch_status" else "step0")
     assert answer not in (None, [None], "unknown")
     assert await stage.broker.revoke("step0", signal="c", outcome=b"") == "revoked"
-    assert await stage.standing("step9") is State.REVOKED
+    assert await stage.state("step9") is State.REVOKED
 
 
 async def test_a_full_queue_counts_all_jobs_of_a_workflow_and_accepts_none(stage):

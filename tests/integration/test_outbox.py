@@ -240,7 +240,7 @@ async def test_a_callback_that_a_refusal_released_and_that_was_replaced_is_not_n
     assert await steps.worker.claims.replace(claimed["error"], instead) == 1
     await steps.forwarder.deliver(late)
     assert [*await steps.claim_all()] == ["inner"]
-    assert await steps.standing(error) is State.PENDING, "it waits for another job now"
+    assert await steps.state(error) is State.PENDING, "it waits for another job now"
     await steps.broker.revoke(error, signal="c", outcome=b"")
 
 
@@ -263,7 +263,7 @@ async def test_a_member_that_ran_is_not_mistaken_for_refused_after_its_key_was_u
     again.request_id = "abc.2"
     assert await steps.broker.intake.enqueue_many([(again, wire.encode_job(again))]) == []
     await steps.forwarder.deliver(late)
-    assert await steps.standing(child[0].id) is State.PENDING
+    assert await steps.state(child[0].id) is State.PENDING
     await steps.end(claimed["slow"])
     await steps.deliver_all()
     assert sorted(await steps.claim_all()) == ["child", "keyed"]
@@ -303,7 +303,7 @@ async def test_a_failure_is_forwarded_through_shards_though_no_worker_polls(make
             assert await steps.broker.revoke(jobs[0][0].id, signal="c", outcome=b"") == "revoked"
 
             async def last_is_revoked() -> bool:
-                return await steps.standing(jobs[-1][0].id) is State.REVOKED
+                return await steps.state(jobs[-1][0].id) is State.REVOKED
 
             await until(last_is_revoked, "the last one to be notified")
             assert (await steps.ended(jobs[-1][0].id)).member == (jobs[0][0].id, "")
@@ -352,7 +352,7 @@ async def test_a_submission_does_not_wait_for_entries_that_others_add_to_the_out
             monkeypatch.setattr(steps.forwarder, "read", busy)
             async with asyncio.timeout(5):
                 await steps.broker.intake.submit(steps.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
-            assert await steps.standing(named("r", 1)) is State.PENDING
+            assert await steps.state(named("r", 1)) is State.PENDING
         finally:
             monkeypatch.undo()
             for name, shard in (("a", 0), ("b", 0), ("r", 1)):
@@ -385,7 +385,7 @@ async def test_many_jobs_of_one_shard_are_sent_in_several_batches(steps, monkeyp
     await steps.deliver_all()
     await steps.broker.revoke(named("a", 0), signal="c", outcome=b"")
     await steps.deliver_all()
-    assert {await steps.standing(named(f"c{n}", 1)) for n in range(10)} == {State.REVOKED}
+    assert {await steps.state(named(f"c{n}", 1)) for n in range(10)} == {State.REVOKED}
 
 
 async def test_members_in_another_shard_start_in_order(steps):
@@ -413,7 +413,7 @@ async def test_an_error_callback_in_another_shard_runs_after_a_failure_and_is_el
     await steps.deliver_all()
     await steps.forwarder.deliver(late)
     assert [*await steps.claim_all()] == (["callback"] if letter == wire.FAILED else [])
-    assert (await steps.standing(callback) is None) == (letter != wire.FAILED)
+    assert (await steps.state(callback) is None) == (letter != wire.FAILED)
 
 
 async def test_a_value_reaches_another_shard_though_an_error_callback_there_waits_for_the_same_job(steps):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from helpers.inside import say_damage_anew
+from helpers.inside import log_damage_again
 
 from asyncq.broker.schema import damaged_data
 
@@ -13,8 +13,8 @@ log = logging.getLogger("asyncq.test")
 
 
 @pytest.fixture(autouse=True)
-def _anew(monkeypatch, caplog):
-    say_damage_anew(monkeypatch)
+def _forget_earlier_damage(monkeypatch, caplog):
+    log_damage_again(monkeypatch)
     caplog.set_level(logging.WARNING, "asyncq.test")
 
 
