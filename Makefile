@@ -36,9 +36,9 @@ endif
 # their assertions rewritten: twenty seconds of CPU and more for a run.
 export PYTHONDONTWRITEBYTECODE :=
 
-# Some of the time is waiting, so two processes a core are quicker than one; three take longer than two.
+# Tests wait for some of the time, so five processes on two cores are quicker than four.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PYTEST := $(BIN)/python -m pytest -n $(shell expr 2 \* $(CORES)) --dist loadscope
+PYTEST := $(BIN)/python -m pytest -n $(shell expr 5 \* $(CORES) / 2) --dist loadscope
 
 .PHONY: help run test trials quick check lint mypy types examples chaos bench clean
 

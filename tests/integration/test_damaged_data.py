@@ -357,7 +357,7 @@ DAMAGES = (
     among_records,
     among_entries,
     in_output_of_a_job,
-    among_limits,
+    pytest.param(among_limits, marks=pytest.mark.trial),
     among_dead_letters,
     among_dependents,
 )

@@ -179,6 +179,7 @@ async def test_a_worker_delivers_the_batches_of_a_client_that_died(make_app, mon
             assert await result.get(timeout=20) == 20
 
 
+@pytest.mark.trial
 async def test_no_script_for_a_workflow_of_ten_thousand_jobs_blocks_the_server_for_long(app, raw):
     @app.task
     async def one(n: int) -> int:

@@ -300,7 +300,11 @@ async def test_a_process_that_freezes_in_a_last_attempt_is_killed(lasting, tmp_p
     assert "has killed its process (signal 9)" in caplog.text
 
 
-@pytest.mark.parametrize(("seconds", "grace"), [(1.5, 20.0), (30.0, 0.1)], ids=["ends", "is handed back"])
+@pytest.mark.parametrize(
+    ("seconds", "grace"),
+    [(1.5, 20.0), pytest.param(30.0, 0.1, marks=pytest.mark.trial)],
+    ids=["ends", "is handed back"],
+)
 async def test_a_last_attempt_has_its_workers_grace_and_its_process_ends_with_the_worker(
     lasting, tmp_path, seconds, grace
 ):
@@ -323,6 +327,7 @@ async def test_the_process_of_a_last_attempt_ends_after_its_worker_is_killed(las
         await until(lambda: not _exists(pid), "the process to end", 30)
 
 
+@pytest.mark.trial
 async def test_a_last_attempt_is_handed_back_after_its_worker_is_killed_though_a_fork_of_it_lives(
     lasting, tmp_path, monkeypatch
 ):
@@ -340,7 +345,11 @@ async def test_a_last_attempt_is_handed_back_after_its_worker_is_killed_though_a
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-@pytest.mark.parametrize("is_last_try", [True, False], ids=["in a last attempt", "of a process task"])
+@pytest.mark.parametrize(
+    "is_last_try",
+    [pytest.param(True, marks=pytest.mark.trial), False],
+    ids=["in a last attempt", "of a process task"],
+)
 async def test_a_stopped_process_ends_after_its_worker_is_killed(lasting, tmp_path, is_last_try):
     file = tmp_path / "pid"
     async with lasting.app as app:

@@ -88,7 +88,9 @@ IMPORTED = "import asyncio, shop_script; asyncio.run(shop_script.{}())"
     [
         pytest.param(SCRIPT_RUN, ["-c", IMPORTED.format("serve")], id="worker imports", marks=TRIAL),
         pytest.param(SCRIPT_RUN, ["-m", "asyncq", "worker", "shop_script:app"], id="command imports"),
-        pytest.param(["-c", IMPORTED.format("call")], [*SCRIPT_RUN, "serve"], id="caller imports"),
+        pytest.param(
+            ["-c", IMPORTED.format("call")], [*SCRIPT_RUN, "serve"], id="caller imports", marks=TRIAL
+        ),
         pytest.param(SCRIPT_RUN, [*SCRIPT_RUN, "serve"], id="both run it", marks=TRIAL),
         pytest.param(["-m", "shop_script"], [*SCRIPT_RUN, "serve"], id="caller runs a module", marks=TRIAL),
     ],

@@ -37,7 +37,7 @@ async def client(site: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("path", ["/sum", "/blocking/sum"])
+@pytest.mark.parametrize("path", ["/sum", pytest.param("/blocking/sum", marks=pytest.mark.trial)])
 async def test_concurrent_requests_each_get_the_value_of_their_own_job(
     client: httpx.AsyncClient, path: str
 ) -> None:

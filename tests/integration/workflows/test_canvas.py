@@ -429,6 +429,7 @@ async def test_long_chains_and_wide_chords_complete(tasks, worker):
     assert await wide.call() == [19_900] * 200
 
 
+@pytest.mark.trial
 async def test_a_chain_of_two_thousand_steps_runs_and_its_job_tree_can_be_read(app, tasks):
     async with Worker(app):
         last = await chain(tasks.add.s(0, 0), *(tasks.add.s(1) for _ in range(1999))).delay()
