@@ -18,7 +18,8 @@ TEXTS = "courier errand incarnation lane nonce parcel turnstile"
 """Words that neither a text nor a name may hold."""
 
 NAMES = (
-    "bring bury carrier census ghost hear heard hoisted lighten outlet parking shape starred synced vacate"
+    "begun bring bury carrier census ghost hear heard heir hoisted lighten outlet parking settle settled "
+    "shape starred synced told untold vacate"
 )
 """Words that no name in Python may have as one of its parts, though a sentence may use them."""
 

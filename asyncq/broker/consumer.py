@@ -127,7 +127,7 @@ class Consumer:
             if error.code != "BUSYGROUP":
                 raise
 
-    async def look_for_levels(self, timeout: float = FOREVER) -> None:
+    async def find_levels(self, timeout: float = FOREVER) -> None:
         """Asks which levels of priority its queues have, and reads from all of them from now on."""
         for queue, keys in self.served.queues_by_shard():
             levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)

@@ -52,7 +52,7 @@ def check_join(
     """
     job = current_job.get()
     if job is not None:
-        _check_line(what, job, handles)
+        _check_ancestors(what, job, handles)
     if not disable_sync_subtasks or joining.get():
         return
     where = f"task {job.name} (job {job.id})" if job is not None else "a denied_join_result() block"
@@ -64,7 +64,7 @@ def check_join(
     )
 
 
-def _check_line(what: str | Callable[[], str], job: Context, handles: Iterable[Handle]) -> None:
+def _check_ancestors(what: str | Callable[[], str], job: Context, handles: Iterable[Handle]) -> None:
     """Refuses a wait for the job itself, or for a job above it: that one may wait for this job, now or later,
     and nothing here shows whether it does.
     """

@@ -313,7 +313,7 @@ class Attempts:
                 job.task = self.loop.create_task(self._run_late(job))
 
         if crowded:
-            await self._line_up(crowded)
+            await self._move_to_executor_queues(crowded)
 
     def _hold(self, entries: list[Entry]) -> None:
         """Holds jobs that were read after the worker was told to stop.
@@ -345,7 +345,7 @@ class Attempts:
         # has taken since. It waits here for the next thread.
         return job.threads is not None or not is_from_queue
 
-    async def _line_up(self, crowded: list[wire.Delivery]) -> None:
+    async def _move_to_executor_queues(self, crowded: list[wire.Delivery]) -> None:
         """Moves jobs for which no thread or process is free into the queues of their executors.
 
         There they are behind the jobs that wait already, and do not block the jobs behind them in their own

@@ -178,8 +178,8 @@ class WorkerSession:
         await self._announcer.announce(timeout)
         for channel, on_message in self._background.subscriptions:
             await self.broker.listener.subscription.subscribe(channel, on_message)
-        self.broker.listener.subscription.renewed.add(self._look_for_levels)
-        await self.consumer.look_for_levels(timeout)
+        self.broker.listener.subscription.renewed.add(self._find_levels)
+        await self.consumer.find_levels(timeout)
 
     async def run(self) -> None:
         """Serves the queues until the worker is to stop or the session is taken for dead."""
@@ -200,9 +200,9 @@ class WorkerSession:
         """Adds a level of priority that a queue has had only since now, so that it is read, too."""
         self.attempts.background.start(self.consumer.add_level(shard, name))
 
-    def _look_for_levels(self) -> None:
+    def _find_levels(self) -> None:
         """Asks the server for all levels: the connection was renewed, so messages about them may be lost."""
-        self.attempts.background.start(self.consumer.look_for_levels())
+        self.attempts.background.start(self.consumer.find_levels())
 
     # -- to the last --
 
@@ -259,4 +259,4 @@ class WorkerSession:
     def _unsubscribe(self) -> None:
         for channel, on_message in self._background.subscriptions:
             self.broker.listener.subscription.unsubscribe(channel, on_message)
-        self.broker.listener.subscription.renewed.discard(self._look_for_levels)
+        self.broker.listener.subscription.renewed.discard(self._find_levels)

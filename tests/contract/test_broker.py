@@ -88,7 +88,7 @@ async def test_each_higher_priority_has_its_own_stream(broker, make_job, hand):
     for id_, priority in (("low", -3), ("plain", 0), ("high", 5)):
         await broker.intake.enqueue(*make_job(id_, priority=priority))
     assert (await broker.state("high")).queue == "default"
-    await hand.consumer.look_for_levels()
+    await hand.consumer.find_levels()
     assert [job.id for job in await hand.take_all()] == ["high", "plain", "low"]
 
 

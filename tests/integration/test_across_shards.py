@@ -398,7 +398,7 @@ async def test_a_worker_that_is_busy_with_a_high_level_of_one_shard_is_shown_as_
     result = await app.send("elsewhere", priority=9, task_id=named(shard))
     busy = ClaimingConsumer(app.sessions.current().broker.commands, "busy", ["default"])
     await busy.make_groups()
-    await busy.look_for_levels()
+    await busy.find_levels()
     assert not await app.sessions.current().broker.listened_to("default")
     for keys in app.sessions.current().broker.shards:
         await raw.hset(keys.beats, busy.name, 1)

@@ -133,8 +133,8 @@ async def test_the_remaining_dependents_fail_if_the_outcome_that_they_need_is_de
 
 async def test_damaged_data_of_a_remaining_dependent_delays_no_other_job(stage):
     shard, raw = stage.broker.shards[0], stage.raw
-    await raw.set(shard.untold + "no:stream", b"\xff")
-    await raw.xadd(shard.untold + "no:edges", {b"\xff": b"\xff \xff"})
+    await raw.set(shard.undelivered + "no:stream", b"\xff")
+    await raw.xadd(shard.undelivered + "no:edges", {b"\xff": b"\xff \xff"})
     await raw.zadd(shard.delayed, {" no:stream": 0, " no:edges": 0, " ": 0, " \xff": 0})
     await stage.broker.intake.enqueue_many([stage.job("job", wait=1)])
     await raw.zadd(shard.delayed, {"job": 1})
@@ -142,4 +142,4 @@ async def test_damaged_data_of_a_remaining_dependent_delays_no_other_job(stage):
     assert 50 < wait <= 60
     assert await raw.zrange(shard.delayed, 0, -1) == [b" no:stream"]
     assert await stage.run() == "job"
-    await raw.delete(shard.untold + "no:stream", shard.delayed)
+    await raw.delete(shard.undelivered + "no:stream", shard.delayed)

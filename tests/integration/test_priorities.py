@@ -294,7 +294,7 @@ async def test_a_worker_that_is_always_busy_with_a_high_level_is_shown_as_servin
     assert not await app.sessions.current().broker.listened_to("default")
     busy = ClaimingConsumer(app.sessions.current().broker.commands, "busy", ["default"])
     await busy.make_groups()
-    await busy.look_for_levels()
+    await busy.find_levels()
     await raw.hset(app.sessions.shards[0].beats, busy.name, 1)
     assert await busy.read(list(busy.served.streams), 1, block=False)
     assert await app.sessions.current().broker.listened_to("default")
@@ -325,11 +325,11 @@ async def test_a_job_of_a_dead_worker_returns_to_its_level_and_then_to_the_last_
         result = await app.send("elsewhere", priority=8)
         worker = ClaimingConsumer(app.sessions.current().broker.commands, "w", ["default"])
         await worker.make_groups()
-        await worker.look_for_levels()
+        await worker.find_levels()
         assert list(worker.served.streams.values()) == ["default^8", "default"]
         for name in ("default^8", "default!"):
             gone = ClaimingConsumer(app.sessions.current().broker.commands, "gone", ["default"])
-            await gone.look_for_levels()
+            await gone.find_levels()
             ((stream, entry, _),) = await gone.read(list(gone.served.streams), 5, block=False)
             # Its body had started. Otherwise the second crash would not count.
             started = worker.served.keys[stream].started + gone.name

@@ -161,7 +161,7 @@ end
 local function deliver_later(job, edges)
   for index = 1, #edges, MAX_DELIVERED do
     local batch = table.concat(edges, '\n', index, math.min(index + MAX_DELIVERED - 1, #edges))
-    redis.call('XADD', key_prefix .. KEY.UNTOLD .. job.name, '*', 'c', batch)
+    redis.call('XADD', key_prefix .. KEY.UNDELIVERED .. job.name, '*', 'c', batch)
   end
   local value_key = key_prefix .. KEY.KEPT .. job.name
   redis.call('HINCRBY', value_key, 'n', 1)
@@ -240,7 +240,7 @@ end
 -- Continues with the waiting jobs that deliver_later stored, unless this call has delivered too many ends already. If somebody has deleted
 -- the outcome, the waiting jobs fail.
 local function continue_delivery(name, push_limit)
-  local key, value_key = key_prefix .. KEY.UNTOLD .. name, key_prefix .. KEY.KEPT .. name
+  local key, value_key = key_prefix .. KEY.UNDELIVERED .. name, key_prefix .. KEY.KEPT .. name
   local batch = redis.call('XRANGE', key, '-', '+', 'COUNT', 2)
   local waiting, ended = batch[1] and parse_edges(batch[1][2][2]) or {}, {}
   if delivered > 0 and delivered + #waiting / 2 > MAX_DELIVERED then return end

@@ -87,7 +87,7 @@ class Keys:
     dependents: str = field(init=False)
     kept: str = field(init=False)
     needs: str = field(init=False)
-    untold: str = field(init=False)
+    undelivered: str = field(init=False)
     calls: str = field(init=False)
     records: str = field(init=False)
     queues: str = field(init=False)
@@ -132,7 +132,7 @@ class Keys:
             ("needs", f"{tag}:hn:"),  # + id: set, the names of the kept values that a job needs
             # + <id>:<request id>: stream, the dependents of an ended job that are not notified yet, where
             # there were too many for one step
-            ("untold", f"{tag}:rest:"),
+            ("undelivered", f"{tag}:rest:"),
             ("calls", f"{tag}:u:"),  # + <id>:<request id>: an earlier call whose job had this id
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has

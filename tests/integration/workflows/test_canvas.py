@@ -99,7 +99,7 @@ class Tasks:
             return [job.id, job.parent_id, job.root_id, job.deadline_ms]
 
         @app.task
-        async def heirs() -> list[Any]:
+        async def successors() -> list[Any]:
             return await asyncq.current().replace(group(about.si(), about.si()) | seen.s())
 
         @app.task
@@ -386,7 +386,7 @@ async def test_calling_a_workflow_inside_a_task_is_refused_before_anything_is_en
 
 
 async def test_a_replacement_inherits_deadline_parent_and_root(tasks, worker):
-    result = await tasks.heirs.options(deadline=60).delay()
+    result = await tasks.successors.options(deadline=60).delay()
     ((first, second),) = [await result.get(timeout=30)][0]
     assert first[1:] == second[1:]
     assert first[0] != second[0]
