@@ -97,8 +97,10 @@ class Outcome(Generic[R_co]):
     @property
     def error(self) -> Exception | None:
         """The exception that `unwrap` would raise; None after success."""
+        if self._ended.letter == wire.SUCCEEDED:
+            return None
         error = _ERRORS[self._ended.letter](self)
-        if error is not None and self._ended.member is not None:
+        if self._ended.member is not None:
             id_, name = self._ended.member
             failures.add_note(
                 error, f"job {self.id} never ran: it waited for job {id_}{name and f' ({name})'}"
@@ -202,7 +204,6 @@ def _lost(outcome: Outcome[Any]) -> AsyncQError:
 
 
 _ERRORS = {
-    wire.SUCCEEDED: lambda _: None,
     wire.FAILED: _failure,
     wire.REVOKED: _revoked,
     wire.EXPIRED: _expired,

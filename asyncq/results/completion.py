@@ -157,7 +157,7 @@ class Completions(Generic[H]):
                 self._attend(index, handle, job)
 
     def _attend(self, index: int, handle: H, job: KnownJob[Any]) -> None:
-        on_change = partial(self._on_change, index)
+        on_change = partial(self._on_change, index, handle, job)
         app = self._app
         if app is None or job.app is not app or not isinstance(job, ServerJob):
             # The app of this job may be open on another loop. So the job is waited for as anybody waits for
@@ -174,7 +174,7 @@ class Completions(Generic[H]):
         else:
             self._leave[index] = listener.attend(waiter, on_change)
 
-    def _on_change(self, index: int, future: asyncio.Future[None]) -> None:
+    def _on_change(self, index: int, handle: H, job: KnownJob[Any], future: asyncio.Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
         leave = self._leave.pop(index, None)
         if leave is None:
@@ -183,10 +183,7 @@ class Completions(Generic[H]):
         if error is not None:
             self._error = error
             self._changed.set()
-            return
-        handle = self.handles[index]
-        job = job_of(handle)
-        if job.is_resolved():
+        elif job.is_resolved():
             self._complete(handle, job)
         else:
             self._attend(index, handle, job)  # the job goes on: this was news of it, such as when it expires

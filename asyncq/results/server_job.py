@@ -132,7 +132,8 @@ class ServerJob(KnownJob[R_co]):
             waiter = waiter.latest()
             if waiter.ended is None:
                 return None
-        return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
+        codec = self._codec(waiter.ended) if self.task is None else self.task.returns
+        return Outcome(self.id, waiter.ended, codec)
 
     at_hand = known
 
