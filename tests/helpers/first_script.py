@@ -83,18 +83,18 @@ def sleep(log: str) -> None:
 async def report(target: str | None, log: str) -> None:
     async with app, Worker(app, concurrency=1, target=target):
         child = await starts_another.delay(1)
-        child_id = await child.get(timeout=30)
+        child_id = await child.get(timeout=90)
         outcome = await child.outcome()
-        received = await app.AsyncResult(child_id).outcome(timeout=30)
+        received = await app.AsyncResult(child_id).outcome(timeout=90)
         sold = await sells.delay()
-        dead = await (await starts_another_and_dies.delay(log)).outcome(timeout=30)
+        dead = await (await starts_another_and_dies.delay(log)).outcome(timeout=90)
         answers = {
             "imported": await imported_as.call(),
             "names its children": outcome.children == [child_id],
             "ran its child": received.value,
-            "nested": await fib.options(wait=30).call(4),
+            "nested": await fib.options(wait=90).call(4),
             "waited": await waits_for_another.call(1),
-            "its error is ours": isinstance(await sold.get(propagate=False, timeout=30), OutOfStock),
+            "its error is ours": isinstance(await sold.get(propagate=False, timeout=90), OutOfStock),
             "replaced": await replaces_itself.call(1),
             "died": type(dead.error).__name__,
             "the dead names its children": dead.children,

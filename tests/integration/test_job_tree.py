@@ -269,10 +269,11 @@ async def test_collecting_a_large_running_job_tree_queries_each_job_once(app, tr
     async with Worker(app):
         result = await start.delay()
         await result.get(timeout=30)
-        before = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
-        graph = await app.AsyncResult(result.id).build_graph(intermediate=True)
-        assert sorted(str(node.state) for node in graph) == ["PENDING"] * 600 + ["SUCCESS"]
-        assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - before <= 6
+    # Without the worker, whose heartbeats count, too.
+    before = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    graph = await app.AsyncResult(result.id).build_graph(intermediate=True)
+    assert sorted(str(node.state) for node in graph) == ["PENDING"] * 600 + ["SUCCESS"]
+    assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - before <= 6
     await app.ResultSet(result.children).revoke()
 
 

@@ -132,8 +132,8 @@ async def test_every_innocent_job_succeeds_and_every_poison_job_is_lost(
         stopwatch = Stopwatch()
         fleet = Fleet(tmp_path, server_url, namespace, target)
         try:
-            workers = [*await first.get(timeout=25), *await rest.get(timeout=25)]
-            ends = [await result.outcome(timeout=25) for result in bad]
+            workers = [*await first.get(timeout=80), *await rest.get(timeout=80)]
+            ends = [await result.outcome(timeout=80) for result in bad]
         finally:
             codes = await fleet.stop()
         took = stopwatch.took
@@ -374,9 +374,11 @@ async def _started_by_a_worker_that_is_killed(
         pids[:] = map(int, file.read_text().split()) if file.exists() else []
         return bool(pids) and once(pids[0])
 
-    await until(has_started, "the job to start", 30)
-    worker.kill()
-    await worker.wait()
+    try:
+        await until(has_started, "the job to start", 90)
+    finally:
+        worker.kill()
+        await worker.wait()
     return pids[0]
 
 

@@ -46,7 +46,7 @@ def test_a_script_runs_its_tasks_in_processes(server_url, namespace, tmp_path, c
         cwd=HELPERS,
         env=environment(server_url, namespace),
         capture_output=True,
-        timeout=100,
+        timeout=170,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr.decode()
@@ -93,7 +93,7 @@ def test_a_script_that_starts_its_worker_on_import_gets_an_error_and_starts_no_p
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=170,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

@@ -104,7 +104,10 @@ async def test_the_id_of_a_cancelled_enqueue_can_still_be_awaited(app, add, hand
 
 
 async def test_a_waiter_for_the_id_of_a_cancelled_enqueue_gets_result_not_found(app, add, server):
+    connection = app.sessions.current().broker.commands._connection
     server.stop()
+    # Else the enqueue could leave on the old connection, and is sent again then, although it is cancelled.
+    await until(lambda: connection.current is None, "the client to miss its connection")
     sending = asyncio.create_task(add.options(task_id="order-17").delay(1, 2))
     await asyncio.sleep(0.005)
     waiting = asyncio.create_task(app.AsyncResult("order-17").get(timeout=20))

@@ -9,6 +9,7 @@ from helpers.waiting import until
 
 import asyncq
 from asyncq import GroupResult, QueueFull, ResultSet, ResultTimeout, TaskRevoked
+from asyncq.broker import waiters
 
 pytestmark = pytest.mark.anyio
 
@@ -244,7 +245,8 @@ async def test_a_value_that_is_not_a_handle_is_refused_by_name(add):
         await asyncq.wait(await add.delay(1, 2))
 
 
-async def test_many_waits_send_no_commands(add, hand, server):
+async def test_many_waits_send_no_commands(add, hand, server, monkeypatch):
+    monkeypatch.setattr(waiters, "POLL", 600)  # a wait of more than four seconds would poll
     results = await add.map([(1, n) for n in range(500)])
     waiting = asyncio.create_task(results.get())
     await asyncio.sleep(0.01)
