@@ -1,7 +1,7 @@
 """Explores every scenario and every mutant, and prints the results as tables.
 
     python tests/model/run.py            the small form that pytest runs, in seconds
-    python tests/model/run.py --full     all faults: ten minutes and 2 to 3 GB
+    python tests/model/run.py --full     all faults: half an hour and 2 to 3 GB
     python tests/model/run.py flush      only those with this word in their names
 
 It prints Markdown. If a scenario does not hold, or a mutant is not caught, it also prints the counterexample,
