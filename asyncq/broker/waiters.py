@@ -28,6 +28,7 @@ import logging
 import random
 import time
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import wire
@@ -55,6 +56,8 @@ HINT_AFTER = 2.0
 """Seconds of waiting after which the queue is checked for a worker."""
 BATCH = 500
 """Most jobs whose status one call fetches."""
+_NOTHING_SEEN = wire.JobSnapshot(flags="", queue="")
+"""The snapshot of a job whose status was not fetched yet."""
 
 
 class Waiter:
@@ -64,13 +67,11 @@ class Waiter:
         id: the job's id.
         ended: the outcome, once it is known. Only `forgotten` takes it back.
         gone: True if the server knows no result under this id (any more).
-        flags: of the live job as last seen, see `wire`; empty before its status was first fetched.
         accepted: False while the enqueue of this job is under way: the server may not have the job yet.
         epoch: the epoch in which the job's record is known to name our channel; 0 if none.
         expires: when the job expires unless it is started, in ms since 1970; None if not known.
-        state, queue, worker, started, retries, failure: as last seen; `started` in ms since 1970, `failure`
-            the encoded error of the last attempt.
-        report: the latest report of the running job, if the state comes from it.
+        state, queue: as last seen.
+        snapshot: what else was last seen of the live job; its flags are empty before the status was fetched.
         call: the job's message and the values of its parents, if somebody has asked for them.
         listener: the listener that keeps this waiter.
         kin: the waiters of the same job in the sessions through which a handle has gone, with this one; None
@@ -88,20 +89,15 @@ class Waiter:
         "ended",
         "epoch",
         "expires",
-        "failure",
-        "flags",
         "futures",
         "gone",
         "id",
         "kin",
         "listener",
         "queue",
-        "report",
-        "retries",
         "since",
-        "started",
+        "snapshot",
         "state",
-        "worker",
     )
 
     def __init__(self, id: str, listener: Listener, *, epoch: int = 0, accepted: bool = True) -> None:
@@ -110,15 +106,10 @@ class Waiter:
         self.kin: list[Waiter] | None = None
         self.state: State | str = State.UNKNOWN
         self.queue: str | None = None
-        self.worker: str | None = None
-        self.started: int | None = None
-        self.retries: int = 0
-        self.failure: bytes = b""
-        self.report: wire.Report | None = None
+        self.snapshot: wire.JobSnapshot = _NOTHING_SEEN
         self.call: tuple[wire.Job, bytes] | None = None
         self.ended: wire.Ended | None = None
         self.gone: bool = False
-        self.flags: Flags = Flags()
         self.accepted: bool = accepted
         self.epoch: int = epoch
         self.expires: int | None = None
@@ -135,7 +126,7 @@ class Waiter:
     def take_report(self, report: wire.Report) -> None:
         """Takes in a report of the running job. Does nothing if the job has ended."""
         if self.ended is None:
-            self.report = report
+            self.snapshot = replace(self.snapshot, report=report)
             self.state = report.state
 
 
@@ -290,7 +281,7 @@ class Listener:
         if latest.ended is not None and mine.ended is None:
             self._resolve(mine, latest.ended)
         elif _knowledge(latest) > _knowledge(mine):
-            for name in ("state", "queue", "worker", "started", "retries", "failure", "expires"):
+            for name in ("state", "queue", "snapshot", "expires"):
                 setattr(mine, name, getattr(latest, name))
         _join_kin(waiter, mine)
         return mine
@@ -425,7 +416,7 @@ class Listener:
             text, _, expires = answer.partition(" ")
             flags = Flags(text)
             waiter.gone = False
-            waiter.flags = flags
+            waiter.snapshot = replace(waiter.snapshot, flags=text)
             if waiter.state is State.UNKNOWN:
                 waiter.state = wire.STATE_OF[flags[0]]
             if flags.is_ignored:
@@ -446,8 +437,7 @@ class Listener:
         """Takes in that the server has no result under this id (any more), in all sessions that know it."""
         for each in waiter.kin or (waiter,):
             each.ended = None
-            each.flags = Flags()
-            each.report = None
+            each.snapshot = _NOTHING_SEEN
             each.state = State.UNKNOWN
             each.epoch = 0  # no notification will come: the next wait must fetch the status first
             each.expires = None  # this was the old job's; the id may get another job
@@ -459,13 +449,8 @@ class Listener:
             self.learn(waiter, answer)
         elif waiter.ended is None:  # else the notification was faster than this answer
             waiter.gone = False
-            waiter.flags = Flags(answer.flags)
             waiter.queue = answer.queue
-            waiter.worker = answer.worker
-            waiter.started = answer.started
-            waiter.retries = answer.retries
-            waiter.failure = answer.failure
-            waiter.report = answer.report
+            waiter.snapshot = answer
             waiter.state = answer.state
 
     def accepted(self, waiter: Waiter) -> None:

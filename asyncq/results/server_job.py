@@ -221,7 +221,7 @@ class ServerJob(KnownJob[R_co]):
             log.debug("the state of job %r could not be fetched (%r)", self.id, error)
 
     def _no_outcome(self, waiter: Waiter, limit: float | None) -> ResultNotFound | ResultTimeout:
-        if waiter.gone or waiter.flags.is_ignored:
+        if waiter.gone or Flags(waiter.snapshot.flags).is_ignored:
             return ResultNotFound(
                 f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its task "
                 "ignores results"

@@ -90,8 +90,8 @@ class View(Generic[R_co]):
     def info(self) -> Any:
         """The result; while the job runs, what it reported last with `update_state` or `progress`."""
         waiter = self._job.latest
-        if waiter is not None and waiter.ended is None and waiter.report is not None:
-            return PLAIN_VALUE.loads(waiter.report.meta)
+        if waiter is not None and waiter.ended is None and waiter.snapshot.report is not None:
+            return PLAIN_VALUE.loads(waiter.snapshot.report.meta)
         return self.result
 
     @property
@@ -115,7 +115,7 @@ class View(Generic[R_co]):
         outcome = self._job.known()
         if outcome is not None:
             return outcome.started_at
-        return None if self._job.latest is None else timestamp(self._job.latest.started)
+        return None if self._job.latest is None else timestamp(self._job.latest.snapshot.started)
 
     @property
     def name(self) -> str | None:
@@ -143,7 +143,7 @@ class View(Generic[R_co]):
         outcome = self._job.known()
         if outcome is not None:
             return outcome.worker
-        return None if self._job.latest is None else self._job.latest.worker
+        return None if self._job.latest is None else self._job.latest.snapshot.worker
 
     @property
     def retries(self) -> int | None:
@@ -154,7 +154,7 @@ class View(Generic[R_co]):
         if outcome is not None:
             return max(0, outcome.attempts - 1)
         waiter = self._job.latest
-        return waiter.retries if waiter is not None and waiter.state == State.RETRY else None
+        return waiter.snapshot.retries if waiter is not None and waiter.state == State.RETRY else None
 
     @property
     def queue(self) -> str | None:
@@ -215,6 +215,6 @@ def job_of(handle: View[T]) -> KnownJob[T]:
 
 def _last_failure(waiter: Waiter | None) -> failures.Failure | None:
     """Returns what the last attempt failed with, of a job that waits for the next."""
-    if waiter is None or waiter.state != State.RETRY or not waiter.failure:
+    if waiter is None or waiter.state != State.RETRY or not waiter.snapshot.failure:
         return None
-    return failures.decode(waiter.failure)
+    return failures.decode(waiter.snapshot.failure)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import hiredis
 
@@ -73,8 +73,7 @@ class Pipe(asyncio.Protocol):
         self._on_broken = on_broken
         self._keepalive = keepalive
         self._timeout = timeout
-        self._handshaken: Handshaken | None = None
-        self._transport: asyncio.Transport | None = None
+        self._opened: _Opened | None = None
         self._last_reply_at = self._loop.time()
         self.received: int = 0
         self._watchdog: asyncio.TimerHandle | None = None
@@ -102,8 +101,7 @@ class Pipe(asyncio.Protocol):
         # Nothing is lost in redis-py's reader: the handshake has read all of its replies, and the server
         # sends nothing unasked before the first SUBSCRIBE.
         transport.set_protocol(pipe)
-        pipe._handshaken = handshaken  # kept alive: it closes the transport when it is collected
-        pipe._transport = cast("asyncio.Transport", transport)
+        pipe._opened = _Opened(cast("asyncio.Transport", transport), handshaken)
         pipe._watch()
         return pipe
 
@@ -172,11 +170,11 @@ class Pipe(asyncio.Protocol):
     def _flush(self) -> None:
         """Writes all commands that were gathered, in one write."""
         self._corked = False
-        if self._out and self._writable and self._transport is not None and self.broken is None:
+        if self._out and self._writable and self._opened is not None and self.broken is None:
             if len(self._due) == len(self._out):
                 # Nothing else is due, so nothing was expected until now: the watchdog counts from here.
                 self._last_reply_at = self._loop.time()
-            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            self._opened.transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
 
     # -- receiving --
@@ -233,12 +231,12 @@ class Pipe(asyncio.Protocol):
         self.broken = reason
         if self._watchdog is not None:
             self._watchdog.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-        if self._handshaken is not None:
+        if self._opened is not None:
+            transport, handshaken = self._opened
+            self._opened = None
+            transport.abort()
             # Otherwise redis-py would warn of a connection that was left open.
-            self._handshaken._reader = self._handshaken._writer = None
-            self._handshaken = None
+            handshaken._reader = handshaken._writer = None
         due, self._due = self._due, deque()
         for on_reply in due:
             if on_reply is not None:
@@ -262,6 +260,18 @@ class Pipe(asyncio.Protocol):
         self._watchdog = self._loop.call_later(
             min(self._keepalive or self._timeout / 4, self._timeout / 4), self._watch
         )
+
+
+class _Opened(NamedTuple):
+    """What a pipe has got of redis-py.
+
+    Attributes:
+        transport: of the connection.
+        handshaken: redis-py's own object. It is kept, because it closes the transport when it is collected.
+    """
+
+    transport: asyncio.Transport
+    handshaken: Handshaken
 
 
 class _Nothing:
