@@ -56,7 +56,7 @@ trials: $(DEV) ## run what `make test` has no time for: chaos and the model chec
 	$(PYTEST) tests/chaos tests/model
 	$(PYTEST) -m trial tests/acceptance tests/integration
 	TEST_EXAMPLES=all $(PYTEST) -m hypothesis tests/unit
-	TEST_EXAMPLES=all $(PYTEST) -k every_script_moves tests/integration/test_protocol.py
+	TEST_EXAMPLES=all $(PYTEST) -k every_script_changes tests/integration/test_protocol.py
 	TEST_EXAMPLES=all $(BIN)/python -m pytest tests/integration/test_machine.py
 
 quick: lint mypy ## what is known within a minute: lint, types of the package, unit tests
