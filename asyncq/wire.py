@@ -294,7 +294,7 @@ class Delivery:
         retries: how often the job was tried again after a failure.
         job: the message.
         values: the outcomes of the jobs for which it waited, see the module.
-        limiter_state: what the limiter has told this job so far, for the next time it asks.
+        limiter_state: what the limiter has answered this job so far, for the next time it asks.
         put_off: how often and for how long workers that do not know its task have deferred it.
         last: the outcome of the try before, if the job expires.
     """

@@ -102,7 +102,7 @@ class KnownJob(ABC, Generic[R_co]):
 
     @property
     def latest(self) -> Waiter | None:
-        """What this process was told of the job; None where there is no server, or nobody has asked."""
+        """What this process has seen of the job; None where there is no server, or nobody has asked."""
         return None
 
     @property

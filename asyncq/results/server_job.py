@@ -1,9 +1,9 @@
-"""A job at the server: what this process was told of it, waits for it, looks at it, and its end by hand.
+"""A job at the server: what this process has seen of it, waits for it, status queries, and its revocation.
 
 The `Waiter` of the job holds what is known, and pushes keep it up to date. What is known may be read on any
 thread; `waiter` and all that asks the server run on the loop of the session that serves the call, and
 `on_app_loop` takes the public coroutines there. A handle may be used on several loops: it then goes from
-waiter to waiter, one in each session, and shows what any of them was told.
+waiter to waiter, one in each session, and shows what any of them has seen.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class ServerJob(KnownJob[R_co]):
 
     @property
     def latest(self) -> Waiter | None:
-        """The waiter that was told most, of those in any session that this job was asked for through."""
+        """The waiter that has seen most, of those in all sessions through which this job was asked for."""
         waiter = self._waiter
         return None if waiter is None else waiter.latest()
 
@@ -156,7 +156,7 @@ class ServerJob(KnownJob[R_co]):
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Returns the arguments: those of the call that was made here, or those that came with the outcome or
-        with a look before the end.
+        with a query of the status before the end.
         """
         if self.args is not None:
             return super().arguments()
