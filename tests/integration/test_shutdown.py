@@ -126,7 +126,8 @@ async def test_a_revoked_job_ends_instead_of_being_handed_back(app, log):
 async def test_outcomes_and_retries_just_before_the_end_are_stored(app, log):
     nap = nap_task(app, log)
 
-    @app.task(retry=Retry(max_retries=1, backoff=0, jitter=False))
+    # Not due at once: the worker that ends could still move it into the queue, where it is PENDING.
+    @app.task(retry=Retry(max_retries=1, backoff=30, jitter=False))
     async def fails() -> None:
         await asyncio.sleep(0.2)
         raise OSError
