@@ -36,7 +36,7 @@ endif
 # their assertions rewritten: twenty seconds of CPU and more for a run.
 export PYTHONDONTWRITEBYTECODE :=
 
-# Tests wait for some of the time, so five processes on two cores are quicker than four.
+# Tests wait for some of the time, so there are more processes than cores.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(BIN)/python -m pytest -n $(shell expr 5 \* $(CORES) / 2) --dist loadscope
 

@@ -416,7 +416,8 @@ class Listener:
             text, _, expires = answer.partition(" ")
             flags = Flags(text)
             waiter.gone = False
-            waiter.snapshot = replace(waiter.snapshot, flags=text)
+            if waiter.snapshot.flags != text:  # of most waiters, the next poll says the same
+                waiter.snapshot = replace(waiter.snapshot, flags=text)
             if waiter.state is State.UNKNOWN:
                 waiter.state = wire.STATE_OF[flags[0]]
             if flags.is_ignored:
