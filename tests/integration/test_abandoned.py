@@ -335,15 +335,20 @@ async def test_a_cancelled_scope_revokes_its_jobs_and_ends_without_delay(app, na
 
 
 async def test_a_scope_that_is_cancelled_at_its_end_still_revokes_its_jobs(app, nap, raw):
-    results = []
+    results, at_its_end = [], asyncio.Event()
 
     async def block() -> None:
         async with app.scope():
             results.append(await nap.delay(60))
-            await raw.execute_command("CLIENT", "PAUSE", "1500", "ALL")
+            await raw.execute_command("CLIENT", "PAUSE", "3000", "ALL")
+            at_its_end.set()
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(block(), 0.1)
+    running = asyncio.create_task(block())
+    await at_its_end.wait()
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
     await until_revoked(app, results[0].id)
 
 

@@ -67,7 +67,7 @@ async def grown(app, tree, below=FAMILY):
     """
     async with Worker(app):
         result = await tree.delay("r", below)
-        async for _ in result.collect(timeout=30):
+        async for _ in result.collect(timeout=120):  # there may be 700
             pass
     return app.AsyncResult(result.id)
 

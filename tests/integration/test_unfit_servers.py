@@ -144,14 +144,21 @@ def test_which_server_versions_are_accepted(version, fits):
     assert (supported_servers.problem({"version": version, "mode": "standalone"}) is None) == fits
 
 
-async def unreachable(url: str, timeout: float = 0.1) -> str:
-    with pytest.raises(BrokerUnavailable) as caught:
-        await AsyncQ(url, operation_timeout=timeout).open()
-    return str(caught.value).partition("\n")[2]
+async def is_advised(url: str, advice: str) -> None:
+    """Checks what the error for a server that cannot be reached advises. An app tries until its time is over,
+    so it gets more time only where a busy machine needs more for a try.
+    """
+    for timeout in (0.1, 1.0, 10.0):
+        with pytest.raises(BrokerUnavailable) as caught:
+            await AsyncQ(url, operation_timeout=timeout).open()
+        said = str(caught.value).partition("\n")[2]
+        if advice in said if advice else not said:
+            return
+    raise AssertionError(f"{advice!r} is not what it says: {caught.value}")
 
 
 async def test_a_tls_url_for_a_server_without_tls_is_reported(start):
-    assert "write redis:// instead of rediss://" in await unreachable(f"rediss://{start()}")
+    await is_advised(f"rediss://{start()}", "write redis:// instead of rediss://")
 
 
 @pytest.fixture
@@ -184,7 +191,7 @@ async def test_the_certificate_of_a_server_must_be_for_the_name_in_the_url(certi
         what, _ = await refused(f"rediss://localhost:{port}?ssl_ca_certs={folder}/cert")
         assert "too old" in what
         wrong = f"rediss://127.0.0.1:{port}?ssl_ca_certs={folder}/cert"
-        assert "?ssl_ca_certs=" in await unreachable(wrong, 1.0)
+        await is_advised(wrong, "?ssl_ca_certs=")
     finally:
         server.close()
 
@@ -195,9 +202,8 @@ async def test_wrong_urls_and_certificates_for_a_server_with_tls_are_reported(ce
     server, port = await old_with_tls(folder)
     address = f"127.0.0.1:{port}"
     try:
-        assert "write rediss:// instead of redis://" in await unreachable(f"redis://{address}")
-        # A handshake takes a while on a busy machine.
-        assert "?ssl_ca_certs=" in await unreachable(f"rediss://{address}", 1.0)
+        await is_advised(f"redis://{address}", "write rediss:// instead of redis://")
+        await is_advised(f"rediss://{address}", "?ssl_ca_certs=")
         what, _ = await refused(f"rediss://{address}?ssl_ca_certs={folder}/cert")
         assert "too old" in what
         what, _ = await refused(f"rediss://{address}?ssl_ca_certs={folder}/nosuch")
@@ -208,4 +214,4 @@ async def test_wrong_urls_and_certificates_for_a_server_with_tls_are_reported(ce
 
 async def test_an_unreachable_server_is_not_reported_as_one_with_another_protocol():
     for scheme in ("redis", "rediss"):
-        assert await unreachable(f"{scheme}://127.0.0.1:1") == ""
+        await is_advised(f"{scheme}://127.0.0.1:1", "")
