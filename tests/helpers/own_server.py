@@ -172,9 +172,9 @@ class OwnServer:
 
 
 @contextlib.contextmanager
-def own_server(directory: Path, **options: Any) -> Iterator[OwnServer]:
-    """Gives a durable server that runs, and kills it at the end of the block."""
-    server = OwnServer(directory, durable=True)
+def own_server(directory: Path, *, durable: bool = True, **options: Any) -> Iterator[OwnServer]:
+    """Gives a server that runs, and kills it at the end of the block. Arguments as of `OwnServer`."""
+    server = OwnServer(directory, durable=durable)
     try:
         yield server.start(**options)
     finally:
