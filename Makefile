@@ -40,7 +40,7 @@ export PYTHONDONTWRITEBYTECODE :=
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(BIN)/python -m pytest -n $(shell expr 5 \* $(CORES) / 2) --dist loadscope
 
-.PHONY: help run test trials quick check lint mypy types examples chaos bench clean
+.PHONY: help run test trials quick check lint mypy types examples counts chaos bench clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -79,6 +79,9 @@ types: mypy ## mypy, pyright, and the types of the public face
 
 examples: $(DEV) ## run every example and compare what it prints
 	$(BIN)/python -m pytest tests/acceptance/examples $(PYTEST_ARGS)
+
+counts: $(DEV) ## store what a job costs, in counts, and print what has changed (tests/integration/counts.txt)
+	$(BIN)/python tests/integration/test_counts.py
 
 chaos: $(DEV) ## kill, cut, freeze and starve it, and print what held (CHAOS_ARGS="--only NAME --scale 0.1 --seed N"; minutes)
 	$(BIN)/python tests/chaos/run.py $(or $(CHAOS_ARGS),--full)

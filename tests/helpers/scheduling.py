@@ -24,6 +24,7 @@ BY_FILE = (
     "tests/acceptance/examples/",  # one fixture starts all examples
     "tests/acceptance/web/",  # the tests of a file share a worker
     # What they share takes a second to make.
+    "tests/integration/test_counts.py",
     "tests/integration/test_exceptions.py",
     "tests/test_layers.py",
     "tests/unit/test_exception_table.py",
