@@ -403,12 +403,13 @@ class Claims:
         return answer
 
     async def release(self, stream: str, jobs: Sequence[tuple[str, str]], executor: str = "") -> list[int]:
-        """Releases jobs to their queue without counting a crash. Raises as `Commands.run`.
+        """Releases jobs to the returned queue of their level, which is read first, without counting a crash.
+        Raises as `Commands.run`.
 
         Args:
             stream: of the entries.
-            jobs: the entries, with the ids of their jobs.
-            executor: in whose executor queue they wait from now on; empty for the queue itself.
+            jobs: the entries, with the ids of their jobs, in the order in which they were delivered.
+            executor: in whose executor queue they wait from now on; empty for the returned queue.
 
         Returns:
             For each 1 released, 2 ended by a revocation signal, 0 not ours.
@@ -421,7 +422,10 @@ class Claims:
     async def _release(self, stream: str, jobs: Sequence[tuple[str, str]], executor: str) -> list[int]:
         """Releases the first of the jobs, as many as one call may move; at least one."""
         keys = self._served.keys[stream]
-        target, name = self._served.executor_queue_of(stream, executor) if executor else (stream, "")
+        served = self._served
+        target, name = (
+            served.executor_queue_of(stream, executor) if executor else served.returned_queue_of(stream)
+        )
         arguments = (
             *(keys.key_prefix, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.signals),
             *(self._outcome_bytes(wire.REVOKED, stream, self._holder, 0), name),
@@ -460,6 +464,7 @@ class Claims:
         keys = self._served.keys[stream]
         crashes = self._commands.settings.max_crashes
         last_attempt_queue = keys.stream(self._served.queues[stream] + LAST_ATTEMPT)
+        returned_queue, returned_name = self._served.returned_queue_of(stream)
         # Any program may read from the group under any name, also under one that is not UTF-8.
         consumer = name_to(dead)
         lost_outcome = self._outcome_bytes(wire.LOST, stream, dead, crashes)
@@ -470,12 +475,12 @@ class Claims:
             (
                 *(stream, keys.beats, keys.beat_observations, keys.observations, keys.dead),
                 *(named.encode() + consumer for named in (keys.signals, keys.announcements, keys.started)),
-                last_attempt_queue,
+                *(last_attempt_queue, returned_queue),
             ),
             (
                 *(keys.key_prefix, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),
                 *(wire.PUSH_LIMIT, self._result_ttl(), lost_outcome),
-                *(self._outcome_bytes(wire.REVOKED, stream, dead, 0), *self._dead_limits()),
+                *(self._outcome_bytes(wire.REVOKED, stream, dead, 0), *self._dead_limits(), returned_name),
             ),
         )
         failpoints.hit("take.answered")

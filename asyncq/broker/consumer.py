@@ -22,7 +22,7 @@ from asyncq.broker.job_output import JobOutput
 from asyncq.broker.preflight import rights
 from asyncq.broker.read_limit import ReadLimit
 from asyncq.broker.schema import answer_tags, damaged_data
-from asyncq.broker.schema.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
+from asyncq.broker.schema.keys import DAY_MS, GROUP, level_of, leveled, name_from, text_of, token
 from asyncq.broker.served_streams import Served
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
@@ -148,9 +148,15 @@ class Consumer:
         the new queue: until then, jobs that come later would start before those that this worker session has
         just released into it.
         """
-        executor_queue, name = self.served.executor_queue_of(stream, executor)
-        if executor_queue not in self.served.streams:
-            await self.add_level(self.served.keys[stream], name.encode())
+        await self._read_also(self.served.keys[stream], *self.served.executor_queue_of(stream, executor))
+
+    async def read_returned_queue(self, stream: str) -> None:
+        """Reads from the returned queue of a stream from now on, as `read_executor_queue` does."""
+        await self._read_also(self.served.keys[stream], *self.served.returned_queue_of(stream))
+
+    async def _read_also(self, keys: Keys, stream: str, name: str) -> None:
+        if stream not in self.served.streams and stream not in self.served.last_attempt_queues:
+            await self.add_level(keys, name.encode())
 
     async def _add_levels(self, queue: str, keys: Keys, levels: Iterable[bytes], timeout: float) -> None:
         """Reads from levels that are not read yet, from now on. Makes their groups first."""
@@ -217,15 +223,34 @@ class Consumer:
             ended: the claims of jobs that were noted before and that this worker session has ended; their
                 notes are deleted.
         """
-        keys = self.served.keys[delivery.stream]
-        answer = await self._commands.run(
-            keys,
+        notes = {delivery.claim: "1", **dict.fromkeys(ended, "")}
+        return await self.note(self.served.keys[delivery.stream], notes)
+
+    async def note(self, keys: Keys, notes: Mapping[str, str]) -> bool:
+        """Stores at a shard which bodies may have begun, see `begin.lua`, and sends that until it is
+        answered. Returns False if this worker session was taken for dead.
+
+        Args:
+            keys: of the shard.
+            notes: what is noted, by the claim of a job or by a stream; an empty value removes a note.
+        """
+        answer = await self._commands.send(keys, *self._note_command(keys, notes), timeout=FOREVER)
+        return bool(answer)
+
+    def post_note(self, keys: Keys, notes: Mapping[str, str]) -> asyncio.Future[Any]:
+        """Sends notes once, and at once. Returns a future of the answer, or of the error as a value. It is
+        done on return if there is no connection, and then nothing was sent.
+        """
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._commands.post(keys, self._note_command(keys, notes), reply.set_result, now=True)
+        return reply
+
+    def _note_command(self, keys: Keys, notes: Mapping[str, str]) -> tuple[Any, ...]:
+        return self._commands.build(
             "begin",
             (keys.beats, keys.started + self.name),
-            (self.name, delivery.claim, DAY_MS, *ended),
-            timeout=FOREVER,
+            (self.name, DAY_MS, *itertools.chain.from_iterable(notes.items())),
         )
-        return bool(answer)
 
     async def unregister(self) -> bool:
         """Ends the registration in every shard, and deletes the consumer. A shard in which an entry is still
@@ -269,8 +294,8 @@ class Consumer:
         most: Mapping[str, int] = _NO_OTHER,
         timeout: int = BLOCK_MS,
     ) -> list[Entry]:
-        """Claims up to `count` entries of the first stream that has some. If all streams are empty, it waits
-        for an entry if `block` is set, and returns an empty list otherwise.
+        """Claims up to `count` entries, of each stream only after the streams before it are empty. If all
+        streams are empty, it waits for an entry if `block` is set, and returns an empty list otherwise.
 
         Args:
             streams: in the order in which they are read.
@@ -287,10 +312,10 @@ class Consumer:
         """
         self._has_more = False
         if len(streams) > 1:
-            # COUNT holds for each stream: a COUNT of 5 over two streams gave 10 entries. So each read names
-            # one stream, and a blocking read of several asks for one entry.
-            for stream in self._in_turn(streams):
-                if entries := await self._read((stream,), most.get(stream, count), None):
+            # COUNT holds for each stream: a COUNT of 5 over two streams gave 10 entries. So a script reads
+            # one stream after the other, and a blocking read of several asks for one entry.
+            for some in self._in_turn(streams):
+                if entries := await self._claim(some, count, most):
                     return entries
             return await self._read(streams, 1, timeout) if block else []
         return await self._read(streams, most.get(streams[0], count), timeout if block else None)
@@ -317,21 +342,36 @@ class Consumer:
             raise answer
         return _entries(answer)
 
-    def _in_turn(self, streams: Sequence[str]) -> Sequence[str]:
-        """Returns the streams in their order, but rotates those of one name in several shards: each call puts
-        another shard first. Otherwise a shard that is never empty would starve the others.
+    def _in_turn(self, streams: Sequence[str]) -> Sequence[Sequence[str]]:
+        """Returns the streams in their order, and groups those that one call may claim from: all, if there is
+        one shard, else those of a level in a shard. Of each level, every call puts another shard first.
+        Otherwise a shard that is never empty would starve the others.
         """
         if self.shards.is_one:
-            return streams
+            return [streams]
         self._turn += 1
-        ordered: list[str] = []
-        for _, same in itertools.groupby(
-            streams, lambda stream: stream.removeprefix(self.served.keys[stream].tag)
+        groups: list[Sequence[str]] = []
+        names, keys = self.served.streams, self.served.keys
+        for _, of_level in itertools.groupby(
+            streams, lambda stream: level_of(names.get(stream) or self.served.last_attempt_queues[stream])
         ):
-            some = list(same)
+            some = [list(group) for _, group in itertools.groupby(of_level, keys.__getitem__)]
             first = self._turn % len(some)
-            ordered += some[first:] + some[:first]
-        return ordered
+            groups += some[first:] + some[:first]
+        return groups
+
+    async def _claim(self, streams: Sequence[str], count: int, most: Mapping[str, int]) -> list[Entry]:
+        """Claims up to `count` entries of some streams of a shard, by one call that does not wait."""
+        if len(streams) == 1:
+            return await self._read(streams, most.get(streams[0], count), None)
+        pipe = self._reads.current or await self._reads.pipe()
+        limit, received = self._limit, pipe.received
+        bounds = [most.get(one, count) for one in streams] if most else ()
+        arguments = (GROUP, self.name, min(count, limit.entries), *bounds)
+        answer = await pipe.call(*self._commands.build("claim", streams, arguments), now=True)
+        entries = _entries(answer)
+        limit.note(len(entries), pipe.received - received)
+        return entries
 
     async def _read(self, streams: Sequence[str], count: int, block: int | None) -> list[Entry]:
         """Sends one XREADGROUP. `block` is how long it waits, in ms; None for a read that does not wait."""
@@ -710,12 +750,12 @@ def _as_published(id: str, signal: str) -> str:
 
 
 def _entries(answer: Any) -> list[Entry]:
-    """Makes a list of entries of a reply to XREADGROUP."""
+    """Makes a list of entries of a reply to XREADGROUP, which is a map, or to `claim`, which is a list."""
     if not answer:
         return []
     failpoints.hit("read.answered")
     return [
         (stream.decode(), entry.decode(), fields)
-        for stream, entries in answer.items()
+        for stream, entries in (answer.items() if isinstance(answer, dict) else answer)
         for entry, fields in entries
     ]

@@ -1,8 +1,8 @@
 """Knows which streams a worker session reads from: in which order, and in which shard each lies. The consumer
 owns it, and the modules of the worker read it, on the worker's loop. It talks to no server.
 
-The set only grows: a queue gets a stream for each level of priority, and for each executor queue, that comes
-into use.
+The set only grows: a queue gets a stream for each level of priority, for each executor queue and for each
+returned queue that comes into use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asyncq import wire
-from asyncq.broker.schema.keys import EXECUTORS, LAST_ATTEMPT, LEVEL, leveled, queue_of
+from asyncq.broker.schema.keys import EXECUTORS, LAST_ATTEMPT, LEVEL, RETURNED, leveled, queue_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
 
+_OF_LEVEL = (RETURNED, *EXECUTORS.values(), "")
+"""The streams of one level in the order in which they are read. The jobs of its returned queue and of its
+executor queues have been read from the level before, so they are older.
+"""
+
 _ORDER = tuple(
-    f"{level or ''}{queue}"
+    tuple(f"{level or ''}{stream}" for stream in _OF_LEVEL)
     for level in range(wire.HIGHEST, wire.LOWEST - 1, -1)
-    # Executor queues first: their jobs have been read from the queue before, so they are older.
-    for queue in (*EXECUTORS.values(), "")
 )
-"""The levels of a queue in the order in which they are read, each behind its executor queues."""
+"""The streams of each level, the highest level first."""
 
 _EXECUTOR_OF = {sign: executor for executor, sign in EXECUTORS.items()}
 
-_LEVELS = {name.encode(): name for name in _ORDER if name}
+_LEVELS = {name.encode(): name for names in _ORDER for name in names if name}
 
 
 class Served:
@@ -77,10 +80,12 @@ class Served:
         """Puts the streams in the order in which they are read."""
         streams: dict[str, str] = {}
         for queue in dict.fromkeys(queue for queue, _ in self._levels):
-            for level in _ORDER:
+            for names in _ORDER:
+                # The streams of one level and shard follow each other, so that one call reads them all.
                 for keys in self._shards:
-                    if level in self._levels[queue, keys.shard]:
-                        self._add(streams, keys, leveled(queue, level))
+                    for name in names:
+                        if name in self._levels[queue, keys.shard]:
+                            self._add(streams, keys, leveled(queue, name))
         self.streams = streams
 
     def streams_in(self, shard: Keys) -> list[str]:
@@ -97,9 +102,19 @@ class Served:
 
     def executor_queue_of(self, stream: str, executor: str) -> tuple[str, str]:
         """Returns the executor queue that belongs to a stream: its own stream, and its name in records."""
-        name = self.streams[stream]
-        level = name.partition(LEVEL)[2]
+        level = self.streams[stream].partition(LEVEL)[2].removesuffix(RETURNED)
         name = leveled(self.queues[stream], level + EXECUTORS[executor])
+        return self.keys[stream].stream(name), name
+
+    def returned_queue_of(self, stream: str) -> tuple[str, str]:
+        """Returns the returned queue that belongs to a stream: its own stream, and its name in records. Jobs
+        of an executor queue or of a last-attempt queue stay there: for these, it returns the stream itself.
+        """
+        name = self.streams.get(stream)
+        if name is None:
+            return stream, self.last_attempt_queues[stream]
+        if stream not in self.executor_queues and not (LEVEL in name and name.endswith(RETURNED)):
+            name = leveled(self.queues[stream], name.partition(LEVEL)[2] + RETURNED)
         return self.keys[stream].stream(name), name
 
     def new_levels(self, queue: str, shard: Keys, levels: Iterable[bytes]) -> set[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
@@ -32,6 +33,7 @@ from asyncq.execution.executors import (
 from asyncq.execution.runner import Finish
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.progress import Reporter
+from asyncq.worker.read_ahead import ReadAhead
 from asyncq.worker.stream_writer import StreamSink
 from asyncq.worker.wait_slots import WaitSlot
 
@@ -154,7 +156,7 @@ class RunningJob(JobControl):
     def signal(self, signal: str) -> None:
         """Applies a revocation signal, see `RevocationSignals`."""
         self.revoked = True
-        if self.task is None:
+        if self.task is None and self.state is not FETCHED:
             return  # the body has ended before the signal came, so its own outcome counts
         if self.interrupt is not None:
             # The process gets the signal. The outcome `revoked` is stored when the body has ended, and not
@@ -246,6 +248,7 @@ class Attempts:
 
     Attributes:
         background: tasks beside the jobs. They run until they are done or the session ends.
+        ahead: the jobs that were fetched before there are slots for them.
     """
 
     def __init__(
@@ -271,27 +274,34 @@ class Attempts:
         self._limiter = limiter
         self._capacity = capacity
         self._job_log = job_log
-        self._noted: set[tuple[str, str]] = set()  # entry and id of the jobs whose start `_begin` has noted
+        self.ahead: ReadAhead = ReadAhead(consumer, held, outcomes, self._begin_task)
+        held.slots.on_change = self.ahead.slot_freed
 
     async def start(self, entries: list[Entry]) -> None:
         """Starts the jobs of entries that have just been read.
 
-        A job gets a slot at once if one is free. An entry whose job is held already is skipped.
+        A job gets a slot at once if one is free. Those that were fetched ahead wait for one. An entry whose
+        job is held already is skipped.
         """
         if not self._lease.is_fresh():
             await self._lease.until_fresh()
         self._job_log.refresh()
-        held = self.held
-        if held.stop.is_set():
+        if self.held.stop.is_set():
             self._hold(entries)
-            return
+        else:
+            await self._start(entries)
+
+    async def _start(self, entries: list[Entry]) -> None:
+        held = self.held
         jobs, newest, slots, off_loop = held.jobs, held.newest, held.slots, self._capacity.off_loop
+        ahead, noted, at_once = self.ahead, self.ahead.notes.streams, self.ahead.note_first(entries)
         crowded: list[wire.Delivery] = []
-        for item in entries:
+        unreadable: list[tuple[Entry, Exception]] = []
+        for number, item in enumerate(entries):
             try:
                 delivery = self.consumer.delivery(item)
             except Exception as error:  # noqa: BLE001  anybody may have written these bytes; raised, it would be read for ever
-                await self.outcomes.quarantine(item, error)
+                unreadable.append((item, error))
                 continue
             key = (delivery.entry, delivery.job.id)
             if key in jobs:
@@ -304,16 +314,33 @@ class Attempts:
             if key[1] in newest:
                 held.make_older(key[1])
             newest[key[1]] = job
-            held.idle.clear()
-            if slots.busy < slots.limit:  # not a call of `Slots`, for speed: every job passes here
-                slots.busy += 1
-                job.task = self.loop.create_task(self._run(job))
+            if delivery.stream in noted and not (number < at_once and slots.busy < slots.limit):
+                ahead.add(job)
             else:
-                # The entries were read for slots that were free then. Another job has taken one meanwhile.
-                job.task = self.loop.create_task(self._run_late(job))
+                self._begin_task(job)
+        if ahead.count:
+            ahead.start_waiting()
+        if unreadable or crowded:
+            await self._set_aside(unreadable, crowded)
 
+    async def _set_aside(
+        self, unreadable: list[tuple[Entry, Exception]], crowded: list[wire.Delivery]
+    ) -> None:
+        for item, error in unreadable:
+            await self.outcomes.quarantine(item, error)
         if crowded:
             await self._move_to_executor_queues(crowded)
+
+    def _begin_task(self, job: RunningJob) -> None:
+        """Starts the asyncio task of a job. It gets a slot at once if one is free."""
+        self.held.idle.clear()
+        slots = self.held.slots
+        if slots.busy < slots.limit:  # not a call of `Slots`, for speed: every job passes here
+            slots.busy += 1
+            job.task = self.loop.create_task(self._run(job))
+        else:
+            # The entry was read for a slot that was free then. Another job has taken it meanwhile.
+            job.task = self.loop.create_task(self._run_late(job))
 
     def _hold(self, entries: list[Entry]) -> None:
         """Holds jobs that were read after the worker was told to stop.
@@ -401,7 +428,9 @@ class Attempts:
                 await self._lease.until_fresh()
             if self._job_log.is_detailed:
                 self._job_log.started(delivery)
+            began = perf_counter()
             run_result = await self.runner.run(delivery, job)
+            self.ahead.times.add(perf_counter() - began)
             self.outcomes.conclude(job, run_result)
         except asyncio.CancelledError:
             # Wanted: by a revocation, which has stored the outcome already, or because the worker stops or
@@ -438,18 +467,7 @@ class Attempts:
         if delivery.values:
             keys = self.consumer.served.keys[delivery.stream]
             delivery.values = await self.session.broker.kept.filled(keys, delivery.values, FOREVER)
-        return not delivery.crashes or await self._begin(delivery)
-
-    async def _begin(self, delivery: wire.Delivery) -> bool:
-        """Notes at the server that a body begins. Only for jobs with which a worker has died before.
-
-        If this worker dies, too, the death counts for this job, and not for other such jobs that only wait
-        here. Returns False if the job is another worker's by now.
-        """
-        ended = {key for key in self._noted if key not in self.held.jobs}
-        self._noted -= ended
-        self._noted.add((delivery.entry, delivery.job.id))
-        if await self.consumer.begin(delivery, [" ".join(key) for key in ended]):
+        if not delivery.crashes or await self.ahead.notes.begin(delivery):
             return True
         self.held.drop(delivery)
         return False

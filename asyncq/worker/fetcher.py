@@ -1,9 +1,10 @@
 """Reads entries from the queues whenever a slot is free, and starts their jobs. Reading an entry claims it.
 
-One background task of a worker session, on the worker's loop. It never reads more entries than there are free
-slots. What it has read starts within the same turn of the loop. So a job without a free slot stays in its
-queue, where another worker finds it. After any error, and every two leases, it asks for unknown pending
-entries, because the reply of a read may have been lost.
+One background task of a worker session, on the worker's loop. It reads as many entries as there are free
+slots, and what it has read starts within the same turn of the loop. So a job without a free slot stays in its
+queue, where another worker finds it. While bodies are short, it also reads some jobs ahead, see `read_ahead`.
+After any error, and every two leases, it asks for unknown pending entries, because the reply of a read may
+have been lost.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Fetcher:
         self._consumer = consumer
         self._held = held
         self._attempts = attempts
+        self._ahead = attempts.ahead
         self._limiter = limiter
         self._executor_queues = executor_queues
         self._may_have_lost_a_reply = False
@@ -78,7 +80,8 @@ class Fetcher:
                 if lost_one or loop.time() - last_check > interval:
                     await self._start_unknown_entries()
                     last_check = loop.time()
-                await self._held.until_room()
+                await self._ahead.adjust()
+                await self._ahead.until_room()
                 await self._attempts.start(await self._read())
                 failures = 0
             except Interrupted:  # the read was given up, because there are more streams to read from
@@ -92,24 +95,45 @@ class Fetcher:
                 await self._recover(error, failures)
 
     async def _read(self) -> list[Entry]:
-        """Reads once, at most as many entries as there are free slots."""
+        """Reads once, at most as many entries as there is room for."""
         if self._worker.only_last_tries:
             await self._run_last_attempts()
             return []
-        slots = self._held.slots
-        room = min(slots.limit - slots.busy, MOST_AT_ONCE)
+        room, free = min(self._ahead.room(), MOST_AT_ONCE), self._ahead.free()
+        streams = self._consumer.served.streams
         if self._executor_queues.capacity.off_loop:
-            return await self._read_within_capacity(room)
-        return await self._consumer.read(list(self._consumer.served.streams), room, block=True)
+            # No more jobs than there are free threads and processes, as far as that can be known.
+            most = self._executor_queues.choose(room)
+            if not most:
+                await self._held.next_change()
+                return []
+        elif room <= free:
+            return await self._consumer.read(list(streams), room, block=True)
+        else:
+            most = dict.fromkeys(streams, room)
+        return await self._read_most(most, room, free)
 
-    async def _read_within_capacity(self, count: int) -> list[Entry]:
-        """Reads no more jobs than there are free threads and processes, as far as that can be known."""
-        most = self._executor_queues.choose(count)
-        if not most:
-            await self._held.next_change()
-            return []
+    async def _read_most(self, most: dict[str, int], room: int, free: int) -> list[Entry]:
+        """Reads once, with a limit for each stream.
+
+        Args:
+            most: how many jobs to read of each stream.
+            room: at most so many in all.
+            free: how many of them may begin at once. Others are read ahead, from streams that are noted.
+        """
+        noted = self._ahead.notes.streams
+        most = {stream: count if stream in noted else min(count, free) for stream, count in most.items()}
+        streams = [stream for stream, count in most.items() if count > 0]
         timeout = SHORT_BLOCK_MS if self._executor_queues.leaves_out else BLOCK_MS
-        return await self._consumer.read(list(most), count, block=True, most=most, timeout=timeout)
+        waiting = self._ahead.count
+        entries: list[Entry] = []
+        if streams:
+            # A job that comes while no slot is free is better left to other workers, so such a read does not
+            # wait.
+            entries = await self._consumer.read(streams, room, block=free > 0, most=most, timeout=timeout)
+        if not entries and not free:
+            await self._ahead.until_fewer(waiting)
+        return entries
 
     async def _recover(self, error: Exception, failures: int) -> None:
         """Does what the error asks for, or pauses. An error in here is only logged."""

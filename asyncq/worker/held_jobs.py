@@ -106,7 +106,7 @@ class HeldJobs:
         return [job for job in self.jobs.values() if job.task is not None and not job.task.done()]
 
     async def until_room(self) -> None:
-        """Waits until another job may be fetched."""
+        """Waits until a slot is free and another job may be held."""
         slots = self.slots
         while slots.busy >= slots.limit or len(self.jobs) - slots.released >= FETCHED_PER_SLOT * slots.limit:
             await self.next_change()

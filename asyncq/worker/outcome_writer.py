@@ -19,7 +19,7 @@ from asyncq.execution.runner import Finish, Requeue, Unknown
 from asyncq.worker.unknown_tasks import UnknownTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from asyncq.broker.claims import Claims
     from asyncq.broker.consumer import Consumer, Entry
@@ -170,6 +170,21 @@ class Outcomes:
             return False
         self.counts.handed_back += answer == 1
         self._held.drop(delivery)
+        return True
+
+    async def hand_back_all(self, stream: str, deliveries: Sequence[wire.Delivery]) -> bool:
+        """Makes new entries of jobs of one stream that have not begun. Returns False if that is not possible
+        now: some of them may have new entries all the same, so none of them may begin here, and the call must
+        be made again.
+        """
+        try:
+            await self.claims.release(stream, [(one.entry, one.job.id) for one in deliveries])
+        except Exception as error:  # noqa: BLE001  whatever it is, this session still holds the jobs
+            log.debug("%d jobs could not be handed back (%r); trying again", len(deliveries), error)
+            return False
+        for delivery in deliveries:
+            self._held.drop(delivery)
+        await self._consumer.read_returned_queue(stream)
         return True
 
     async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:

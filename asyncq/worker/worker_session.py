@@ -215,6 +215,7 @@ class WorkerSession:
             grace: seconds that running jobs may take.
             at_once: set when the session must not wait for running jobs.
         """
+        self.attempts.ahead.close()
         shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
         # Beside the drain: the jobs in processes for last tries have the same grace.
         stopping = asyncio.create_task(self._background.last_tries.stop(grace, at_once))

@@ -109,6 +109,7 @@ class HandWorker:
 
     async def take(self) -> Claimed:
         """Claims the next job."""
+        await self.consumer.find_levels()
         entries = await self.consumer.read(list(self.consumer.served.streams), 1, block=False)
         assert entries, "no job waits in the queue"
         return Claimed(self, self.consumer.delivery(entries[0]))

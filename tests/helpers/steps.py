@@ -54,6 +54,7 @@ class Steps:
 
     async def claim(self, by: ClaimingConsumer | None = None) -> wire.Delivery | None:
         worker = by or self.worker
+        await worker.find_levels()
         for stream in (*worker.served.streams, *worker.served.last_attempt_queues):
             if entries := await worker.read([stream], 1, block=False):
                 return worker.delivery(entries[0])

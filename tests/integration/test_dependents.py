@@ -237,7 +237,8 @@ async def test_values_of_parents_survive_a_retry_a_hand_back_and_the_death_of_th
     await stage.worker.promote(stage.broker.shards[0])
     delivery = await stage.claim()
     assert await stage.worker.claims.release(delivery.stream, [(delivery.entry, "second")]) == [1]
-    await stage.claim()
+    delivery = await stage.claim()
+    await stage.successor.find_levels()
     assert await take(stage.successor, delivery.stream, stage.worker.name, "1") == (1, 0, False)
     delivery = await stage.claim(stage.successor)
     assert (delivery.crashes, delivery.retries) == (1, 1)

@@ -120,9 +120,9 @@ class Stage:
 
     async def claim(self, consumer: ClaimingConsumer | None = None) -> wire.Delivery | None:
         consumer = consumer or self.mine
-        entries = await consumer.read([self.stream], 1, block=False) or await consumer.read(
-            [self.stream + "!"], 1, block=False
-        )
+        await consumer.find_levels()
+        streams = [*consumer.served.streams, *consumer.served.last_attempt_queues]
+        entries = await consumer.read(streams, 1, block=False)
         if entries:
             self.claimed = consumer.delivery(entries[0])
         return self.claimed if entries else None
@@ -141,6 +141,7 @@ class Stage:
 
     async def take(self, seen: str = "1") -> tuple[int, int, bool]:
         """Lets the other worker session take mine for dead."""
+        await self.other.find_levels()
         return await take(self.other, self.held().stream, self.mine.name, seen)
 
     async def quarantine(self) -> None:
@@ -432,7 +433,9 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "observe_workers": lambda s: s.mine.observe(s.keys, 0, 0),
     "rights": lambda s: s.mine.check_rights(),
     "announce": lambda s: s.mine.announce(["task"]),
+    "claim": lambda s: s.mine.read([s.stream, s.stream + "!"], 5, block=False),
     "begin": lambda s: s.begin(),
+    "begin, a stream": lambda s: s.mine.note(s.keys, {s.stream: s.held().entry}),
     "is_task_known": lambda s: s.mine.is_task_known(s.held(), "task"),
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.waits.block("job", s.held().entry, "token", ["another"], 5),

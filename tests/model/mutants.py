@@ -17,6 +17,7 @@ TWO_JOBS = Setup(faults=1, parents=APART)
 WORKFLOW = Setup(faults=1, waiters=1)
 ONE_JOB = Setup(faults=1, parents=ALONE, waiters=1)
 POISON = Setup(faults=0, parents=APART, poison=0, waiters=1)
+AHEAD = replace(POISON, fetches_ahead=True)
 STOP = Setup(faults=2, parents=ALONE, waiters=1, stops=True, lost_publishes=False, lost_connections=False)
 REVOKE = Setup(faults=1, revoke=0, retries=1, waiters=1)
 SHARDS = Setup(
@@ -385,6 +386,20 @@ MUTANTS = (
         "a body starts before its start is noted",
         _without("note_before_body"),
         POISON,
+        BROKEN,
+        "kills its worker for the 4th time",
+    ),
+    Mutant(
+        "a crash counts for jobs that were fetched ahead and had not begun",
+        _without("fetched_ahead_never_counts"),
+        AHEAD,
+        BROKEN,
+        "which was fetched ahead and had not begun",
+    ),
+    Mutant(
+        "bodies begin before they are noted to begin, where jobs are fetched ahead",
+        _without("note_before_bodies"),
+        AHEAD,
         BROKEN,
         "kills its worker for the 4th time",
     ),

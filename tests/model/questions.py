@@ -94,6 +94,15 @@ def noted(world: World, job: int) -> World:
     return world.with_history(job, history._replace(noted_starts=history.noted_starts + 1))
 
 
+def first_crash_counted(world: World, entry: Entry) -> World:
+    """Checks that a session which fetches ahead had begun this entry or a later one before a crash counts for
+    it.
+    """
+    if any(history.begun_entry >= entry.id for history in world.history):
+        return world
+    return _broken(world, f"a crash counts for job {entry.job}, which was fetched ahead and had not begun")
+
+
 def value_read(world: World, held: Held) -> World:
     """Checks that a kept value exists for as long as one of the jobs that need it may run."""
     job = held.entry.job
@@ -134,6 +143,8 @@ def body_started(world: World, setup: Setup, entry: Entry) -> World:
     history = history._replace(
         starts_left=history.starts_left - 1, poison_left=history.poison_left - 1 if poisonous else 0
     )
+    if setup.fetches_ahead:
+        history = history._replace(begun_entry=max(history.begun_entry, entry.id))
     world = world.with_history(job, history)
     if history.revoke_answer == "revoked":
         return _broken(world, f'job {job} starts after revoke answered "revoked"')

@@ -199,6 +199,17 @@ class Rules:
 
     Closes: the job kills its worker before the note, and runs for ever.
     """
+    fetched_ahead_never_counts: bool = True
+    """A takeover counts no crash for a job that was fetched ahead and whose body had not begun.
+
+    Closes: a worker fetches many jobs ahead, and each death of it brings all of them nearer to the dead
+        letters.
+    """
+    note_before_bodies: bool = True
+    """A worker that fetches ahead notes up to which entry its bodies begin, and only then begins them.
+
+    Closes: the job kills its worker before the note, and runs for ever.
+    """
     last_attempt_alone: bool = True
     """The last attempt of a job goes to the last-attempt queue, and a worker without other jobs takes it.
 

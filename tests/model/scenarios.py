@@ -268,6 +268,36 @@ SCENARIOS = (
         faults=2,
     ),
     _scenario(
+        "jobs are fetched ahead, and a crash counts for none that had not begun",
+        Setup(
+            faults=2,
+            parents=APART,
+            fetches_ahead=True,
+            waiters=1,
+            max_crashes=2,
+            lost_publishes=False,
+            lost_connections=False,
+        ),
+    ),
+    _scenario(
+        "jobs are fetched ahead, one is revoked, and their worker is asked to stop",
+        Setup(
+            faults=2,
+            parents=APART,
+            fetches_ahead=True,
+            revoke=1,
+            stops=True,
+            waiters=0,
+            lost_publishes=False,
+            lost_connections=False,
+        ),
+    ),
+    _scenario(
+        "jobs are fetched ahead behind a job that kills its worker",
+        Setup(faults=0, parents=APART, fetches_ahead=True, poison=0, waiters=1),
+        faults=0,
+    ),
+    _scenario(
         "a job that kills its worker, beside another job",
         Setup(faults=0, parents=APART, poison=0, waiters=1),
         faults=0,

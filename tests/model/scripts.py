@@ -28,6 +28,7 @@ from model.world import (
     TOMBSTONE,
     WAITING,
     Beat,
+    BegunNote,
     Delayed,
     Entry,
     Held,
@@ -259,6 +260,19 @@ class Scripts:
             start_notes=tuple(sorted((*world.start_notes, note)))
         )
 
+    def begin_bodies(self, world: World, held: Held) -> World:
+        """Notes that bodies begin up to an entry, if the session fetches ahead: `begin`, too. What begins
+        later may have been delivered earlier, so the note never goes back.
+
+        The note and the start of the body are one step in the model: the note is on its way before the body
+        begins, and a process that is killed does not call it back.
+        """
+        if not self.setup.fetches_ahead or not self.setup.rules.note_before_bodies:
+            return world
+        until = max(world.begun_until(held.name), held.entry.id)
+        others = tuple(note for note in world.begun_notes if note.name != held.name)
+        return world._replace(begun_notes=tuple(sorted((*others, BegunNote(held.name, until)))))
+
     def _take_from_worker(self, world: World, held: Held) -> tuple[World | None, bool]:
         """Begins each script that takes a claimed job from its worker without an outcome. Returns the world,
         or None if the script is refused, and whether there is more to do. A signalled job ends as revoked:
@@ -376,17 +390,24 @@ class Scripts:
         if self._signalled(world, entry.job):
             return self._drop(self._end(world, entry.job, REVOKED, by=by), entry.id)
         world = questions.delivered_again(world, entry.job)
-        had_started = (
-            StartNote(claim.name, entry.id) in world.start_notes
-            or not self.setup.rules.only_noted_starts_count
-        )
-        counts = (had_started or not entry.crashes) and self.setup.rules.crash_count
-        again = entry._replace(crashes=entry.crashes + counts, deferrals=0)
+        counts = self._is_crash(world, claim, entry) and self.setup.rules.crash_count
+        again = entry._replace(crashes=entry.crashes + counts, deferrals=0 if counts else entry.deferrals)
+        if counts and not entry.crashes and self.setup.fetches_ahead:
+            world = questions.first_crash_counted(world, entry)
         if again.crashes >= self.setup.max_crashes:
             world = questions.dead_lettered(world, self.setup, entry.job)
             return self._drop(self._end(world, entry.job, DEAD, by=by), entry.id)
         record_later_by = 0 if self.setup.rules.atomic_record else by
         return self._drop(self._add(world, again, record_later_by=record_later_by), entry.id)
+
+    def _is_crash(self, world: World, claim: Pending, entry: Entry) -> bool:
+        """Returns whether the death of a session counts for a job that it held."""
+        rules = self.setup.rules
+        if entry.crashes:
+            return StartNote(claim.name, entry.id) in world.start_notes or not rules.only_noted_starts_count
+        if not self.setup.fetches_ahead or not rules.fetched_ahead_never_counts:
+            return True
+        return entry.id <= world.begun_until(claim.name)
 
     # --- clients ----------------------------------------------------------------------------------
 
@@ -586,6 +607,7 @@ class Scripts:
             signals=tuple(signal for signal in world.signals if signal.name != name),
             announced=tuple(other for other in world.announced if other != name),
             start_notes=tuple(note for note in world.start_notes if note.name != name),
+            begun_notes=tuple(note for note in world.begun_notes if note.name != name),
         )
 
     # --- what mutants leave for a second call -----------------------------------------------------

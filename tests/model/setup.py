@@ -81,6 +81,10 @@ class Setup:
     """The job whose deadline passes."""
     executor_queues: bool = False
     """A worker may have no thread for a job, and then puts it into an executor queue: once for each entry."""
+    fetches_ahead: bool = False
+    """Workers fetch jobs before they can begin them, and note up to which entry their bodies have begun. Jobs
+    that are given back keep their turn in a returned queue, which is no stream of its own here.
+    """
     unknown: int | None = None
     """The job whose task the first worker does not know. All other workers know it."""
     forget: int | None = None

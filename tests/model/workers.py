@@ -259,7 +259,8 @@ def _start(world: World, scripts: Scripts, index: int, held: Held) -> Iterator[M
     if held.entry.crashes and held.phase == HELD and setup.rules.note_before_body:
         yield from _note(world, scripts, index, held)
         return
-    after = questions.body_started(scripts.read_value(world, held), setup, held.entry)
+    noted = scripts.begin_bodies(scripts.read_value(world, held), held)
+    after = questions.body_started(noted, setup, held.entry)
     label = f"{held.name}: starts job {job} (entry {held.entry.id}, {held.entry.crashes} crashes)"
     yield Move(label, _with_phase(after, index, held, RUNNING))
 

@@ -129,7 +129,7 @@ local function delay_job(key, state, flags, queue, request_id, channels, id, fie
   if redis.call('ZRANGE', delayed, 0, 0)[1] == id then redis.call('PUBLISH', wake, due_at) end
 end
 
--- A level of priority and an executor queue have a stream of their own. The first job stores the name of that stream, for workers that
+-- A level of priority, an executor queue and a returned queue have a stream of their own. The first job stores the name of that stream, for workers that
 -- begin to read the queue, and publishes it to the workers that read the queue already.
 local function use_level(key_prefix, queue)
   if not string.find(queue, '^', 1, true) then return end
@@ -137,10 +137,12 @@ local function use_level(key_prefix, queue)
   if redis.call('SADD', key_prefix .. KEY.LEVELS .. name, level) == 1 then redis.call('PUBLISH', key_prefix .. KEY.NEW_LEVELS, queue) end
 end
 
--- Returns how many entries a level of a queue has: in its stream, and in the executor queues of the level.
+-- Returns how many entries a level of a queue has: in its stream, in its returned queue, and in its executor queues.
 local function queue_length(stream)
-  local executor_queue = string.find(stream, '^', 1, true) and stream or stream .. '^'
-  return redis.call('XLEN', stream) + redis.call('XLEN', executor_queue .. 't') + redis.call('XLEN', executor_queue .. 'p')
+  local level = string.find(stream, '^', 1, true) and stream or stream .. '^'
+  local length = redis.call('XLEN', stream)
+  for _, letter in ipairs({ 'r', 't', 'p' }) do length = length + redis.call('XLEN', level .. letter) end
+  return length
 end
 
 -- Stores a dead letter: all fields of the job's entry, its queue, the reason, and the outcome. Removes letters that are too old or too many.

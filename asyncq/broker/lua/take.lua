@@ -1,9 +1,9 @@
--- Takes the jobs of a dead worker session back into the queue, up to a number of jobs and of bytes. Its beat must still be the one that the
+-- Takes the jobs of a dead worker session back into their queues, up to a number of jobs and of bytes. Its beat must still be the one that the
 -- observer saw through a whole lease. The first such call removes the beat, and from then on the session cannot come back.
 -- Caller: a worker that has observed the dead session.
 -- Sent twice: takes the rest, or nothing.
--- KEYS: stream beats beat_observations observations dead signals announced started last_attempt_queue
--- ARGV: key_prefix group consumer beat_seen max_entries max_crashes own_name push_limit ttl lost_outcome revoked_outcome dead_ttl dead_cap
+-- KEYS: stream beats beat_observations observations dead signals announced started last_attempt_queue returned_queue
+-- ARGV: key_prefix group consumer beat_seen max_entries max_crashes own_name push_limit ttl lost_outcome revoked_outcome dead_ttl dead_cap returned_name
 -- RETURNS: {alive} if it beats after all | {taken over, put back, revoked, 1 if there may be more, {id, head of message} of each lost job ...}
 -- FLAGS: allow-oom
 -- USES: record workflow observations
@@ -21,6 +21,23 @@ local function content_of(id, fields, crashes)
   end
   return content
 end
+
+-- If the session fetched ahead from this stream, the entry up to which its bodies had begun.
+local begun_ms, begun_number = string.match(redis.pcall('HMGET', started, stream)[1] or '', '^(%d+)%-(%d+)$')
+local function may_have_begun(entry)
+  if not begun_ms then return true end
+  local ms, number = string.match(entry, '^(%d+)%-(%d+)$')
+  ms, number = tonumber(ms) - tonumber(begun_ms), tonumber(number)
+  return ms < 0 or (ms == 0 and number <= tonumber(begun_number))
+end
+
+-- Nobody can tell which job killed the worker, so the first crash counts for each whose body may have begun. Later crashes count for jobs
+-- that were noted, see begin.
+local function is_crash(entry, id, crashes)
+  if crashes == 0 then return may_have_begun(entry) end
+  return redis.call('HMGET', started, entry .. ' ' .. id)[1]
+end
+
 if beat then
   redis.call('HDEL', beats, consumer)
   -- For some leases it stays known as dead: workers that serve other streams of it need not observe it through a lease of their own.
@@ -41,10 +58,9 @@ for _, item in ipairs(pending) do
   local flags, current_entry, queue, request_id, channels
   if record then flags, current_entry, queue, request_id, channels = parse_record(record) end
   if current_entry == entry and state_of(flags) == STATE.LIVE then
-    -- Nobody can tell which job killed the worker, so the first crash counts for each. Later crashes count for jobs whose bodies had begun,
-    -- see begin.
     local crashes = tonumber(fields['c']) or 0
-    if crashes == 0 or redis.call('HMGET', started, entry .. ' ' .. id)[1] then crashes = crashes + 1 end
+    local counts = is_crash(entry, id, crashes)
+    if counts then crashes = crashes + 1 end
     local letter
     if is_signalled(flags) then
       letter = STATE.REVOKED
@@ -62,12 +78,16 @@ for _, item in ipairs(pending) do
       end
       end_job(id, flags, entry, own_name, request_id, channels, letter, outcome, ttl, push_limit)
     else
-      -- Nobody can tell which job killed the worker, so a last try runs alone, where it cannot harm other jobs.
-      local target, queue_name = stream, queue
-      if crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then
+      local target, queue_name, new_content = stream, queue, content_of(id, fields, crashes)
+      if not counts then
+        -- Its body had not begun, so it keeps its turn and all that its entry says.
+        target, queue_name, new_content = returned_queue, returned_name, content[2]
+        use_level(key_prefix, queue_name)
+      elseif crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then
+        -- Nobody can tell which job killed the worker, so a last try runs alone, where it cannot harm other jobs.
         target, queue_name = last_attempt_queue, string.match(queue, '^[^%^]*') .. '!'
       end
-      local new_entry = redis.call('XADD', target, '*', unpack(content_of(id, fields, crashes)))
+      local new_entry = redis.call('XADD', target, '*', unpack(new_content))
       redis.call('SET', key_prefix .. KEY.RECORDS .. id, flags .. ' ' .. new_entry .. ' ' .. queue_name .. ' ' .. request_id .. channels)
       returned = returned + 1
     end

@@ -25,6 +25,12 @@ EXECUTORS = {"thread": "t", "process": "p"}
 """The letter for each executor at the end of the name of an executor queue: a stream of jobs for which a
 worker had no free thread, or no free process."""
 
+RETURNED = "r"
+"""The letter at the end of the name of a returned queue: a stream of jobs that workers had fetched and have
+given back before their bodies began, or when they stopped. It is read before the queue itself, so these jobs
+keep their turn.
+"""
+
 TOMBSTONE_MS = 60_000
 """How long anything about an ended job is kept at least, in ms."""
 DAY_MS = 86_400_000
@@ -68,12 +74,22 @@ def leveled(queue: str, level: int | str) -> str:
 
 
 def queue_of(name: str) -> str:
-    """Returns the queue that a level, an executor queue or a last-attempt queue belongs to.
+    """Returns the queue that a level, an executor queue, a returned queue or a last-attempt queue belongs to.
 
-    >>> queue_of("mail^5"), queue_of("mail!"), queue_of("mail")
-    ('mail', 'mail', 'mail')
+    >>> queue_of("mail^5"), queue_of("mail!"), queue_of("mail^5r"), queue_of("mail")
+    ('mail', 'mail', 'mail', 'mail')
     """
     return name.removesuffix(LAST_ATTEMPT).partition(LEVEL)[0]
+
+
+def level_of(name: str) -> str:
+    """Returns the level that a stream of a queue belongs to, by the names that records have for both.
+
+    >>> level_of("mail^5r"), level_of("mail^t"), level_of("mail^-5"), level_of("mail")
+    ('mail^5', 'mail', 'mail^-5', 'mail')
+    """
+    queue, _, level = name.partition(LEVEL)
+    return leveled(queue, level.rstrip(RETURNED + "".join(EXECUTORS.values())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,12 @@ class Lua:
 
     def _call(self, *words: Any) -> Any:
         assert self._data is not None
+        command = [_bytes(word) for word in words]
         try:
-            return self._value(self._data.call([_bytes(word) for word in words]))
+            reply = self._data.call(command)
+            if isinstance(reply, dict) and command[0].upper() == b"XREADGROUP":
+                reply = [[stream, entries] for stream, entries in reply.items()]  # of pairs, under RESP2
+            return self._value(reply)
         except ErrorReply as error:
             return self._lua.table_from({b"err": str(error).encode()})
 
