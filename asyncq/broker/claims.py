@@ -115,7 +115,7 @@ class Claims:
         commands: of the app's session.
         served: the streams that the worker session reads from.
         holder: the session id, under which it claims.
-        held: returns how many entries it holds now.
+        held: returns how many entries it holds now whose bodies may have begun.
         on_done: called for each delivery that was given to `finish`, when the server has answered or the
             outcome was given up: the worker need not hold the job any longer.
 
@@ -177,7 +177,7 @@ class Claims:
         Args:
             stream: of the jobs.
             batch: the jobs, at most `BATCH`.
-            held: how many entries the worker holds.
+            held: how many entries the worker has begun.
 
         Returns:
             The number of jobs if all were accepted, else for each job 1 accepted, 2 accepted before, 0
@@ -213,15 +213,17 @@ class Claims:
                 self._give_up(stream, batch, error)
 
     def _finish_command(self, stream: str, held: int, batch: Sequence[Outcome]) -> tuple[Any, ...]:
-        """Returns the call that ends jobs of one stream; `held` is how many entries the worker holds."""
+        """Returns the call that ends jobs of one stream; `held` is how many entries the worker has begun."""
         served = self._served
         keys, queue = served.keys[stream], served.streams.get(stream) or served.last_attempt_queues[stream]
-        # The script checks the claims by one XPENDING over a range, or by one for each job (span 0). The
-        # range is cheaper as long as the worker holds at most three times as many entries (measured).
+        # The script checks the claims by one XPENDING from the first entry to the last, or by one for each
+        # job (span 0). The range is cheaper as long as the worker has begun at most three times as many
+        # entries (measured).
         span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
+        low, high = batch[0][0].entry, batch[-1][0].entry
         command: list[Any] = [
             "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
-            keys.key_prefix, queue, GROUP, self._holder, span, wire.PUSH_LIMIT, keys.signals,
+            keys.key_prefix, queue, GROUP, self._holder, low, high, span, wire.PUSH_LIMIT, keys.signals,
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
             job = delivery.job

@@ -72,6 +72,7 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         errors = ErrorLog(log, "no jobs could be read; trying again")
         interval = 2 * self._consumer.settings.lease
+        ahead = self._ahead
         failures = 0
         last_check = loop.time()
         while True:
@@ -80,9 +81,10 @@ class Fetcher:
                 if lost_one or loop.time() - last_check > interval:
                     await self._start_unknown_entries()
                     last_check = loop.time()
-                await self._ahead.adjust()
-                await self._ahead.until_room()
-                await self._attempts.start(await self._read())
+                if ahead.times.most or ahead.notes.streams:
+                    await ahead.adjust()
+                room = ahead.room() or await ahead.until_room()
+                await self._attempts.start(await self._read(min(room, MOST_AT_ONCE)))
                 failures = 0
             except Interrupted:  # the read was given up, because there are more streams to read from
                 self._may_have_lost_a_reply = self._gave_up_a_read = True
@@ -94,12 +96,12 @@ class Fetcher:
                     errors.add(error)
                 await self._recover(error, failures)
 
-    async def _read(self) -> list[Entry]:
+    async def _read(self, room: int) -> list[Entry]:
         """Reads once, at most as many entries as there is room for."""
         if self._worker.only_last_tries:
             await self._run_last_attempts()
             return []
-        room, free = min(self._ahead.room(), MOST_AT_ONCE), self._ahead.free()
+        free = self._ahead.free()
         streams = self._consumer.served.streams
         if self._executor_queues.capacity.off_loop:
             # No more jobs than there are free threads and processes, as far as that can be known.

@@ -89,10 +89,11 @@ class ReadAhead:
         elif noted and not self.count and not self._returning:
             await self.notes.close()
 
-    async def until_room(self) -> None:
-        """Waits until another job may be fetched."""
-        while not self.room():
+    async def until_room(self) -> int:
+        """Waits until another job may be fetched, and returns how many."""
+        while not (room := self.room()):
             await self._held.next_change()
+        return room
 
     def room(self) -> int:
         """Returns how many jobs may be fetched now, for slots that are free and ahead."""
@@ -110,7 +111,7 @@ class ReadAhead:
         return max(0, slots.limit - slots.busy - self.count)
 
     async def until_fewer(self, count: int) -> None:
-        """Waits until fewer jobs than `count` wait here, or a slot is free for one that is not fetched yet."""
+        """Waits until fewer than `count` jobs wait here, or a slot is free for one that is not fetched."""
         while self.count >= count and not self.free():
             await self._held.next_change()
 

@@ -3,7 +3,7 @@
 -- Caller: a worker, for all jobs that end in one turn of its loop.
 -- Sent twice: the record names the entry and the consumer, so the answer is 2 and nothing is written.
 -- KEYS: stream
--- ARGV: key_prefix queue group consumer span push_limit signals_prefix (entry id request_id channel letter ttl outcome)*
+-- ARGV: key_prefix queue group consumer low high span push_limit signals_prefix (entry id request_id channel letter ttl outcome)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 2 accepted before, 0 refused
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -11,11 +11,12 @@
 local pending_entries, is_listed = {}, false
 local function is_pending(entry)
   if pending_entries[entry] ~= nil then return pending_entries[entry] end -- false: this call ends it, which it may do only once
-  -- One XPENDING over a range serves the whole batch, unless the worker holds so many entries that one for each job is cheaper (span 0). An
-  -- entry that the range does not list is asked for by itself before it is refused: unknown entries may have filled the range.
+  -- One XPENDING from the first to the last entry of the batch serves them all, unless the worker holds so many entries that one for each
+  -- job is cheaper (span 0). An entry that the range does not list is asked for by itself before it is refused: the batch may be in another
+  -- order, and entries of other jobs may have filled the range.
   if not is_listed and span ~= '0' then
     is_listed = true
-    for _, item in ipairs(redis.call('XPENDING', stream, group, '-', '+', span, consumer)) do pending_entries[item[1]] = true end
+    for _, item in ipairs(redis.call('XPENDING', stream, group, low, high, span, consumer)) do pending_entries[item[1]] = true end
     if pending_entries[entry] then return true end
   end
   return redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] ~= nil
