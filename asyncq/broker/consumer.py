@@ -294,8 +294,8 @@ class Consumer:
         most: Mapping[str, int] = _NO_OTHER,
         timeout: int = BLOCK_MS,
     ) -> list[Entry]:
-        """Claims up to `count` entries, of each stream only after the streams before it are empty. If all
-        streams are empty, it waits for an entry if `block` is set, and returns an empty list otherwise.
+        """Claims up to `count` entries of the first stream that has some. If all streams are empty, it waits
+        for an entry if `block` is set, and returns an empty list otherwise.
 
         Args:
             streams: in the order in which they are read.
@@ -312,7 +312,7 @@ class Consumer:
         """
         self._has_more = False
         if len(streams) > 1:
-            # COUNT holds for each stream: a COUNT of 5 over two streams gave 10 entries. So a script reads
+            # COUNT holds for each stream: a COUNT of 5 over two streams gave 10 entries. So a script tries
             # one stream after the other, and a blocking read of several asks for one entry.
             for some in self._in_turn(streams):
                 if entries := await self._claim(some, count, most):
@@ -366,10 +366,11 @@ class Consumer:
             return await self._read(streams, most.get(streams[0], count), None)
         pipe = self._reads.current or await self._reads.pipe()
         limit, received = self._limit, pipe.received
-        bounds = [most.get(one, count) for one in streams] if most else ()
-        arguments = (GROUP, self.name, min(count, limit.entries), *bounds)
-        answer = await pipe.call(*self._commands.build("claim", streams, arguments), now=True)
-        entries = _entries(answer)
+        count = min(count, limit.entries)
+        bounds = [min(count, most.get(one, count)) for one in streams] if most else ()
+        arguments = (GROUP, self.name, count, *bounds)
+        found = await pipe.call(*self._commands.build("claim", streams, arguments), now=True)
+        entries = _entries(dict([found]) if found else None)
         limit.note(len(entries), pipe.received - received)
         return entries
 
@@ -750,12 +751,12 @@ def _as_published(id: str, signal: str) -> str:
 
 
 def _entries(answer: Any) -> list[Entry]:
-    """Makes a list of entries of a reply to XREADGROUP, which is a map, or to `claim`, which is a list."""
+    """Makes a list of entries of a reply to XREADGROUP."""
     if not answer:
         return []
     failpoints.hit("read.answered")
     return [
         (stream.decode(), entry.decode(), fields)
-        for stream, entries in (answer.items() if isinstance(answer, dict) else answer)
+        for stream, entries in answer.items()
         for entry, fields in entries
     ]

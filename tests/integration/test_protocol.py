@@ -127,6 +127,10 @@ class Stage:
             self.claimed = consumer.delivery(entries[0])
         return self.claimed if entries else None
 
+    async def claim_all(self) -> None:
+        while await self.mine.read([self.stream, self.stream + "!"], 5, block=False):
+            pass
+
     def held(self) -> wire.Delivery:
         return self.claimed or wire.Delivery("0-1", self.stream, 0, 0, self.job)
 
@@ -433,7 +437,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "observe_workers": lambda s: s.mine.observe(s.keys, 0, 0),
     "rights": lambda s: s.mine.check_rights(),
     "announce": lambda s: s.mine.announce(["task"]),
-    "claim": lambda s: s.mine.read([s.stream, s.stream + "!"], 5, block=False),
+    "claim": lambda s: s.claim_all(),
     "begin": lambda s: s.begin(),
     "begin, a stream": lambda s: s.mine.note(s.keys, {s.stream: s.held().entry}),
     "is_task_known": lambda s: s.mine.is_task_known(s.held(), "task"),

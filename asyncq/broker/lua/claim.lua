@@ -1,21 +1,11 @@
--- Claims entries of several streams: as many of the first stream as the caller has room for, then of the next. A read of several streams by
--- one XREADGROUP would claim that number of each.
+-- Claims entries of the first stream that has some. A read of several streams by one XREADGROUP would claim that number of each.
 -- Caller: a worker whose queues have several levels of priority, returned queues or executor queues.
 -- Sent twice: claims other entries. So it is sent once, and the worker finds what a lost answer has named by unknown_entries.
 -- KEYS: (stream)*
 -- ARGV: group consumer count (most)*
--- RETURNS: {stream, {{entry, {field, value...}}...}} for each stream from which it has claimed
+-- RETURNS: {stream, {{entry, {field, value...}}...}}, or nothing if all streams are empty
 -- FLAGS: allow-oom
-local claimed, left = {}, tonumber(count)
 for k, stream in ipairs(KEYS) do
-  if left <= 0 then break end
-  local wanted = math.min(left, tonumber(ARGV[first + k - 1]) or left)
-  if wanted > 0 then
-    local found = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', wanted, 'STREAMS', stream, '>')
-    if found then
-      claimed[#claimed + 1] = found[1]
-      left = left - #found[1][2]
-    end
-  end
+  local found = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', ARGV[first + k - 1] or count, 'STREAMS', stream, '>')
+  if found then return found[1] end
 end
-return claimed
