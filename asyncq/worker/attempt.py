@@ -274,7 +274,9 @@ class Attempts:
         self._limiter = limiter
         self._capacity = capacity
         self._job_log = job_log
-        self.ahead: ReadAhead = ReadAhead(consumer, held, outcomes, self._begin_task)
+        self.ahead: ReadAhead = ReadAhead(
+            consumer, held, outcomes.hand_back_all, self._begin_task, outcomes.reports.start
+        )
         held.slots.on_change = self.ahead.slot_freed
 
     async def start(self, entries: list[Entry]) -> None:

@@ -64,6 +64,10 @@ class HeldJobs:
         deliveries = [job.delivery for job in self.jobs.values()]
         return [delivery.entry for delivery in deliveries if delivery.stream == stream]
 
+    def holds(self, key: tuple[str, str]) -> bool:
+        """Returns whether a job is held, by its entry and id."""
+        return key in self.jobs
+
     def make_older(self, id: str) -> None:
         """Makes room in `newest` for another job with the id of a job that is held."""
         self.older.setdefault(id, []).insert(0, self.newest[id])
@@ -105,10 +109,13 @@ class HeldJobs:
         """Returns the jobs that are held and whose asyncio tasks have not ended."""
         return [job for job in self.jobs.values() if job.task is not None and not job.task.done()]
 
+    def is_full(self, ahead: int = 0) -> bool:
+        """Returns whether no other job may be held, also where so many may be fetched ahead."""
+        return len(self.jobs) - self.slots.released >= FETCHED_PER_SLOT * self.slots.limit + 2 * ahead
+
     async def until_room(self) -> None:
         """Waits until a slot is free and another job may be held."""
-        slots = self.slots
-        while slots.busy >= slots.limit or len(self.jobs) - slots.released >= FETCHED_PER_SLOT * slots.limit:
+        while self.slots.busy >= self.slots.limit or self.is_full():
             await self.next_change()
 
     async def until_no_body_runs(self) -> None:

@@ -4,7 +4,7 @@ free.
 Without this, worker and server take turns: the worker reads only when slots are free, and has nothing to run
 until the answer is there. A job that waits here has not begun, and that is how everybody sees it:
 
-- A crash of this worker does not count for it: the server knows what has begun, see `begun_notes`.
+- A crash of this worker does not count for it: the server knows what has begun, see `start_notes`.
 - `revoke` ends it as revoked, and its body never starts.
 - A session that stops hands it back, and so does this object when its jobs have waited for too long, because
   a body in a slot takes longer than those before it. Jobs that are handed back keep their turn: they go into
@@ -17,27 +17,48 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncq.broker.transport.reconnect import pause
 from asyncq.execution.executors import DROPPED, FETCHED
-from asyncq.worker.begun_notes import BegunNotes
 from asyncq.worker.body_times import BodyTimes
-from asyncq.worker.held_jobs import FETCHED_PER_SLOT
+from asyncq.worker.job_returns import JobReturns
+from asyncq.worker.start_notes import EntryHolder, StartNotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+    from asyncq import wire
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.broker.served_streams import Served
-    from asyncq.worker.attempt import RunningJob
-    from asyncq.worker.held_jobs import HeldJobs
-    from asyncq.worker.outcome_writer import Outcomes
+    from asyncq.execution.executors import AttemptState
+    from asyncq.execution.slots import Slots
 
 LONGEST_WAIT = 0.01
 """Seconds: what has waited here through such a span is given back at its end."""
 _LATE = 0.005
 """Seconds: if the timer of `LONGEST_WAIT` is later than that, the loop stood still: nothing could begin."""
+
+
+class FetchedJob(Protocol):
+    """A job that was fetched, see `RunningJob`."""
+
+    delivery: wire.Delivery
+    state: AttemptState
+
+
+class JobHolder(EntryHolder, Protocol):
+    """What it needs of the jobs that the session holds, see `HeldJobs`."""
+
+    slots: Slots
+    changed: asyncio.Event
+
+    def is_full(self, ahead: int) -> bool:
+        """Returns whether no other job may be held."""
+        ...
+
+    async def next_change(self) -> None:
+        """Waits until a slot is free or a job is no longer held."""
+        ...
 
 
 class ReadAhead:
@@ -46,29 +67,35 @@ class ReadAhead:
     Args:
         consumer: knows the streams, and sends notes of what has begun.
         held: the jobs of the session, and their slots.
-        outcomes: hands jobs back.
+        hand_back: makes new entries of jobs of a stream. Returns False if that is not possible now.
         start: starts a job in a slot that is free.
+        background: starts a background task that the session waits for before it ends.
 
     Attributes:
         times: says how many jobs may be fetched ahead.
         notes: what the server knows of the streams. Only jobs of these streams are fetched ahead.
+        returns: the jobs that are being handed back.
         count: how many jobs wait here, with those that were revoked meanwhile.
     """
 
     def __init__(
-        self, consumer: Consumer, held: HeldJobs, outcomes: Outcomes, start: Callable[[RunningJob], None]
+        self,
+        consumer: Consumer,
+        held: JobHolder,
+        hand_back: Callable[[str, Sequence[wire.Delivery]], Awaitable[bool]],
+        start: Callable[[Any], None],
+        background: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.times: BodyTimes = BodyTimes()
-        self.notes: BegunNotes = BegunNotes(consumer, held, outcomes.reports.start, self.start_waiting)
+        self.notes: StartNotes = StartNotes(consumer, held, background, self.start_waiting)
+        self.returns: JobReturns = JobReturns(hand_back, background)
         self.count: int = 0
         self._served: Served = consumer.served
         self._held = held
-        self._outcomes = outcomes
         self._start = start
-        self._waiting: dict[str, deque[RunningJob]] = {}
+        self._waiting: dict[str, deque[FetchedJob]] = {}
         self._is_scheduled = self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
-        self._returning = 0  # how many streams have jobs that are being handed back
 
     # -- before a read --
 
@@ -86,7 +113,7 @@ class ReadAhead:
             for stream in list(served.streams):
                 if stream not in noted and stream not in served.executor_queues:
                     await self.notes.open(stream)
-        elif noted and not self.count and not self._returning:
+        elif noted and not self.count and not self.returns.under_way:
             await self.notes.close()
 
     async def until_room(self) -> int:
@@ -97,10 +124,9 @@ class ReadAhead:
 
     def room(self) -> int:
         """Returns how many jobs may be fetched now, for slots that are free and ahead."""
-        held, slots, most = self._held, self._held.slots, self.times.most
-        # Outcomes that the server does not accept must not pile up.
-        if len(held) - slots.released >= FETCHED_PER_SLOT * slots.limit + 2 * most:
-            return 0
+        slots, most = self._held.slots, self.times.most
+        if self._held.is_full(most):
+            return 0  # outcomes that the server does not accept must not pile up
         if 2 * self.count > most:
             return 0  # a read for a few jobs costs nearly as much as one for many
         return max(0, slots.limit - slots.busy - self.count + most)
@@ -129,10 +155,10 @@ class ReadAhead:
             return 0
         slots = self._held.slots
         free = max(0, slots.limit - slots.busy)
-        begun = {stream: entry for stream, entry, _ in entries[:free] if stream in noted}
-        return free if self.notes.send(begun) else 0
+        started = {stream: entry for stream, entry, _ in entries[:free] if stream in noted}
+        return free if self.notes.send(started) else 0
 
-    def add(self, job: RunningJob) -> None:
+    def add(self, job: FetchedJob) -> None:
         """Takes a job for which no slot is free. The caller calls `start_waiting` after the last one."""
         self._waiting.setdefault(job.delivery.stream, deque()).append(job)
         self.count += 1
@@ -162,9 +188,9 @@ class ReadAhead:
             self._held.changed.set()
         self._set_timer()
 
-    def _choose(self, most: int) -> dict[str, list[RunningJob]]:
+    def _choose(self, most: int) -> dict[str, list[FetchedJob]]:
         """Returns the jobs that begin next, by stream, with those that were revoked between them."""
-        chosen: dict[str, list[RunningJob]] = {}
+        chosen: dict[str, list[FetchedJob]] = {}
         for stream in self._served.streams:
             for job in self._waiting.get(stream, ()):
                 if most <= 0:
@@ -190,7 +216,7 @@ class ReadAhead:
             last = [waiting[-1] for waiting in self._waiting.values() if waiting]
             self._timer = loop.call_at(due, self._check_wait, due, last)
 
-    def _check_wait(self, due: float, last: list[RunningJob]) -> None:
+    def _check_wait(self, due: float, last: list[FetchedJob]) -> None:
         """Gives all jobs back if one of these still waits: they were the last ones when the timer was set."""
         self._timer = None
         # A loop that stood still could begin nothing, and begins now what waits here.
@@ -208,27 +234,13 @@ class ReadAhead:
             for job in some:
                 job.state = DROPPED
             if some:
-                self._outcomes.reports.start(self._hand_back(stream, some))
-
-    async def _hand_back(self, stream: str, jobs: list[RunningJob]) -> None:
-        """Hands jobs of a stream back, and tries again until the server has answered or the session ends.
-        Then other workers recover them.
-        """
-        attempt = 0
-        self._returning += 1
-        try:
-            while not await self._outcomes.hand_back_all(stream, [job.delivery for job in jobs]):
-                if self._is_closed:
-                    return
-                attempt += 1
-                await asyncio.sleep(pause(attempt))
-        finally:
-            self._returning -= 1
+                self.returns.start(stream, [job.delivery for job in some])
 
     def close(self) -> None:
         """Starts nothing any more, because the session ends. What waits here is still held, and is handed
         back with all other jobs that have not begun.
         """
         self._is_closed = True
+        self.returns.close()
         if self._timer is not None:
             self._timer.cancel()

@@ -60,7 +60,7 @@ async def test_large_jobs_of_a_dead_worker_are_recovered_and_handed_back_some_at
     before = await _calls(stage.raw)
     assert await stage.successor.claims.release(stream, jobs) == [1] * JOBS
     assert await _calls(stage.raw) - before == 2
-    assert await stage.raw.xlen(stream) == JOBS
+    assert await stage.raw.xlen(f"{stream}^r") == JOBS
 
 
 async def test_large_jobs_that_are_due_are_moved_some_at_a_time(stage):

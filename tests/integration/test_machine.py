@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 from asyncq import wire
-from asyncq.broker.schema.keys import GROUP, LAST_ATTEMPT
+from asyncq.broker.schema.keys import GROUP, LAST_ATTEMPT, LEVEL, RETURNED
 from asyncq.broker.schema.records import Record
 from asyncq.states import TRANSITIONS, State
 
@@ -45,6 +45,7 @@ IDS = [f"job{number}" for number in range(12)]
 REQUEST_IDS = ["once", "twice", "thrice~9999999999999"]
 OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
 ELSEWHERE = "elsewhere"
+RETURNS = LEVEL + RETURNED
 FAR = 60_000
 MOST_JOBS = 24
 """The largest number of jobs, because every step compares all of them with the server."""
@@ -66,6 +67,12 @@ class Hand:
     signals: dict[str, str] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)
     """The claims of the jobs for which it has noted that the body starts."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """The entries up to which it has noted, by stream, that bodies have started."""
+
+    def may_have_started(self, stream: str, entry: str) -> bool:
+        """Returns whether its death counts for a job that it held, and with which no worker has died yet."""
+        return stream not in self.notes or _order(entry) <= _order(self.notes[stream])
 
     @property
     def name(self) -> str:
@@ -208,6 +215,7 @@ class Table:
                 "bg": "hgetall",
                 "dlq": "xlen",
                 "u": "get",
+                "lv": "smembers",
             }
             pipe.zrange(key, 0, -1, withscores=kind == "wb") if kind in {"d", "wb"} else getattr(
                 pipe, asks[kind]
@@ -246,10 +254,13 @@ class Machine(RuleBasedStateMachine):
         )
         self.broker = self.table.broker
         self.keys = self.broker.shards[0]
-        self.streams = {"": self.keys.stream(QUEUE), LAST_ATTEMPT: self.keys.stream(QUEUE) + LAST_ATTEMPT}
+        self.streams = {suffix: self.keys.stream(QUEUE) + suffix for suffix in ("", RETURNS, LAST_ATTEMPT)}
+        self.has_returned = False
 
     async def new_hand(self, number: int) -> Hand:
-        return Hand(ClaimingConsumer(self.broker.commands, f"w{number}", [QUEUE]))
+        consumer = ClaimingConsumer(self.broker.commands, f"w{number}", [QUEUE])
+        await consumer.add_level(self.keys, f"{QUEUE}{RETURNS}".encode())
+        return Hand(consumer)
 
     @initialize(ended=st.sampled_from(["", wire.SUCCEEDED, wire.FAILED]))
     def begin(self, ended: str) -> None:
@@ -604,7 +615,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         number=numbers,
         count=st.integers(1, 3),
-        choice=st.integers(0, 1),
+        choice=st.integers(0, 2),
         lost=st.sampled_from([False] * 3 + [True]),
     )
     def claim(self, number: int, count: int, choice: int, lost: bool) -> None:
@@ -661,6 +672,18 @@ class Machine(RuleBasedStateMachine):
             hand.started.add(delivery.claim)
             if book.is_held_as(hand, delivery):
                 book.started = delivery.entry
+
+    @precondition(was_something_received)
+    @rule(data=st.data())
+    def note_stream(self, data: st.DataObject) -> None:
+        """Notes up to which entry of a stream bodies have started, or removes the note."""
+        hand, delivery, _ = self.some_delivery(data)
+        entry = data.draw(st.sampled_from([delivery.entry, "0-0", ""]))
+        noted = hand.beats is not None
+        self.twice(lambda: hand.consumer.note(self.keys, {delivery.stream: entry}), noted, noted)
+        if noted:
+            hand.notes.pop(delivery.stream, None)
+            hand.notes |= {delivery.stream: entry} if entry else {}
 
     @precondition(was_something_received)
     @rule(data=st.data(), letter=st.sampled_from([wire.SUCCEEDED, wire.FAILED]))
@@ -727,10 +750,16 @@ class Machine(RuleBasedStateMachine):
             first = 2
         elif book.is_held_as(hand, delivery):
             book.move(wire.LIVE)
+            self.give_back(book)
             first = 1
         jobs = [(delivery.entry, book.id)]
         self.twice(lambda: hand.consumer.claims.release(delivery.stream, jobs), [first], [0])
         self.reread(book)
+
+    def give_back(self, book: Book) -> None:
+        """Notes that a job goes into the returned queue; one of the last-attempt queue stays there."""
+        if book.suffix != LAST_ATTEMPT:
+            book.suffix, self.has_returned = RETURNS, True
 
     @precondition(lambda self: any(book.letter in "DR" for book in self.books.values()))
     @rule(number=numbers)
@@ -797,7 +826,9 @@ class Machine(RuleBasedStateMachine):
         """Notes the takeover of one stream. Returns how many jobs go back and how many end."""
         back = ended = 0
         for book in [book for book in self.held_by(dead) if book.suffix == suffix]:
-            crashes = book.crashes + (not book.crashes or book.started == book.entry)
+            started = dead.may_have_started(self.streams[suffix], book.entry)
+            counts = book.started == book.entry if book.crashes else started
+            crashes = book.crashes + counts
             if book.signal != "-" or crashes >= MAX_CRASHES:
                 letter = wire.REVOKED if book.signal != "-" else wire.LOST
                 self.dead_letters += letter == wire.LOST
@@ -805,8 +836,11 @@ class Machine(RuleBasedStateMachine):
                 ended += 1
             else:
                 book.crashes = crashes
-                book.suffix = LAST_ATTEMPT if crashes >= MAX_CRASHES - 1 else book.suffix
                 book.move(wire.LIVE)
+                if not counts:
+                    self.give_back(book)
+                elif crashes >= MAX_CRASHES - 1:
+                    book.suffix = LAST_ATTEMPT
                 back += 1
         dead.signals.clear()
         return back, ended
@@ -819,6 +853,7 @@ class Machine(RuleBasedStateMachine):
             hand.beats = None
             hand.was_taken = False
             hand.started.clear()
+            hand.notes.clear()
         self.twice(hand.consumer.unregister, goes, goes)
 
     @precondition(lambda self: len(self.hands) < 7 and any(hand.beats is None for hand in self.hands))
@@ -875,12 +910,13 @@ class Machine(RuleBasedStateMachine):
             signals = picture.pop(f"x:{hand.name}", [{}])[0]
             assert {id_.decode(): signal.decode() for id_, signal in signals.items()} == hand.signals
             started = picture.pop(f"bg:{hand.name}", [{}])[0]
-            assert {claim.decode() for claim in started} == hand.started
+            assert {claim.decode() for claim in started} == hand.started | {*hand.notes}
         noted = {f"u:{id_}:{call}" for id_, call in self.former_calls}
         assert {name for name in picture if name.startswith("u:")} == noted
         for name in noted:
             del picture[name]
         assert picture.pop("dlq", [0])[0] == self.dead_letters
+        assert picture.pop(f"lv:{QUEUE}", [set()])[0] == ({RETURNED.encode()} if self.has_returned else set())
         assert not [name for name in picture if not name.startswith("m:")]
 
     def check_record(self, book: Book, record: bytes, expires: int) -> None:
@@ -967,6 +1003,7 @@ class Machine(RuleBasedStateMachine):
             assert picture.pop(f"q:{QUEUE}{suffix}") == [[], {}]
             assert self.table.raw.xinfo_consumers(stream, GROUP) == []
         picture.pop("dlq", None)  # dead letters are kept on purpose, within bounds
+        picture.pop(f"lv:{QUEUE}", None)  # a queue keeps its levels
         for id_, call in self.former_calls:
             del picture[f"u:{id_}:{call}"]  # it is kept for a minute
         for hand in self.hands:

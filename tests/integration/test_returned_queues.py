@@ -145,7 +145,7 @@ async def _enqueue(job) -> None:
     await job.delay()
 
 
-async def test_a_job_that_a_dead_worker_held_and_may_have_begun_goes_to_the_end_of_its_queue(app, say, order):
+async def test_a_job_that_may_have_killed_its_worker_goes_to_the_end_of_its_queue(app, say, order):
     async with app:
         consumer = ClaimingConsumer(app.sessions.current().broker.commands, "dead", ["default"])
         await consumer.make_groups()

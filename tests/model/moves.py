@@ -55,7 +55,7 @@ def beginning(setup: Setup) -> World:
         # Number 0 is of a worker that is gone, whose announcement is left.
         announced=(0, *list(names)[1:]) if setup.unknown is not None else (),
         start_notes=(),
-        begun_notes=(),
+        stream_notes=(),
         rests=(),
         needs=(),
         clients=(*(UNSENT,) * setup.enqueued, *(SENT,) * (setup.jobs - setup.enqueued)),

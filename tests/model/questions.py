@@ -98,7 +98,7 @@ def first_crash_counted(world: World, entry: Entry) -> World:
     """Checks that a session which fetches ahead had begun this entry or a later one before a crash counts for
     it.
     """
-    if any(history.begun_entry >= entry.id for history in world.history):
+    if any(history.started_entry >= entry.id for history in world.history):
         return world
     return _broken(world, f"a crash counts for job {entry.job}, which was fetched ahead and had not begun")
 
@@ -144,7 +144,7 @@ def body_started(world: World, setup: Setup, entry: Entry) -> World:
         starts_left=history.starts_left - 1, poison_left=history.poison_left - 1 if poisonous else 0
     )
     if setup.fetches_ahead:
-        history = history._replace(begun_entry=max(history.begun_entry, entry.id))
+        history = history._replace(started_entry=max(history.started_entry, entry.id))
     world = world.with_history(job, history)
     if history.revoke_answer == "revoked":
         return _broken(world, f'job {job} starts after revoke answered "revoked"')

@@ -28,7 +28,6 @@ from model.world import (
     TOMBSTONE,
     WAITING,
     Beat,
-    BegunNote,
     Delayed,
     Entry,
     Held,
@@ -40,6 +39,7 @@ from model.world import (
     Signal,
     StartNote,
     Stream,
+    StreamNote,
     World,
 )
 
@@ -269,9 +269,9 @@ class Scripts:
         """
         if not self.setup.fetches_ahead or not self.setup.rules.note_before_bodies:
             return world
-        until = max(world.begun_until(held.name), held.entry.id)
-        others = tuple(note for note in world.begun_notes if note.name != held.name)
-        return world._replace(begun_notes=tuple(sorted((*others, BegunNote(held.name, until)))))
+        until = max(world.started_until(held.name), held.entry.id)
+        others = tuple(note for note in world.stream_notes if note.name != held.name)
+        return world._replace(stream_notes=tuple(sorted((*others, StreamNote(held.name, until)))))
 
     def _take_from_worker(self, world: World, held: Held) -> tuple[World | None, bool]:
         """Begins each script that takes a claimed job from its worker without an outcome. Returns the world,
@@ -407,7 +407,7 @@ class Scripts:
             return StartNote(claim.name, entry.id) in world.start_notes or not rules.only_noted_starts_count
         if not self.setup.fetches_ahead or not rules.fetched_ahead_never_counts:
             return True
-        return entry.id <= world.begun_until(claim.name)
+        return entry.id <= world.started_until(claim.name)
 
     # --- clients ----------------------------------------------------------------------------------
 
@@ -607,7 +607,7 @@ class Scripts:
             signals=tuple(signal for signal in world.signals if signal.name != name),
             announced=tuple(other for other in world.announced if other != name),
             start_notes=tuple(note for note in world.start_notes if note.name != name),
-            begun_notes=tuple(note for note in world.begun_notes if note.name != name),
+            stream_notes=tuple(note for note in world.stream_notes if note.name != name),
         )
 
     # --- what mutants leave for a second call -----------------------------------------------------

@@ -137,7 +137,7 @@ class StartNote(NamedTuple):
     entry: int
 
 
-class BegunNote(NamedTuple):
+class StreamNote(NamedTuple):
     """A field `<stream>` of `T:bg:<session id>`: a session that fetches ahead has begun bodies up to this
     entry. While it has begun none, there is no note in the model.
     """
@@ -221,7 +221,7 @@ class History(NamedTuple):
     """1 + takeovers + retries + releases + replacements - starts."""
     noted_starts: int = 0
     """How often a worker noted that its body starts."""
-    begun_entry: int = 0
+    started_entry: int = 0
     """The newest entry with which its body began; only where workers fetch ahead."""
     poison_left: int = 0
     """For the job that kills its worker: how often it may still be started."""
@@ -247,7 +247,7 @@ class World(NamedTuple):
     announced: tuple[int, ...]
     """`T:a:<session id>`: the sessions that have announced the task that the first worker does not know."""
     start_notes: tuple[StartNote, ...]
-    begun_notes: tuple[BegunNote, ...]
+    stream_notes: tuple[StreamNote, ...]
     rests: tuple[Rest, ...]
     needs: tuple[int, ...]
     """`T:hn:<id>`: the jobs that need the kept value. The value exists while any of them needs it."""
@@ -294,9 +294,9 @@ class World(NamedTuple):
                 return beat.value
         return 0
 
-    def begun_until(self, name: int) -> int:
+    def started_until(self, name: int) -> int:
         """Returns up to which entry a session has begun bodies, as it has noted."""
-        return max((note.entry for note in self.begun_notes if note.name == name), default=0)
+        return max((note.entry for note in self.stream_notes if note.name == name), default=0)
 
     def entry(self, entry: int) -> Entry | None:
         """Returns an entry by its id, as XRANGE does, or None."""

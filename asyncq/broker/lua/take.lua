@@ -23,18 +23,18 @@ local function content_of(id, fields, crashes)
 end
 
 -- If the session fetched ahead from this stream, the entry up to which its bodies had begun.
-local begun_ms, begun_number = string.match(redis.pcall('HMGET', started, stream)[1] or '', '^(%d+)%-(%d+)$')
-local function may_have_begun(entry)
-  if not begun_ms then return true end
+local noted_ms, noted_number = string.match(redis.pcall('HMGET', started, stream)[1] or '', '^(%d+)%-(%d+)$')
+local function may_have_started(entry)
+  if not noted_ms then return true end
   local ms, number = string.match(entry, '^(%d+)%-(%d+)$')
-  ms, number = tonumber(ms) - tonumber(begun_ms), tonumber(number)
-  return ms < 0 or (ms == 0 and number <= tonumber(begun_number))
+  ms, number = tonumber(ms) - tonumber(noted_ms), tonumber(number)
+  return ms < 0 or (ms == 0 and number <= tonumber(noted_number))
 end
 
 -- Nobody can tell which job killed the worker, so the first crash counts for each whose body may have begun. Later crashes count for jobs
 -- that were noted, see begin.
 local function is_crash(entry, id, crashes)
-  if crashes == 0 then return may_have_begun(entry) end
+  if crashes == 0 then return may_have_started(entry) end
   return redis.call('HMGET', started, entry .. ' ' .. id)[1]
 end
 

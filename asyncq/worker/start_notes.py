@@ -9,7 +9,7 @@ worker's loop.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncq.broker.transport.reconnect import pause
 
@@ -18,18 +18,31 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.broker.consumer import Consumer
-    from asyncq.worker.held_jobs import HeldJobs
 
 _Number = tuple[int, int]
 """An entry id, as numbers, which have an order."""
 
 
-class BegunNotes:
+class EntryHolder(Protocol):
+    """What it needs of the jobs that the session holds, see `HeldJobs`."""
+
+    stop: asyncio.Event
+
+    def holds(self, key: tuple[str, str]) -> bool:
+        """Returns whether a job is held, by its entry and id."""
+        ...
+
+    def entries_of(self, stream: str) -> list[str]:
+        """Returns the entries of a stream that are held."""
+        ...
+
+
+class StartNotes:
     """The notes of one session.
 
     Args:
         consumer: sends them.
-        held: the jobs of the session.
+        held: says which jobs the session holds.
         background: starts a background task that the session waits for before it ends.
         on_stored: called when the server has notes that it had not acknowledged.
 
@@ -42,7 +55,7 @@ class BegunNotes:
     def __init__(
         self,
         consumer: Consumer,
-        held: HeldJobs,
+        held: EntryHolder,
         background: Callable[[Coroutine[Any, Any, None]], object],
         on_stored: Callable[[], None],
     ) -> None:
@@ -60,8 +73,7 @@ class BegunNotes:
         """Notes what has begun of a stream: all that the session holds of it. The caller sees to it that
         nothing of the stream begins meanwhile. Raises as `Consumer.note`.
         """
-        entries = (job.delivery.entry for job in self._held.jobs.values() if job.delivery.stream == stream)
-        last = max(map(_number, entries), default=(0, 0))
+        last = max(map(_number, self._held.entries_of(stream)), default=(0, 0))
         if await self._consumer.note(self._consumer.served.keys[stream], {stream: _text(last)}):
             self.streams[stream] = last
 
@@ -73,7 +85,7 @@ class BegunNotes:
             await self._consumer.note(self._consumer.served.keys[stream], {stream: ""})
             del self.streams[stream]
 
-    def send(self, begun: dict[str, str]) -> bool:
+    def send(self, started: dict[str, str]) -> bool:
         """Notes that bodies of some streams begin, up to these entries. Returns False if nothing could be
         sent; then nothing may begin until `on_stored` is called.
 
@@ -83,9 +95,9 @@ class BegunNotes:
         awaited: the worker would stand still for a round trip. If the connection breaks at this very moment
         and the note is lost with it, nothing else begins until the server has the note.
         """
-        for stream, entry in begun.items():
+        for stream, entry in started.items():
             self.streams[stream] = max(self.streams[stream], _number(entry))
-        for reply in self._post(begun):
+        for reply in self._post(started):
             if reply.done():
                 self._take_reply(reply)
                 return False
@@ -126,7 +138,7 @@ class BegunNotes:
         the death counts for this job, and not for other such jobs that only wait here. Returns False if the
         job is another worker's by now. Raises as `Consumer.begin`.
         """
-        ended = {key for key in self._jobs if key not in self._held.jobs}
+        ended = {key for key in self._jobs if not self._held.holds(key)}
         self._jobs -= ended
         self._jobs.add((delivery.entry, delivery.job.id))
         return await self._consumer.begin(delivery, [" ".join(key) for key in ended])
