@@ -1,8 +1,10 @@
-"""Says how many jobs a worker session may fetch ahead, from how long its bodies took of late. Runs on the
+"""Says how many jobs a worker session may fetch ahead, from its bodies and reads of late. Runs on the
 worker's loop.
 
 A job that is fetched ahead waits in this worker, where no other worker can start it. So a session fetches
-ahead only while its bodies are short, and only what it has begun within a few milliseconds of late.
+ahead only while its bodies are short and its queues have more jobs than it has slots, and only what it has
+begun within a few milliseconds of late. Where slots are free, there is nothing to gain, and each start of
+jobs would cost a note.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class BodyTimes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.most: int = 0
         self._clock = clock
-        self._count = self._long = 0
+        self._count = self._long = self._reads = self._full_reads = 0
         self._window_began = clock()
         self._valid_until = self._paused_until = 0.0
 
@@ -56,16 +58,21 @@ class BodyTimes:
         if self._count == WINDOW:
             self._judge()
 
+    def add_read(self, *, is_full: bool) -> None:
+        """Takes in whether a read got as many jobs as it asked for."""
+        self._reads += 1
+        self._full_reads += is_full
+
     def _judge(self) -> None:
         now = self._clock()
-        if self._long > MOST_LONG or now < self._paused_until:
+        if self._long > MOST_LONG or 2 * self._full_reads <= self._reads or now < self._paused_until:
             self.most = 0
         else:
             took = max(now - self._window_began, 1e-6)
             self.most = min(MOST, int(WINDOW / took * WORK))
         self._valid_until = now + VALID
         self._window_began = now
-        self._count = self._long = 0
+        self._count = self._long = self._reads = self._full_reads = 0
 
     def expire(self) -> None:
         """Forgets a judgement that is too old: the worker has had little to do since."""

@@ -84,7 +84,10 @@ class Fetcher:
                 if ahead.times.most or ahead.notes.streams:
                     await ahead.adjust()
                 room = ahead.room() or await ahead.until_room()
-                await self._attempts.start(await self._read(min(room, MOST_AT_ONCE)))
+                room = min(room, MOST_AT_ONCE)
+                entries = await self._read(room)
+                ahead.times.add_read(is_full=len(entries) >= room)
+                await self._attempts.start(entries)
                 failures = 0
             except Interrupted:  # the read was given up, because there are more streams to read from
                 self._may_have_lost_a_reply = self._gave_up_a_read = True

@@ -26,13 +26,15 @@ def times(clock: Clock) -> BodyTimes:
 
 
 def window(times: BodyTimes, clock: Clock, rate: float, long: int = 0) -> None:
-    """Adds a window of bodies that end at this rate per second, the long ones first."""
+    """Adds a full read and a window of bodies that end at this rate per second, the long ones first."""
+    times.add_read(is_full=True)
     for number in range(WINDOW):
         clock.now += 1 / rate
         times.add(SHORT if number < long else SHORT / 2)
 
 
 def test_nothing_is_fetched_ahead_before_a_window_of_bodies_has_ended(times: BodyTimes, clock: Clock) -> None:
+    times.add_read(is_full=True)
     for _ in range(WINDOW - 1):
         clock.now += 0.0001
         times.add(0.0)
@@ -51,6 +53,18 @@ def test_short_bodies_allow_as_many_jobs_as_begin_in_five_milliseconds(
 def test_never_more_than_a_fixed_number_of_jobs_is_fetched_ahead(times: BodyTimes, clock: Clock) -> None:
     window(times, clock, rate=1e9)
     assert times.most == MOST
+
+
+def test_nothing_is_fetched_ahead_where_half_of_the_reads_find_fewer_jobs_than_they_ask_for(
+    times: BodyTimes, clock: Clock
+) -> None:
+    times.add_read(is_full=False)
+    window(times, clock, rate=40_000)
+    assert times.most == 0
+    times.add_read(is_full=False)
+    times.add_read(is_full=True)
+    window(times, clock, rate=40_000)
+    assert times.most > 0
 
 
 def test_one_long_body_in_a_hundred_is_allowed_and_more_are_not(times: BodyTimes, clock: Clock) -> None:
