@@ -115,7 +115,6 @@ class Claims:
         commands: of the app's session.
         served: the streams that the worker session reads from.
         holder: the session id, under which it claims.
-        held: returns how many entries it holds now whose bodies may have begun.
         on_done: called for each delivery that was given to `finish`, when the server has answered or the
             outcome was given up: the worker need not hold the job any longer.
 
@@ -129,14 +128,12 @@ class Claims:
         commands: Commands,
         served: Served,
         holder: str,
-        held: Callable[[], int],
         on_done: Callable[[wire.Delivery], None],
     ) -> None:
         self.hooks: list[Callable[[ClaimEnd], None]] = []
         self._commands = commands
         self._served = served
         self._holder = holder
-        self._held = held
         self._on_done = on_done
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, list[Outcome]] = {}
@@ -171,19 +168,18 @@ class Claims:
         """Waits until every outcome that was given to `finish` is stored, or was given up."""
         await self._empty.wait()
 
-    async def finish_now(self, stream: str, batch: Sequence[Outcome], held: int = 1) -> int | list[int]:
+    async def finish_now(self, stream: str, batch: Sequence[Outcome]) -> int | list[int]:
         """Ends jobs of one stream in a call of their own, which is sent again for as long as it takes.
 
         Args:
             stream: of the jobs.
             batch: the jobs, at most `BATCH`.
-            held: how many entries the worker has begun.
 
         Returns:
             The number of jobs if all were accepted, else for each job 1 accepted, 2 accepted before, 0
             refused.
         """
-        command = self._finish_command(stream, held, batch)
+        command = self._finish_command(stream, batch)
         answer: int | list[int] = await self._commands.send(
             self._served.keys[stream], *command, timeout=FOREVER
         )
@@ -205,21 +201,21 @@ class Claims:
                 del self._waiting[stream]
             self._under_way += 1
             try:
-                command = self._finish_command(stream, self._held(), batch)
+                command = self._finish_command(stream, batch)
                 failpoints.hit("finish.send")
                 on_reply = partial(self._answered, stream, command, batch)
                 self._commands.post(self._served.keys[stream], command, on_reply, now=True)
             except Exception as error:  # noqa: BLE001  an error of one batch must not hold up the others
                 self._give_up(stream, batch, error)
 
-    def _finish_command(self, stream: str, held: int, batch: Sequence[Outcome]) -> tuple[Any, ...]:
-        """Returns the call that ends jobs of one stream; `held` is how many entries the worker has begun."""
+    def _finish_command(self, stream: str, batch: Sequence[Outcome]) -> tuple[Any, ...]:
+        """Returns the call that ends jobs of one stream."""
         served = self._served
         keys, queue = served.keys[stream], served.streams.get(stream) or served.last_attempt_queues[stream]
-        # The script checks the claims by one XPENDING from the first entry to the last, or by one for each
-        # job (span 0). The range is cheaper as long as the worker has begun at most three times as many
-        # entries (measured).
-        span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
+        # The script checks the claims by one XPENDING from the first entry to the last, and by one more for
+        # each job that this does not list. Jobs end nearly in the order in which they were delivered, so the
+        # range holds little else; where it does (long jobs that go on), its bound keeps the list short.
+        span = 2 * len(batch) if len(batch) > 1 else 0
         low, high = batch[0][0].entry, batch[-1][0].entry
         command: list[Any] = [
             "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,

@@ -95,7 +95,6 @@ class WorkerSession:
             self.broker.commands,
             self.consumer.served,
             self.consumer.name,
-            lambda: len(self.held) - self.attempts.ahead.count,  # `attempts` is made below
             self.held.drop,
         )
         outcomes = Outcomes(worker.counts, connection, claims, self.consumer, runner, self.held, self.job_log)

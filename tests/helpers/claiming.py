@@ -21,7 +21,7 @@ class ClaimingConsumer(Consumer):
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
         super().__init__(commands, worker, queues)
         self._sends = commands
-        self.claims = Claims(commands, self.served, self.name, lambda: 1, lambda _: None)
+        self.claims = Claims(commands, self.served, self.name, lambda _: None)
 
     async def beat(self, keys: Keys, count: int = 1) -> Any:
         """Beats in one shard. Returns the script's answer."""

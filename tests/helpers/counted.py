@@ -24,6 +24,8 @@ import redis
 
 from asyncq import AsyncQ, Worker
 from asyncq.broker.consumer import Consumer
+from asyncq.worker import fetcher
+from asyncq.worker.body_times import BodyTimes
 from helpers import lockstep
 from helpers.instructions import Instructions, Origin
 
@@ -158,7 +160,10 @@ class ClientAndWorker:
     def running(self) -> Iterator[None]:
         """Runs client and worker for the time of the block."""
         options: Any = Consumer.read.__kwdefaults__
-        options["timeout"] = BLOCK_MS
+        options["timeout"] = fetcher.BLOCK_MS = BLOCK_MS
+        # How many jobs it fetches ahead goes by the clock, too: in no time at all they are as many as may be.
+        times: Any = BodyTimes.__init__
+        times.__defaults__ = (lambda: 0.0,)
         worker = Worker(self._apps[1], concurrency=AT_ONCE, name="w")
         # The loops have got their own sockets already.
         socket.socket = CountedSocket  # type: ignore[misc]

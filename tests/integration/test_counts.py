@@ -60,7 +60,7 @@ def output(*options: str) -> str:
             check=False,
             timeout=120,
         )
-    assert (process.returncode, process.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, ""), process.stderr
     return process.stdout
 
 

@@ -705,9 +705,9 @@ class Machine(RuleBasedStateMachine):
             first.append(1 if counts else 2 if done_before else 0)
             second.append(2 if counts or done_before else 0)
         outcomes = [(delivery, letter, OUTCOME) for delivery in batch]
-        stream, held = batch[0].stream, len(self.held_by(hand))
+        stream = batch[0].stream
         answer = len(first) if set(first) == {1} else first
-        self.twice(lambda: hand.consumer.claims.finish_now(stream, outcomes, held), answer, second)
+        self.twice(lambda: hand.consumer.claims.finish_now(stream, outcomes), answer, second)
 
     @precondition(was_something_received)
     @rule(data=st.data(), wait=st.sampled_from([0, 0, FAR]))

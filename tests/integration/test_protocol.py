@@ -579,11 +579,17 @@ async def test_finish_sent_again_is_recognised_and_finish_by_another_worker_is_r
     assert await stage.state() == "SUCCESS"
 
 
-@pytest.mark.parametrize("held", [2, 1000], ids=["looked for together", "looked for one by one"])
-async def test_a_job_that_occurs_twice_in_one_call_ends_once(stage, held):
+@pytest.mark.parametrize("is_listed", [True, False], ids=["listed by a range", "asked for by itself"])
+async def test_a_job_that_occurs_twice_in_one_call_ends_once(stage, is_listed):
     await _running(stage)
-    both = [(stage.held(), letter, OUTCOME) for letter in (wire.SUCCEEDED, wire.FAILED)]
-    assert await stage.mine.claims.finish_now(stage.stream, both, held) == [1, 0]
+    held = stage.held()
+    batch = [(held, letter, OUTCOME) for letter in (wire.SUCCEEDED, wire.FAILED)]
+    if not is_listed:  # the first entry of a call is not its oldest one
+        later = stage.make_job("later", "n")
+        await stage.broker.intake.enqueue_many([(later, wire.encode_job(later))])
+        batch.insert(0, (await stage.claim(), wire.SUCCEEDED, OUTCOME))
+    expected = [1, 0] if is_listed else [1, 1, 0]
+    assert await stage.mine.claims.finish_now(stage.stream, batch) == expected
     assert await stage.state() == "SUCCESS"
 
 
@@ -627,8 +633,9 @@ async def test_finish_finds_its_entry_among_more_pending_entries_than_one_range_
     deliveries = [
         stage.mine.delivery(item) for item in await stage.mine.read([stage.stream], 40, block=False)
     ]
-    batch = [(delivery, "S", OUTCOME) for delivery in deliveries[-3:]]
-    assert await stage.mine.claims.finish_now(stage.stream, batch, 3) == 3
+    # The range goes from entry 0 to entry 20 and is cut off before entry 20. Entry 39 lies outside of it.
+    batch = [(deliveries[number], "S", OUTCOME) for number in (0, 39, 20)]
+    assert await stage.mine.claims.finish_now(stage.stream, batch) == 3
 
 
 @pytest.mark.parametrize("verb", ["finish", "retry", "dead_letter", "release", "defer"])

@@ -11,9 +11,8 @@
 local pending_entries, is_listed = {}, false
 local function is_pending(entry)
   if pending_entries[entry] ~= nil then return pending_entries[entry] end -- false: this call ends it, which it may do only once
-  -- One XPENDING from the first to the last entry of the batch serves them all, unless the worker holds so many entries that one for each
-  -- job is cheaper (span 0). An entry that the range does not list is asked for by itself before it is refused: the batch may be in another
-  -- order, and entries of other jobs may have filled the range.
+  -- One XPENDING from the first to the last entry of a batch serves all of it (span 0: there is one job). An entry that the range does not list
+  -- is asked for by itself before it is refused: the batch may be in another order, and entries of other jobs may have filled the range.
   if not is_listed and span ~= '0' then
     is_listed = true
     for _, item in ipairs(redis.call('XPENDING', stream, group, low, high, span, consumer)) do pending_entries[item[1]] = true end
