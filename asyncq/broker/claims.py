@@ -216,7 +216,8 @@ class Claims:
         # each job that this does not list. Jobs end nearly in the order in which they were delivered, so the
         # range holds little else; where it does (long jobs that go on), its bound keeps the list short.
         span = 2 * len(batch) if len(batch) > 1 else 0
-        low, high = batch[0][0].entry, batch[-1][0].entry
+        low = batch[0][0].entry
+        high = batch[-1][0].entry if span else low
         command: list[Any] = [
             "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
             keys.key_prefix, queue, GROUP, self._holder, low, high, span, wire.PUSH_LIMIT, keys.signals,

@@ -277,9 +277,8 @@ class Attempts:
         self.ahead: ReadAhead = ReadAhead(
             consumer, held, outcomes.hand_back_all, self._begin_task, outcomes.reports.start
         )
-        held.slots.on_change = self.ahead.slot_freed
 
-    async def start(self, entries: list[Entry]) -> None:
+    async def start(self, entries: list[Entry]) -> None:  # noqa: C901 - every job passes here, and a call costs
         """Starts the jobs of entries that have just been read.
 
         A job gets a slot at once if one is free. Those that were fetched ahead wait for one. An entry whose
@@ -288,15 +287,13 @@ class Attempts:
         if not self._lease.is_fresh():
             await self._lease.until_fresh()
         self._job_log.refresh()
-        if self.held.stop.is_set():
-            self._hold(entries)
-        else:
-            await self._start(entries)
-
-    async def _start(self, entries: list[Entry]) -> None:
         held = self.held
+        if held.stop.is_set():
+            self._hold(entries)
+            return
         jobs, newest, slots, off_loop = held.jobs, held.newest, held.slots, self._capacity.off_loop
-        ahead, noted, at_once = self.ahead, self.ahead.notes.streams, self.ahead.note_first(entries)
+        ahead, noted = self.ahead, self.ahead.notes.streams
+        at_once = ahead.note_first(entries) if noted else 0
         crowded: list[wire.Delivery] = []
         unreadable: list[tuple[Entry, Exception]] = []
         for number, item in enumerate(entries):
@@ -316,10 +313,16 @@ class Attempts:
             if key[1] in newest:
                 held.make_older(key[1])
             newest[key[1]] = job
-            if delivery.stream in noted and not (number < at_once and slots.busy < slots.limit):
+            if noted and delivery.stream in noted and not (number < at_once and slots.busy < slots.limit):
                 ahead.add(job)
+                continue
+            held.idle.clear()
+            if slots.busy < slots.limit:  # not a call of `Slots`, for speed: every job passes here
+                slots.busy += 1
+                job.task = self.loop.create_task(self._run(job))
             else:
-                self._begin_task(job)
+                # The entry was read for a slot that was free then. Another job has taken it meanwhile.
+                job.task = self.loop.create_task(self._run_late(job))
         if ahead.count:
             ahead.start_waiting()
         if unreadable or crowded:
@@ -334,15 +337,10 @@ class Attempts:
             await self._move_to_executor_queues(crowded)
 
     def _begin_task(self, job: RunningJob) -> None:
-        """Starts the asyncio task of a job. It gets a slot at once if one is free."""
+        """Starts the asyncio task of a job that was fetched ahead. A slot is free."""
         self.held.idle.clear()
-        slots = self.held.slots
-        if slots.busy < slots.limit:  # not a call of `Slots`, for speed: every job passes here
-            slots.busy += 1
-            job.task = self.loop.create_task(self._run(job))
-        else:
-            # The entry was read for a slot that was free then. Another job has taken it meanwhile.
-            job.task = self.loop.create_task(self._run_late(job))
+        self.held.slots.busy += 1
+        job.task = self.loop.create_task(self._run(job))
 
     def _hold(self, entries: list[Entry]) -> None:
         """Holds jobs that were read after the worker was told to stop.
@@ -416,7 +414,7 @@ class Attempts:
             else:
                 return True
 
-    async def _run(self, job: RunningJob) -> None:
+    async def _run(self, job: RunningJob) -> None:  # noqa: C901 - every job passes here, and a call costs
         """Runs one job that has a slot, in the asyncio task of the job. No exception of the body gets out."""
         delivery = job.delivery
         try:
@@ -430,9 +428,10 @@ class Attempts:
                 await self._lease.until_fresh()
             if self._job_log.is_detailed:
                 self._job_log.started(delivery)
-            began = perf_counter()
+            began = perf_counter() if self.ahead.times.measures else 0.0
             run_result = await self.runner.run(delivery, job)
-            self.ahead.times.add(perf_counter() - began)
+            if began:
+                self.ahead.times.add(perf_counter() - began)
             self.outcomes.conclude(job, run_result)
         except asyncio.CancelledError:
             # Wanted: by a revocation, which has stored the outcome already, or because the worker stops or

@@ -39,10 +39,12 @@ class BodyTimes:
 
     Attributes:
         most: how many jobs may be held ahead, by the last judgement; 0 if none.
+        measures: whether `add` is to be called. Only where reads are full: other jobs pay nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.most: int = 0
+        self.measures: bool = False
         self._clock = clock
         self._count = self._long = self._reads = self._full_reads = 0
         self._window_began = clock()
@@ -59,13 +61,19 @@ class BodyTimes:
             self._judge()
 
     def add_read(self, *, is_full: bool) -> None:
-        """Takes in whether a read got as many jobs as it asked for."""
+        """Takes in whether a read got as many jobs as it asked for. While nothing is measured, it need not be
+        called for a read that did not.
+        """
+        if not self.measures:
+            self.measures = True
+            self._window_began = self._clock()
         self._reads += 1
         self._full_reads += is_full
 
     def _judge(self) -> None:
         now = self._clock()
-        if self._long > MOST_LONG or 2 * self._full_reads <= self._reads or now < self._paused_until:
+        self.measures = 2 * self._full_reads > self._reads
+        if self._long > MOST_LONG or not self.measures or now < self._paused_until:
             self.most = 0
         else:
             took = max(now - self._window_began, 1e-6)

@@ -72,7 +72,7 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         errors = ErrorLog(log, "no jobs could be read; trying again")
         interval = 2 * self._consumer.settings.lease
-        ahead = self._ahead
+        ahead, times = self._ahead, self._ahead.times
         failures = 0
         last_check = loop.time()
         while True:
@@ -81,12 +81,13 @@ class Fetcher:
                 if lost_one or loop.time() - last_check > interval:
                     await self._start_unknown_entries()
                     last_check = loop.time()
-                if ahead.times.most or ahead.notes.streams:
+                if times.most or ahead.notes.streams:
                     await ahead.adjust()
                 room = ahead.room() or await ahead.until_room()
-                room = min(room, MOST_AT_ONCE)
                 entries = await self._read(room)
-                ahead.times.add_read(is_full=len(entries) >= room)
+                is_full = len(entries) >= room
+                if is_full or times.measures:
+                    times.add_read(is_full=is_full)
                 await self._attempts.start(entries)
                 failures = 0
             except Interrupted:  # the read was given up, because there are more streams to read from
@@ -104,7 +105,7 @@ class Fetcher:
         if self._worker.only_last_tries:
             await self._run_last_attempts()
             return []
-        free = self._ahead.free()
+        free = max(0, room - self._ahead.times.most)
         streams = self._consumer.served.streams
         if self._executor_queues.capacity.off_loop:
             # No more jobs than there are free threads and processes, as far as that can be known.
@@ -113,7 +114,7 @@ class Fetcher:
                 await self._held.next_change()
                 return []
         elif room <= free:
-            return await self._consumer.read(list(streams), room, block=True)
+            return await self._consumer.read(list(streams), min(room, MOST_AT_ONCE), block=True)
         else:
             most = dict.fromkeys(streams, room)
         return await self._read_most(most, room, free)
@@ -135,6 +136,7 @@ class Fetcher:
         if streams:
             # A job that comes while no slot is free is better left to other workers, so such a read does not
             # wait.
+            room = min(room, MOST_AT_ONCE)
             entries = await self._consumer.read(streams, room, block=free > 0, most=most, timeout=timeout)
         if not entries and not free:
             await self._ahead.until_fewer(waiting)

@@ -160,13 +160,17 @@ class ReadAhead:
 
     def add(self, job: FetchedJob) -> None:
         """Takes a job for which no slot is free. The caller calls `start_waiting` after the last one."""
+        if not self.count:
+            self._held.slots.on_change = self._slot_freed
         self._waiting.setdefault(job.delivery.stream, deque()).append(job)
         self.count += 1
 
-    def slot_freed(self) -> None:
-        """Starts jobs at the end of this turn of the loop, when all slots that become free in it are free."""
+    def _slot_freed(self) -> None:
+        """Starts jobs at the end of this turn of the loop, when all slots that become free in it are free.
+        Called by the slots while a job waits here.
+        """
         self._held.changed.set()
-        if self.count and not self._is_scheduled:
+        if not self._is_scheduled:
             self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self.start_waiting)
 
@@ -204,7 +208,12 @@ class ReadAhead:
         waiting = self._waiting[stream]
         for _ in range(number):
             waiting.popleft()
-        self.count -= number
+        self._set_count(self.count - number)
+
+    def _set_count(self, count: int) -> None:
+        self.count = count
+        if not count:
+            self._held.slots.on_change = self._held.changed.set
 
     # -- when they wait for too long --
 
@@ -228,7 +237,8 @@ class ReadAhead:
     def _give_back(self) -> None:
         """Hands all jobs back, each stream in its order, and lets nothing be fetched ahead for a while."""
         self.times.pause()
-        waiting, self._waiting, self.count = self._waiting, {}, 0
+        waiting, self._waiting = self._waiting, {}
+        self._set_count(0)
         for stream, jobs in waiting.items():
             some = [job for job in jobs if job.state is FETCHED]
             for job in some:
