@@ -80,6 +80,7 @@ class Consumer:
         shards: of the namespace.
         settings: of the app.
         served: the streams that it reads from.
+        limit: how many entries a read asks for at most.
         signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds.
     """
 
@@ -94,7 +95,7 @@ class Consumer:
         self._levels_noted: dict[str, int] = {}
         self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
         self._commands = commands
-        self._limit = ReadLimit()
+        self.limit: ReadLimit = ReadLimit()
         self._reads = commands.new_connection(f"asyncq-read:{self.name}", timeout=BLOCK_MS / 1000 + 5)
 
     # -- coming and going --
@@ -365,7 +366,7 @@ class Consumer:
         if len(streams) == 1:
             return await self._read(streams, most.get(streams[0], count), None)
         pipe = self._reads.current or await self._reads.pipe()
-        limit, received = self._limit, pipe.received
+        limit, received = self.limit, pipe.received
         count = min(count, limit.entries)
         bounds = [min(count, most.get(one, count)) for one in streams] if most else ()
         arguments = (GROUP, self.name, count, *bounds)
@@ -383,7 +384,7 @@ class Consumer:
             # miss it, so the caller must choose the streams anew.
             return []
         self._waits = block is not None
-        limit, received = self._limit, pipe.received
+        limit, received = self.limit, pipe.received
         try:
             answer = await pipe.call(
                 "XREADGROUP",

@@ -72,7 +72,8 @@ class BodyTimes:
 
     def _judge(self) -> None:
         now = self._clock()
-        self.measures = 2 * self._full_reads > self._reads
+        # One read may bring the jobs of several windows, and then there is none in some of them.
+        self.measures = 2 * self._full_reads > self._reads or not self._reads
         if self._long > MOST_LONG or not self.measures or now < self._paused_until:
             self.most = 0
         else:

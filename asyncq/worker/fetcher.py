@@ -84,8 +84,9 @@ class Fetcher:
                 if times.most or ahead.notes.streams:
                     await ahead.adjust()
                 room = ahead.room() or await ahead.until_room()
+                room, most = min(room, MOST_AT_ONCE), self._consumer.limit.entries
                 entries = await self._read(room)
-                is_full = len(entries) >= room
+                is_full = len(entries) >= min(room, most)
                 if is_full or times.measures:
                     times.add_read(is_full=is_full)
                 await self._attempts.start(entries)
@@ -105,7 +106,7 @@ class Fetcher:
         if self._worker.only_last_tries:
             await self._run_last_attempts()
             return []
-        free = max(0, room - self._ahead.times.most)
+        free = room if not self._ahead.times.most else self._ahead.free()
         streams = self._consumer.served.streams
         if self._executor_queues.capacity.off_loop:
             # No more jobs than there are free threads and processes, as far as that can be known.
@@ -114,7 +115,7 @@ class Fetcher:
                 await self._held.next_change()
                 return []
         elif room <= free:
-            return await self._consumer.read(list(streams), min(room, MOST_AT_ONCE), block=True)
+            return await self._consumer.read(list(streams), room, block=True)
         else:
             most = dict.fromkeys(streams, room)
         return await self._read_most(most, room, free)
@@ -136,7 +137,6 @@ class Fetcher:
         if streams:
             # A job that comes while no slot is free is better left to other workers, so such a read does not
             # wait.
-            room = min(room, MOST_AT_ONCE)
             entries = await self._consumer.read(streams, room, block=free > 0, most=most, timeout=timeout)
         if not entries and not free:
             await self._ahead.until_fewer(waiting)

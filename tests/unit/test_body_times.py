@@ -67,6 +67,14 @@ def test_nothing_is_fetched_ahead_where_half_of_the_reads_find_fewer_jobs_than_t
     assert times.most > 0
 
 
+def test_a_window_without_a_read_changes_nothing(times: BodyTimes, clock: Clock) -> None:
+    window(times, clock, rate=40_000)
+    for _ in range(WINDOW):
+        clock.now += 1 / 40_000
+        times.add(0.0)
+    assert times.most > 0
+
+
 def test_one_long_body_in_a_hundred_is_allowed_and_more_are_not(times: BodyTimes, clock: Clock) -> None:
     window(times, clock, rate=40_000, long=MOST_LONG)
     assert times.most > 0
