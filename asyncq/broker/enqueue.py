@@ -1,8 +1,9 @@
 """Sends jobs to the server, which accepts them: single jobs, batches, and workflows. Runs on the session's
 loop; `Session.submit` is the caller.
 
-`enqueue` is the hot path: it gathers all jobs of one turn of the loop, and sends those of one queue in one
-script call. A call that is sent again counts once, for the record holds the request id.
+`enqueue` is the hot path: it gathers the jobs of one turn of the loop, and sends those of one queue in one
+script call; many jobs are sent before the turn ends. A call that is sent again counts once, for the record
+holds the request id.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ log: logging.Logger = logging.getLogger(__name__)
 BATCH = 500
 """Most jobs in one script call: Lua unpacks at most some 8,000 values, and the server serves nobody else
 during a call."""
+FLUSH, FLUSH_BYTES = 32, 16 * 1024
+"""With so many jobs of one queue, or so many bytes of messages, a call is sent before the turn of the loop
+ends: the server accepts these jobs while other callers go on.
+"""
 BATCH_BYTES = 1024 * 1024
 """Most bytes of messages in one script call. A longer message goes alone."""
 FULL = (-1, -2)
@@ -104,6 +109,12 @@ class Intake:
         if box is None:
             box = boxes[queue] = []
         box.append((job, message, future))
+        count = len(box)
+        # The jobs of one turn are often alike, so the last message stands for the size of all. A first one
+        # waits for no others and is not sent here: the turn ends as soon.
+        if count >= FLUSH or (count > 1 and count * len(message) >= FLUSH_BYTES):
+            del boxes[queue]
+            self._send_batches(self._shards[shard], queue, box)
         return future
 
     async def enqueue_many(
@@ -210,13 +221,15 @@ class Intake:
         """Sends all jobs that were gathered in this turn of the loop."""
         gathered, self._gathered = self._gathered, {}
         for number, boxes in gathered.items():
-            keys = self._shards[number]
             for queue, box in boxes.items():
-                for batch in _batches(box):
-                    command = self._enqueue_command(keys, queue, batch)
-                    failpoints.hit("enqueue.send")
-                    on_reply = partial(self._enqueued, keys, command, batch, self._expect(batch))
-                    self._commands.post(keys, command, on_reply, now=True)
+                self._send_batches(self._shards[number], queue, box)
+
+    def _send_batches(self, keys: Keys, queue: str, box: list[_Pending]) -> None:
+        for batch in _batches(box):
+            command = self._enqueue_command(keys, queue, batch)
+            failpoints.hit("enqueue.send")
+            on_reply = partial(self._enqueued, keys, command, batch, self._expect(batch))
+            self._commands.post(keys, command, on_reply, now=True)
 
     def _expect(self, batch: list[_Pending]) -> float:
         """Notes until when a batch must be answered, and returns that time. One timer serves all batches: to

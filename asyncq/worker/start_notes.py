@@ -89,11 +89,11 @@ class StartNotes:
         """Notes that bodies of some streams begin, up to these entries. Returns False if nothing could be
         sent; then nothing may begin until `on_stored` is called.
 
-        The caller starts the bodies' asyncio tasks before it awaits anything, so the note is on its way
-        before the first step of a body: asyncio's transport sends at once, and uvloop's at the end of its
-        turn. A process that is killed then has told the server what may have killed it. The answer is not
-        awaited: the worker would stand still for a round trip. If the connection breaks at this very moment
-        and the note is lost with it, nothing else begins until the server has the note.
+        The caller starts the bodies' asyncio tasks afterwards, so the note is on its way before the first
+        step of a body: a pipe writes at once. A process that is killed then has told the server what may have
+        killed it. The answer is not awaited: the worker would stand still for a round trip. If the connection
+        breaks at this very moment and the note is lost with it, nothing else begins until the server has the
+        note.
         """
         for stream, entry in started.items():
             self.streams[stream] = max(self.streams[stream], _number(entry))

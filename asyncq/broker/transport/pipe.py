@@ -101,6 +101,9 @@ class Pipe(asyncio.Protocol):
         # Nothing is lost in redis-py's reader: the handshake has read all of its replies, and the server
         # sends nothing unasked before the first SUBSCRIBE.
         transport.set_protocol(pipe)
+        # uvloop writes at the end of a turn of the loop, unless more than this is buffered. A pipe gathers by
+        # itself, and what it writes should leave at once, so that the server begins while the turn goes on.
+        transport.set_write_buffer_limits(high=0)
         pipe._opened = _Opened(cast("asyncio.Transport", transport), handshaken)
         pipe._watch()
         return pipe

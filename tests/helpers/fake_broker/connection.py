@@ -40,6 +40,9 @@ class _Transport(asyncio.Transport):
     def get_protocol(self) -> asyncio.BaseProtocol:
         return cast("asyncio.BaseProtocol", self._protocol)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Does nothing: what is written has arrived."""
+
     def write(self, data: Any) -> None:
         if self._is_closed:
             return
