@@ -10,6 +10,7 @@ from helpers.takeover import take
 from helpers.waiting import until
 
 from asyncq import wire
+from asyncq.broker.claims import MOST_UNDER_WAY
 from asyncq.broker.schema.keys import token
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ async def test_jobs_with_large_outcomes_end_some_at_a_time(stage):
     for delivery in held:
         stage.worker.claims.finish(delivery, wire.SUCCEEDED, outcome)
     await stage.worker.claims.drain()
-    assert await _calls(stage.raw) - before == 3
+    # At first each goes alone, because it is large, and then as many together as one call may take.
+    assert 3 <= await _calls(stage.raw) - before <= MOST_UNDER_WAY + 3
     assert {await stage.state(delivery.job.id) for delivery in held} == {"SUCCESS"}
 
 
