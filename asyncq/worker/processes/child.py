@@ -130,8 +130,8 @@ class Child:
         forks.reset_in_children(self._alarm.ring)
         forks.guard_signals()
         threading.Thread(target=self._watch, args=[worker], name="asyncq-watch", daemon=True).start()
-        frame = self._receive()
-        if frame is None:
+        frame = frames.receive(self._connection)
+        if not frame:
             return
         self._setup.update(frame[0])
         self._handle_signals()
@@ -152,7 +152,7 @@ class Child:
 
     def _listen(self) -> None:
         """Handles the worker's frames, on the reading thread, until the connection ends."""
-        while (frame := self._receive()) is not None:
+        while frame := frames.receive(self._connection):
             match frame:
                 case ["run", *job]:
                     self._busy = True
@@ -213,24 +213,6 @@ class Child:
             answer.set_result(None)
         else:
             answer.set_exception(failures.decode(failure).rebuild())
-
-    def _receive(self) -> list[Any] | None:
-        """Returns the worker's next frame, or None at the end of the connection."""
-        head = self._read(frames.LENGTH)
-        body = None if head is None else self._read(int.from_bytes(head))
-        return None if body is None else frames.unpack(body)
-
-    def _read(self, length: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < length:
-            try:
-                part = self._connection.recv(length - len(data))
-            except ConnectionResetError:
-                return None
-            if not part:
-                return None
-            data += part
-        return bytes(data)
 
     def _send(self, *frame: Any) -> None:
         with self._sending:

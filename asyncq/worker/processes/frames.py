@@ -1,4 +1,6 @@
-"""The frames between a worker and one of its processes: msgpack arrays, each after its length.
+"""The frames between a process and one that it has started: msgpack arrays, each after its length.
+
+Between a worker and a process that runs jobs for it:
 
     worker -> process   [{...}]                 how to find the app; once, at the start; see `Pool`
                         ["run", ...]            a job, see `Process.run`
@@ -19,6 +21,7 @@ Values, arguments and failures stand in frames as the bytes that travel through 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgpack
@@ -26,6 +29,7 @@ import msgpack
 from asyncq.wire import packed
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
 LENGTH: Final = 4
@@ -47,3 +51,32 @@ def pack(frame: Sequence[Any]) -> bytes:
 def unpack(body: bytes) -> list[Any]:
     """Returns the frame in the bytes after its length."""
     return _unpack(body)
+
+
+async def read(reader: asyncio.StreamReader) -> list[Any]:
+    """Returns the next frame of a connection, or an empty one when the connection has ended."""
+    try:
+        length = int.from_bytes(await reader.readexactly(LENGTH))
+        return unpack(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return []
+
+
+def receive(connection: socket.socket) -> list[Any]:
+    """Returns the next frame of a connection, or an empty one when the connection has ended. Blocks."""
+    head = _received(connection, LENGTH)
+    body = None if head is None else _received(connection, int.from_bytes(head))
+    return [] if body is None else unpack(body)
+
+
+def _received(connection: socket.socket, length: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < length:
+        try:
+            part = connection.recv(length - len(data))
+        except ConnectionResetError:
+            return None
+        if not part:
+            return None
+        data += part
+    return bytes(data)

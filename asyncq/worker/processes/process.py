@@ -13,8 +13,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +23,7 @@ from asyncq.errors import WorkerLost
 from asyncq.execution.executors import RUNNING, STARTING
 from asyncq.execution.runner import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
-from asyncq.system import forks
-from asyncq.worker.processes import frames
+from asyncq.worker.processes import frames, interpreter
 
 if TYPE_CHECKING:
     from asyncq.execution.executors import JobControl, TimeLimit
@@ -66,37 +63,15 @@ class Process:
         Raises:
             WorkerLost: the process could not do so; the message says why.
         """
-        ours, theirs = socket.socketpair()
-        # A child of the worker must not keep this end open when the worker is dead. Only this end is closed
-        # in children: the process needs the other one, and uvloop calls the hooks of forks in it, too.
-        forks.close_in_children(ours, ours.fileno())
         try:
-            # In a session of its own: Ctrl-C is for the worker, which lets the jobs end. Never by fork: the
-            # worker has threads and an event loop, and a copy of those would be useless and harmful.
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "asyncq.worker.processes.child",
-                str(theirs.fileno()),
-                str(os.getpid()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            connected = await interpreter.start_connected("asyncq.worker.processes.child")
         except OSError as error:
-            ours.close()
             raise WorkerLost(f"no process could be started for the job: {error}") from error
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        process = cls(child, reader, writer)
+        process = cls(*connected)
         try:
             process._writer.write(setup)
             async with asyncio.timeout(START_TIMEOUT):
-                answer = await process._read()
+                answer = await frames.read(process._reader)
             if answer == ["ready"]:
                 return process
             problem = answer[1] if answer else f"it died at its start: {await process._how_it_died()}"
@@ -170,7 +145,7 @@ class Process:
         self, children: list[str], control: JobControl
     ) -> Finish | Requeue | Replace | None:
         """Reads frames until the run result comes. Returns None if the process died instead."""
-        while frame := await self._read():
+        while frame := await frames.read(self._reader):
             match frame:
                 case ["started"]:
                     self._started = True
@@ -208,14 +183,6 @@ class Process:
             )
             failure = failures.encode(error)
         self._writer.write(frames.pack(("answer", number, failure)))
-
-    async def _read(self) -> list[Any]:
-        """Returns the next frame, or an empty one when the connection has ended."""
-        try:
-            length = int.from_bytes(await self._reader.readexactly(frames.LENGTH))
-            return frames.unpack(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return []
 
     # -- ending --
 
@@ -271,13 +238,7 @@ class Process:
             async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
                 await self._child.wait()
         self._kill()  # a body may have closed the connection while its process lives on
-        code = await self._child.wait()
-        if code >= 0:
-            return f"exit code {code}"
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
+        return interpreter.how_it_ended(await self._child.wait())
 
     async def discard(self) -> None:
         """Ends the process at once. A second call has no effect."""

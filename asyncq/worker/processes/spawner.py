@@ -15,11 +15,11 @@ import json
 import logging
 import os
 import signal
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import BackgroundTasks
+from asyncq.worker.processes import interpreter
 from asyncq.worker.processes.app_source import NO_APP, AppSource, child_setup
 from asyncq.worker.processes.liveness import LifeWatch
 
@@ -76,7 +76,11 @@ class Spawner:
     async def _run(self, source: AppSource) -> None:
         async with LifeWatch(self._app.settings.lease) as watch:
             setup = self._setup(source, watch.child_end)
-            child = await self._spawn(source, watch.child_end)
+            child = await interpreter.start(
+                *("asyncq.worker", source.target),
+                descriptors=[watch.child_end],
+                stdin=asyncio.subprocess.PIPE,
+            )
             watch.started()
             self._children.add(child)
             killing = asyncio.create_task(self._kill_if_silent(child, watch))
@@ -90,15 +94,6 @@ class Spawner:
             finally:
                 self._children.discard(child)
                 killing.cancel()
-
-    async def _spawn(self, source: AppSource, pipe: int) -> asyncio.subprocess.Process:
-        # The child has a session of its own: Ctrl-C is for the parent, which stops the child.
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "asyncq.worker", source.target),
-            stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(pipe,),
-        )
 
     @staticmethod
     async def _kill_if_silent(child: asyncio.subprocess.Process, watch: LifeWatch) -> None:
