@@ -217,7 +217,9 @@ MOST_SHARDS = 256
 """The largest number of shards. A worker beats, looks for due jobs and looks for dead workers in each of
 them, so each shard costs every worker some commands."""
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+LONGEST_NAME = 100
+"""The most characters of a name."""
+NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{LONGEST_NAME}}}")
 """What a queue or a namespace may be called. Colons, spaces and braces would break the layout of keys and
 records."""
 

@@ -1,14 +1,19 @@
 """How a command ends: the exit codes, and the exit code and hint for each error.
 
-`invocation.command` maps every exception of a command through `cli_error`. An error that is not listed here
-is a bug in asyncq and ends with code 70.
+`invocation.command` maps every exception of a command through `explained`. An error that is not listed here
+is a bug in asyncq and ends with code 70. It is written to a crash file.
 """
 
 from __future__ import annotations
 
+import platform
+import sys
+import tempfile
+import traceback
 from enum import IntEnum
 
 from asyncq.broker.transport.server_error import ServerError
+from asyncq.broker.transport.url import mask
 from asyncq.errors import (
     AsyncQError,
     BrokerNotConfigured,
@@ -42,7 +47,7 @@ class Code(IntEnum):
 class CliError(Exception):
     """A command cannot do what the user asked. Has the reason, a hint that helps, and the exit code."""
 
-    def __init__(self, message: str, hint: str = "", code: Code = Code.FAILED) -> None:
+    def __init__(self, message: str, hint: str = "", code: int = Code.FAILED) -> None:
         super().__init__(message)
         self.hint = hint
         self.code = code
@@ -84,3 +89,26 @@ def cli_error(error: BaseException) -> CliError | None:
             first, _, rest = str(error).partition("\n")
             return CliError(first, rest or hint, code)
     return None
+
+
+def explained(error: Exception) -> CliError:
+    """Returns any error as the user of a command should see it. Writes a bug in asyncq to a crash file."""
+    known = cli_error(error)
+    if known is not None:
+        return known
+    try:
+        hint = f"please report it with {_crash_file(error)}"
+    except OSError:  # the crash file cannot be written: the traceback goes to stderr
+        hint = "please report it:\n" + "".join(traceback.format_exception(error))
+    return CliError(f"this is a bug in asyncq: {type(error).__name__}: {error}", hint, Code.BUG)
+
+
+def _crash_file(error: Exception) -> str:
+    """Writes the traceback to a temporary file and returns the file's name. It is not printed, for it helps
+    only a user who reports the bug.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="asyncq-crash-", suffix=".txt", delete=False) as file:
+        arguments = " ".join(mask(word) for word in sys.argv[1:])
+        file.write(f"asyncq {arguments}\npython {platform.python_version()} on {platform.platform()}\n\n")
+        file.writelines(traceback.format_exception(error))
+    return file.name

@@ -1,30 +1,26 @@
 """The global options of the command line, and the frame around every command.
 
 `@command` runs a command's body on the main thread, maps its errors to exit codes, and ends the process even
-if threads or tasks of the user still run. An unknown error is written to a crash file.
+if threads or tasks of the user still run.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import platform
 import sys
-import tempfile
-import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from asyncq import logs
-from asyncq.broker.transport.url import mask
 from asyncq.cli import console
-from asyncq.cli.exits import Code, cli_error
+from asyncq.cli.exits import Code, explained
 from asyncq.cli.loop import all_ended, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asyncq.cli.exits import CliError
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -43,6 +39,7 @@ class Invocation:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    no_color: bool = False
     arguments: tuple[str, ...] = field(default=(), repr=False)
     settings: dict[str, str] = field(init=False, repr=False)
 
@@ -108,6 +105,8 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
 
     @functools.wraps(body)
     def framed(*args: Any, **kwargs: Any) -> None:
+        import typer  # a worker process of a supervisor has no command line, and does without it
+
         try:
             code = int(body(*args, **kwargs))
         except (typer.Exit, typer.BadParameter):
@@ -117,7 +116,9 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
         except BrokenPipeError:  # `asyncq ... | head`: the reader needs no more
             code = Code.OK
         except Exception as error:  # noqa: BLE001  the outermost place there is
-            code = _reported(error)
+            known = explained(error)
+            _complain(known)
+            code = known.code
         # The interpreter would wait for threads of the user's code, perhaps for ever.
         if not all_ended():
             leave(code)
@@ -126,32 +127,8 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
     return framed
 
 
-def _reported(error: Exception) -> int:
-    known = cli_error(error)
-    if known is not None:
-        _complain(str(known), known.hint)
-        return known.code
-    try:
-        hint = f"please report it with {_crash_file(error)}"
-    except OSError:  # the crash file cannot be written: the traceback goes to stderr
-        hint = "please report it:\n" + "".join(traceback.format_exception(error))
-    _complain(f"this is a bug in asyncq: {type(error).__name__}: {error}", hint)
-    return Code.BUG
-
-
-def _complain(message: str, hint: str) -> None:
+def _complain(error: CliError) -> None:
     if logs.is_json():
-        log.critical("%s", message, extra={"hint": hint} if hint else None)
+        log.critical("%s", error, extra={"hint": error.hint} if error.hint else None)
     else:
-        console.complain(message, hint)
-
-
-def _crash_file(error: Exception) -> str:
-    """Writes the traceback to a temporary file and returns the file's name. It is not printed, for it helps
-    only a user who reports the bug.
-    """
-    with tempfile.NamedTemporaryFile("w", prefix="asyncq-crash-", suffix=".txt", delete=False) as file:
-        arguments = " ".join(mask(word) for word in sys.argv[1:])
-        file.write(f"asyncq {arguments}\npython {platform.python_version()} on {platform.platform()}\n\n")
-        file.writelines(traceback.format_exception(error))
-    return file.name
+        console.complain(str(error), error.hint)

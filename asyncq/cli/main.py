@@ -85,7 +85,8 @@ def options(
     console.choose_colors(enabled=not no_color)
     if ctx.invoked_subcommand == "worker":
         signals.stop_is_success()
-    ctx.obj = Invocation(url, namespace, app, json=json, quiet=quiet, verbose=verbose, arguments=ctx.obj)
+    flags = {"json": json, "quiet": quiet, "verbose": verbose, "no_color": no_color}
+    ctx.obj = Invocation(url, namespace, app, **flags, arguments=ctx.obj)
 
 
 @command

@@ -102,7 +102,7 @@ class Worker:
         self.queues: list[str] = [config.name(queue) for queue in queues] if queues else app.queues()
         self.grace: float = app.settings.grace if grace is None else config.duration("grace", grace)
         # It is part of the consumer's name and of outcomes, where a space begins the next field.
-        self.name: str = _default_name() if name is None else _checked_name(name)
+        self.name: str = default_name() if name is None else checked_name(name)
         self.target = target
         self.only_last_tries = only_last_tries
         self.counts: Counts = Counts()
@@ -248,12 +248,18 @@ def check_annotations(app: AsyncQ) -> None:
         task.resolve()
 
 
-def _default_name() -> str:
+def default_name() -> str:
+    """Returns the name of a worker that was given none: `<host>-<pid>`."""
     host = socket.gethostname().split(".")[0]
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', host)[:60]}-{os.getpid()}"
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """Checks the name of a worker, and returns it.
+
+    Raises:
+        ValueError: as `config.name`.
+    """
     try:
         return config.name(name)
     except ValueError as error:

@@ -16,6 +16,13 @@ Between a worker and a process that runs jobs for it:
                         ["requeue", ...]
                         ["replace", [[fields of a job, message], ...]]
 
+Between a supervisor and one of its workers:
+
+    supervisor -> worker  [{...}]               what to run; once, at the start; see `Supervisor`
+                          ["stop", step]        1: let running jobs end, 2: hand them back at once
+    worker -> supervisor  ["ready", facts]      it reads jobs; what the user is shown about it
+                          ["failed", message, hint, code]   why it ends
+
 Values, arguments and failures stand in frames as the bytes that travel through Redis. Nothing is pickled.
 """
 

@@ -1,4 +1,4 @@
-"""Starts the Python processes of a worker, and says how one ended.
+"""Starts the Python processes of asyncq's own: those of a worker, and the workers of a supervisor.
 
 Runs on the loop of the process that starts them. No process is forked: the starting one has threads and an
 event loop, and a copy of those would be useless and harmful.

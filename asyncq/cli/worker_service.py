@@ -1,0 +1,257 @@
+"""Runs one worker as a process: with `asyncq worker` alone, or as a worker process of its supervisor.
+
+`serve` finds the app and sets up logging. `Service` runs one `Worker` on the main thread's event loop: it
+shows the banner, turns signals into `Worker.stop`, and chooses the exit code. Nothing here needs typer: a
+worker process of a supervisor does without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import gc
+import logging
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from asyncq import config, logs
+from asyncq.broker.transport.url import mask
+from asyncq.cli import banner, loop, target as targets
+from asyncq.cli.exits import CliError, Code
+from asyncq.worker import Worker
+from asyncq.worker.worker import check_annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncq.app import AsyncQ
+    from asyncq.cli.invocation import Invocation
+    from asyncq.worker.processes.supervised import SupervisorLink
+
+log: logging.Logger = logging.getLogger("asyncq.cli.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """The options of `asyncq worker`. None stands for the default, or for the app's setting."""
+
+    target: str | None
+    queues: Sequence[str]
+    concurrency: int | None
+    threads: int | None
+    grace: float | None
+    name: str | None
+    loop: str
+    strict: bool
+    log_level: str | None
+    log_format: str | None
+    no_configure_logging: bool
+
+
+def serve(invocation: Invocation, options: WorkerOptions, supervisor: SupervisorLink | None = None) -> int:
+    """Runs one worker in this process until it is stopped, and returns the exit code.
+
+    Args:
+        invocation: the global options of the command line.
+        options: those of the command.
+        supervisor: the connection to the supervisor of this process, if it has one.
+
+    Raises:
+        CliError: the options do not fit, or the app cannot be imported.
+        BrokerUnavailable, BrokerNotConfigured: the worker could not start.
+    """
+    logging_ = WorkerLogging.of(invocation, options)
+    app = targets.load(options.target, invocation)
+    logging_.keep()
+    full = targets.full_name(options.target or targets.configured(invocation) or "", app)
+    given = {"threads": options.threads, "strict": options.strict or None}
+    targets.reconfigure(app, {option: value for option, value in given.items() if value is not None})
+    try:
+        names = [config.name(queue) for queue in options.queues]
+        here = Worker(app, options.concurrency, names, grace=options.grace, name=options.name, target=full)
+    except ValueError as error:
+        raise CliError(str(error), code=Code.USAGE) from error
+    try:
+        check_annotations(app)
+    except TypeError as error:
+        raise CliError(str(error), code=Code.CONFIGURATION) from error
+    service = Service(here, full, has_banner=logging_.has_banner, supervisor=supervisor)
+    return loop.run(service.run(), kind=options.loop, catch_terminate=False, code_if_left=Code.RETURNED_JOBS)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLogging:
+    """How the worker logs: set up before the app is imported, and checked again after that.
+
+    Attributes:
+        handler: the command line's own handler; None if the app sets up logging.
+        is_chosen: whether the user has asked for a format or a level.
+        has_banner: whether the worker prints a banner. Where a program reads the log, or the app sets it up,
+            the banner is a log record instead.
+    """
+
+    handler: logging.Handler | None
+    is_chosen: bool
+    has_banner: bool
+
+    @classmethod
+    def of(cls, invocation: Invocation, options: WorkerOptions) -> Self:
+        """Sets up logging.
+
+        Raises:
+            CliError: a level or a format is not known, or is given with --no-configure-logging.
+        """
+        level, format_ = options.log_level, options.log_format
+        _check("--log-level", level, logs.LEVELS)
+        _check("--log-format", format_, logs.FORMATS)
+        if options.no_configure_logging:
+            if level or format_:
+                option = "--log-level" if level else "--log-format"
+                raise CliError(
+                    f"{option} and --no-configure-logging contradict each other",
+                    "leave one of them out",
+                    Code.USAGE,
+                )
+            return cls(None, is_chosen=False, has_banner=False)
+        number = invocation.level(logging.INFO) if level is None else getattr(logging, level.upper())
+        has_banner = not invocation.quiet and format_ != "json"
+        handler = invocation.log(number, format_ or "plain", banner=has_banner)
+        return cls(handler, is_chosen=bool(level or format_), has_banner=has_banner)
+
+    def keep(self) -> None:
+        """Restores what the import of the app may have changed, see `logs.keep`."""
+        if self.handler is not None:
+            logs.keep(self.handler, is_chosen=self.is_chosen)
+
+
+def _check(option: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        near = difflib.get_close_matches(value.lower(), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
+        raise CliError(f"{option} {value!r} is not known", hint, Code.USAGE)
+
+
+class Service:
+    """One worker as a process: its banner, its signals, its last log record and its exit code.
+
+    Args:
+        worker: the worker.
+        target: `module:attribute` of its app.
+        has_banner: whether to print a banner and not log it.
+        supervisor: the connection to the supervisor of this process, if it has one. Then the supervisor shows
+            the banner, and says when to stop.
+    """
+
+    def __init__(
+        self, worker: Worker, target: str, *, has_banner: bool, supervisor: SupervisorLink | None = None
+    ) -> None:
+        self._worker = worker
+        self._target = target
+        self._has_banner = has_banner
+        self._supervisor = supervisor
+        self._signals = 0
+        self._step = 0
+        self._stopped_at = 0.0
+        self._is_up = False
+        self._main: asyncio.Task[Any] | None = None
+
+    async def run(self) -> int:
+        """Runs the worker to its end and returns the exit code.
+
+        Raises:
+            BrokerUnavailable, BrokerNotConfigured: it could not start.
+        """
+        self._main = asyncio.current_task()
+        here = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            here.add_signal_handler(number, self._on_signal)
+
+        def stop(step: int) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the process is about to end
+                # The supervisor has logged it, once for all workers.
+                here.call_soon_threadsafe(self._go_to, step, logging.DEBUG)
+
+        if self._supervisor is not None:
+            self._supervisor.on_stop = stop
+        log.debug("connecting to %s", mask(self._worker.app.settings.url))
+        try:
+            # The banner needs the server's version, so the app is open here, too.
+            async with self._worker.app as app:
+                await self._serve(app)
+        except asyncio.CancelledError:
+            if not self._step:
+                raise
+            return Code.OK
+        return self._exit_code()
+
+    async def _serve(self, app: AsyncQ) -> None:
+        task = asyncio.create_task(self._worker.run(), name="asyncq-worker")
+        started = asyncio.create_task(self._worker.started.wait())
+        try:
+            await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+            self._is_up = started.done()
+            if self._is_up:
+                await self._introduce(app)
+            # The objects that exist now will stay, so the garbage collector need not visit them while jobs
+            # run. This process is the worker's alone, so freezing them affects nobody else.
+            gc.collect()
+            gc.freeze()
+            await task
+        finally:
+            for each in (task, started):
+                each.cancel()
+            await asyncio.gather(task, started, return_exceptions=True)
+
+    async def _introduce(self, app: AsyncQ) -> None:
+        facts = await banner.of(self._worker, app, self._target)
+        if self._supervisor is not None:
+            self._supervisor.ready(facts._asdict())
+        else:
+            name = self._worker.name
+            banner.show(f"worker {name}", facts, [], prints=self._has_banner, worker=name)
+
+    def _on_signal(self) -> None:
+        # The supervisor's wishes do not count here, and the other way round: a service manager that stops
+        # both processes means one step.
+        self._signals += 1
+        self._go_to(self._signals, logging.INFO)
+
+    def _go_to(self, step: int, level: int) -> None:
+        """Goes on to a step of stopping, unless it was reached before. The log record has this level."""
+        while self._step < step:
+            self._step += 1
+            self._stop(level)
+
+    def _stop(self, level: int) -> None:
+        """Takes one step of stopping: drains, hands back at once, ends at once."""
+        if not self._is_up:
+            assert self._main is not None
+            self._main.cancel()
+        elif self._step > 2:
+            log.error("ended at once; the running jobs run elsewhere when the lease is over")
+            loop.leave(Code.RETURNED_JOBS)
+        elif self._step == 1:
+            self._stopped_at = time.monotonic()
+            log.log(
+                level,
+                "draining: running jobs have %g s to end (a second signal hands them back)",
+                self._worker.grace,
+            )
+        # The second call hands running jobs back at once.
+        self._worker.stop()
+
+    def _exit_code(self) -> int:
+        worker = self._worker
+        log.info(
+            "%sstopped: %d %s done, %d of them failed, %d handed back",
+            "" if self._supervisor is None else f"worker {worker.name!r} ",
+            *(worker.done, "job" if worker.done == 1 else "jobs", worker.failed, worker.handed_back),
+            extra={"worker": worker.name},
+        )
+        # A stop without force hands back only entries that the last read may still have claimed: no running
+        # job was ended, so the exit code is 0.
+        forced = self._step > 1 or time.monotonic() - self._stopped_at >= worker.grace
+        return Code.RETURNED_JOBS if worker.counts.left or (worker.handed_back and forced) else Code.OK
