@@ -42,7 +42,8 @@ def open_streams() -> None:
     For a closed one Python has None, and code that writes to None fails. Also, the next socket or file would
     get its number: what C code or a child process writes to stderr would go to the server.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    names = ("stdin", "stdout", "stderr")
+    for number in range(len(names)):
         try:
             os.fstat(number)
         except OSError:
@@ -51,6 +52,8 @@ def open_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             os.set_inheritable(number, True)
+    # Only now: a file that is opened here takes the lowest free number, and no other process inherits it.
+    for number, name in enumerate(names):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, PTH123
 

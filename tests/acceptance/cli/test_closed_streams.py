@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.waiting import until_sync
 
 ALL_CLOSED = "<&- >&- 2>&-"
 CLOSED = ["2>&-", *(pytest.param(each, marks=pytest.mark.trial) for each in (">&-", ">&- 2>&-")), ALL_CLOSED]
@@ -50,6 +51,20 @@ def test_a_worker_with_closed_streams_runs_jobs_and_exits_0(project, start_close
     worker.send_signal(signal.SIGTERM)
     out, err = worker.communicate(timeout=60)
     assert (worker.returncode, "Traceback" in out + err) == (0, False), (out, err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_worker_processes_of_a_supervisor_with_closed_streams_have_none_closed(project, start_closed):
+    supervisor = start_closed(ALL_CLOSED, "worker", "shop", "-w", "2")
+    listing = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
+    until_sync(lambda: len(listing.read_text().split()) == 2, "two worker processes")
+    assert project.run("call", "shop", "add", "1", "2", "-q").out == "3\n"
+    files = [
+        Path(f"/proc/{child}/fd/{number}") for child in listing.read_text().split() for number in (0, 1, 2)
+    ]
+    assert {str(file.readlink()) for file in files} == {"/dev/null"}
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(60) == 0
 
 
 NOISY = """
