@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
 
     async def run() -> None:
         worker = Worker(app, 1, given["queues"], target=given["target"], only_last_tries=True)
-        worker.stop_on_signals()
+        _stop_on_signals(worker)
         # Nobody is left to kill this process, so it hands back what it cannot end within its grace. If its
         # worker had asked it to stop before, it hands back at once.
         signs.on_parent_end = partial(asyncio.get_running_loop().call_soon_threadsafe, worker.stop)
@@ -60,6 +61,24 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
         asyncio.run(run())
     finally:
         logs.end_streams()  # a lost standard stream must not change the exit code: it tells of jobs
+
+
+def _stop_on_signals(worker: Worker) -> None:
+    """Makes SIGTERM and SIGINT stop the worker. The second of the two hands back its job at once.
+
+    The spawner sends SIGTERM and then SIGINT. The same signal counts once: a service manager that stops the
+    spawner's process may send a SIGTERM to this one as well, and the job still has its grace.
+    """
+    loop = asyncio.get_running_loop()
+    received: set[int] = set()
+
+    def stop(number: int) -> None:
+        if number not in received:
+            received.add(number)
+            worker.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
 
 
 def _nothing() -> None:

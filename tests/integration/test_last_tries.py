@@ -318,6 +318,19 @@ async def test_a_last_attempt_has_its_workers_grace_and_its_process_ends_with_th
         assert await job.refresh() == ("SUCCESS" if seconds < grace else "PENDING")
 
 
+async def test_a_last_attempt_has_its_grace_though_a_service_manager_signals_its_process_as_well(
+    lasting, tmp_path
+):
+    file = tmp_path / "pid"
+    async with lasting.app as app:
+        job = await lasting.sleep.delay(str(file), 1.5)
+        await _die_with(app, "default", 1)
+        async with Worker(app, grace=20.0):
+            await until(lambda: file.exists() and file.read_text(), "the last attempt to start", 30)
+            os.kill(int(file.read_text()), signal.SIGTERM)
+        assert await job.refresh() == "SUCCESS"
+
+
 async def test_the_process_of_a_last_attempt_ends_after_its_worker_is_killed(lasting, tmp_path):
     file = tmp_path / "pid"
     async with lasting.app as app:

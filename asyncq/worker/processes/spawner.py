@@ -147,7 +147,7 @@ class Spawner:
             self._send(signal.SIGTERM)
             await asyncio.wait({ended, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                self._send(signal.SIGTERM)  # the second asks a worker not to wait for its jobs
+                self._send(signal.SIGINT)  # the second asks a worker not to wait for its jobs
                 await asyncio.wait({ended}, timeout=HAND_BACK_TIMEOUT)
             if not ended.done():
                 log.error("a process for jobs on their last try does not end; it is killed")
