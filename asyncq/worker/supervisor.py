@@ -133,6 +133,7 @@ class Supervisor:
 
     async def _kill_all(self) -> None:
         """Kills the processes that are left, because `run` was cancelled or has failed."""
+        self._stopping.set()  # a keeper that still runs restarts none of them
         children = list(self._children)
         for child in children:
             child.kill()
@@ -190,6 +191,7 @@ class Supervisor:
         except WorkerStartError as error:
             if not self.step:
                 self._failure = error
+                self._log_drain()
                 self._advance()
 
     async def _roll_over_when_asked(self) -> None:

@@ -24,6 +24,7 @@ app = AsyncQ()
 """
 COMMANDS = [
     ("worker", "slow"),
+    ("worker", "slow", "-w", "2"),
     ("call", "slow", "add", "1", "2"),
     ("result", "get", "x", "--app", "slow"),
     ("revoke", "x", "--app", "slow"),
