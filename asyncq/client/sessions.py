@@ -115,6 +115,12 @@ class Sessions:
             raise BrokerUnavailable("the app was closed")
         return session
 
+    def here(self) -> Session | None:
+        """Returns the session of this thread's loop, or None. Before Python 3.12, each question for the
+        running loop is a system call (for the process id), so frequent calls ask once.
+        """
+        return self._open.get(running_loop())  # type: ignore[arg-type]  # None is in no table
+
     def nearest(self) -> Session | None:
         """Returns the session of this thread's loop, else that of the current job's worker, else None."""
         return self._open.get(running_loop()) or self._of_the_job()  # type: ignore[arg-type]

@@ -183,13 +183,17 @@ class ServerJob(KnownJob[R_co]):
         """See `KnownJob.check_join`."""
         check_join(what, (self,), disable_sync_subtasks=disable_sync_subtasks)
 
-    @on_app_loop
     async def outcome(self, timeout: float | timedelta | None) -> Outcome[R_co]:
         """See `KnownJob.outcome`."""
+        # Not by `on_app_loop`, which asks for the running loop, too: see `Sessions.here`.
+        sessions = self.app.sessions
+        session = sessions.here()
+        if session is None:
+            return await sessions.run_on_app_loop(self._outcome_there(timeout))
         limit = None if timeout is None else config.seconds(timeout)
         if self.is_ignored:
             raise ResultNotFound(f"job {self.id} was enqueued with ignore_result=True: there is no result")
-        listener = self.app.sessions.current().listener
+        listener = session.listener
         waiter = self.waiter(listener)
         context = current_job.get()
         if limit == 0:
@@ -203,6 +207,11 @@ class ServerJob(KnownJob[R_co]):
         if waiter.ended is None:
             raise self._no_outcome(waiter, limit)
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
+
+    async def _outcome_there(self, timeout: float | timedelta | None) -> Outcome[R_co]:
+        """Waits on the app's loop. Raises `BrokerUnavailable` if the app was closed meanwhile."""
+        self.app.sessions.current()
+        return await self.outcome(timeout)
 
     async def _wait_in_job(self, context: Context, waiter: Waiter, limit: float | None) -> None:
         end = None if limit is None else time.monotonic() + limit

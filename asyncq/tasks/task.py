@@ -1,7 +1,7 @@
 """Tasks: a function that can be called here, or sent to a worker with the same arguments and awaited.
 
 A job begins here: `Task.delay` has `JobBuilder` make it, and sends it by `Session.submit`. Awaited methods
-may be called on any loop (`@on_app_loop`), their twins `..._sync` on any thread without a running loop.
+may be called on any loop, their twins `..._sync` on any thread without a running loop.
 `options` returns a copy of the task, and leaves the task as it is.
 
 `_OfFunction` makes `inspect.signature(task.delay)` show the parameters of the function. The classes at the
@@ -162,7 +162,6 @@ class Task(Generic[P, R, H_co]):
 
     # -- sending --
 
-    @on_app_loop
     async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> H_co:
         """Enqueues a call and returns its handle, once the server has accepted the job.
 
@@ -189,7 +188,6 @@ class Task(Generic[P, R, H_co]):
     def delay_sync(self) -> None:
         """Blocking twin of `delay`."""
 
-    @on_app_loop
     async def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Enqueues a call, waits for it and returns its value: `await (await task.delay(...)).get()`.
 
@@ -611,9 +609,13 @@ class Task(Generic[P, R, H_co]):
         if self.is_linked:
             linked: H_co = await Signature(self, args, kwargs).delay()
             return linked
+        # Not by `on_app_loop`, which asks for the running loop, too: see `Sessions.here`.
+        sessions = self.app.sessions
+        session = sessions.here()
+        if session is None:
+            return await sessions.run_on_app_loop(self._send_there(args, kwargs))
         builder = self.builder
         body = builder.body(args, kwargs)
-        session = self.app.sessions.current()
         job, message = builder.call(body, session.channel)
         waiter = session.announce(job, new=not builder.has_own_id)
         refused = await session.submit(((job, message, waiter),))
@@ -624,6 +626,11 @@ class Task(Generic[P, R, H_co]):
         )
         handle: H_co = handle_of(self.handle, known)
         return handle
+
+    async def _send_there(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> H_co:
+        """Sends a call on the app's loop. Raises `BrokerUnavailable` if the app was closed meanwhile."""
+        self.app.sessions.current()
+        return await self._send(args, kwargs)
 
 
 class _OfFunction:
