@@ -40,10 +40,10 @@ export PYTHONDONTWRITEBYTECODE :=
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(BIN)/python -m pytest -n $(shell expr 5 \* $(CORES) / 2) --dist loadscope
 
-.PHONY: help run test trials quick check lint mypy types examples counts chaos bench clean
+.PHONY: help run test trials quick check lint mypy types examples counts chaos bench bench-full bench-smoke clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 run: $(RUN) ## run the first example on an embedded Valkey
 	@echo "--> examples/main.py, on an embedded Valkey that is started for it and stopped after it"
@@ -62,7 +62,7 @@ trials: $(DEV) ## run what `make test` has no time for: chaos and the model chec
 quick: lint mypy ## what is known within a minute: lint, types of the package, unit tests
 	$(PYTEST) tests/unit $(PYTEST_ARGS)
 
-check: lint types trials test ## all that CI runs: lint, layers, types, trials, tests (the examples are among them)
+check: lint types trials bench-smoke test ## all that CI runs: lint, layers, types, trials, tests (the examples are among them)
 
 lint: $(DEV) ## ruff and the layer rule
 	$(BIN)/ruff check
@@ -86,11 +86,17 @@ counts: $(DEV) ## store what a job costs, in counts, and print what has changed 
 chaos: $(DEV) ## kill, cut, freeze and starve it, and print what held (CHAOS_ARGS="--only NAME --scale 0.1 --seed N"; minutes)
 	$(BIN)/python tests/chaos/run.py $(or $(CHAOS_ARGS),--full)
 
-bench: $(DEV) ## measure latency and throughput (BENCH_ARGS="--help" for what there is)
+bench: $(DEV) ## compare asyncq with every peer, an hour; goes on where it was interrupted (BENCH_ARGS="--help" for what there is)
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-clean: ## remove the virtual environment and all caches (the embedded server's data in .asyncq stays)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+bench-full: $(DEV) ## the same with long runs, other versions of Python, a million jobs: some hours
+	$(BIN)/python benchmarks/run.py --grid full $(BENCH_ARGS)
+
+bench-smoke: $(DEV) ## whether the benchmarks work: the floor and asyncq with tiny numbers, ten seconds
+	$(BIN)/python benchmarks/run.py --grid smoke $(BENCH_ARGS)
+
+clean: ## remove the virtual environments and all caches (the embedded server's data in .asyncq stays)
+	rm -rf $(VENV) .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate must really run: a pyenv shim is there and fails when its version is not chosen, and Debian's

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import redis
 from scenario import Measured, Scenario
 from server import Usage, sent_within
-from system import System, rss_mib, worker
+from system import System, insist_equal, rss_mib, worker
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class LoneJob(Scenario):
             with redis.Redis.from_url(url) as observer:
                 observer.ping()  # connects, so that the commands of the connection are not counted
                 before = Usage.read(observer)
-                for _ in range(self.jobs):
-                    await client.value(await client.delay())
+                for number in range(self.jobs):
+                    insist_equal(number, await client.value(await client.delay(number)))
                 spent = Usage.read(observer).since(before)
         figures = {
             "lone.commands_per_job": round(spent.commands.total() / self.jobs, 2),
@@ -45,7 +45,7 @@ class Idle(Scenario):
     async def run(self, system: System, url: str) -> Measured:
         async with worker(system, url) as process:
             async with system.open(url) as client:
-                await client.value(await client.delay())
+                insist_equal(1, await client.value(await client.delay(1)))
             sent = sent_within(url, self.seconds)
             memory = rss_mib(process)
         figures = {
@@ -65,9 +65,10 @@ class Start(Scenario):
         times = []
         for _ in range(self.starts):
             async with system.open(url) as client:
-                handle = await client.delay()
+                handle = await client.delay(7)
                 start = time.perf_counter()
                 async with worker(system, url):
-                    await asyncio.wait_for(client.value(handle), 20)
+                    value = await asyncio.wait_for(client.value(handle), 30)
                     times.append(time.perf_counter() - start)
+                    insist_equal(7, value)
         return Measured({"start.first_job_s": round(statistics.median(times), 3)})

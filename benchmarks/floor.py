@@ -4,7 +4,7 @@ It does only what every task system on Redis streams with stored and pushed resu
 bare asyncio protocol and hiredis's reader, everything pipelined. It knows one task name, and has no retries,
 deadlines, leases, errors or reconnection. It shows what the features of a real system cost.
 
-    enqueue   XADD stream * j "<id> <channel> <task>"  +  SET j:<id> queued
+    enqueue   XADD stream * j "<id> <channel> <task> <value>"  +  SET j:<id> queued
     take      XREADGROUP COUNT 100 BLOCK 5000, sent again as soon as it is answered
     run       one asyncio task a job
     finish    per loop turn: SET j:<id> <outcome> EX 3600 a job; one XACK, one XDEL; one PUBLISH a client
@@ -24,10 +24,11 @@ from contextlib import asynccontextmanager
 from itertools import repeat
 from typing import Any
 
+import bodies
 import hiredis
 import uvloop
 
-STREAM, GROUP, CONSUMER = b"floor", b"workers", b"one"
+STREAM, GROUP, CONSUMER = b"floor", b"workers", b"%d" % os.getpid()
 RESULT_TTL = b"3600"
 BATCH = b"100"
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub allows one word only
@@ -125,31 +126,39 @@ class Client:
             client._commands.close()
             pushes.close()
 
-    async def delay(self) -> Handle:
+    async def delay(self, value: int | str = 0, task: str = "echo") -> Handle:
         """Enqueues one job."""
-        handle, commands = self._job()
+        handle, commands = self._job(value, task)
         await self._commands.request(commands, replies=2)
         return handle
 
-    async def map(self, count: int) -> Sequence[Handle]:
+    async def map(self, values: Sequence[int | str], task: str = "echo") -> Sequence[Handle]:
         """Enqueues a batch in one write."""
-        jobs = [self._job() for _ in range(count)]
-        await self._commands.request(b"".join([commands for _, commands in jobs]), replies=2 * count)
+        jobs = [self._job(value, task) for value in values]
+        await self._commands.request(b"".join([commands for _, commands in jobs]), replies=2 * len(jobs))
         return [handle for handle, _ in jobs]
 
-    async def value(self, handle: Handle) -> bytes:
+    async def value(self, handle: Handle) -> int | str:
         """Waits for the push that carries the job's outcome."""
-        return await handle.outcome
+        return _decode(await handle.outcome)
 
-    async def stored(self, job_id: str) -> bool:
-        """Reads the record, and returns whether the result is stored."""
-        return bool(await self._commands.request(pack(("GET", b"j:" + job_id.encode()))) == b"ok")
+    async def result(self, job_id: str) -> object:
+        """Reads the record."""
+        from system import MISSING  # here, because the worker does without the harness
 
-    def _job(self) -> tuple[Handle, bytes]:
+        record = await self._commands.request(pack(("GET", b"j:" + job_id.encode())))
+        return MISSING if record in {None, b"queued"} else _decode(record)
+
+    async def stored(self, job_ids: Sequence[str]) -> int:
+        """Reads the records, and returns how many of them are results."""
+        records = await self._commands.request(pack(("MGET", *(b"j:" + each.encode() for each in job_ids))))
+        return sum(record not in {None, b"queued"} for record in records)
+
+    def _job(self, value: int | str, task: str) -> tuple[Handle, bytes]:
         job_id = os.urandom(12).hex()
         key = job_id.encode()
         outcome = self._outcomes[key] = self._loop.create_future()
-        message = b"%b %b noop" % (key, self._channel)
+        message = b"%b %b %b %b" % (key, self._channel, task.encode(), str(value).encode())
         commands = pack(("XADD", STREAM, b"*", b"j", message)) + pack(("SET", b"j:" + key, b"queued"))
         return Handle(job_id, outcome), commands
 
@@ -160,11 +169,11 @@ class Client:
             outcomes.pop(job_id).set_result(outcome)
 
 
-async def noop() -> None:
-    """Does nothing."""
+def _decode(text: bytes) -> int | str:
+    return int(text) if text.isdigit() else text.decode()
 
 
-TASKS = {b"noop": noop}
+TASKS = {name.encode(): getattr(bodies, name) for name in bodies.NAMES}
 
 
 class Worker:
@@ -177,7 +186,7 @@ class Worker:
         self._reads = reads
         self._commands = commands
         self._running: set[asyncio.Task[None]] = set()
-        self._finished: list[tuple[bytes, bytes, bytes]] = []  # entry id, job id, reply channel
+        self._finished: list[tuple[bytes, bytes, bytes, bytes]] = []  # entry, job, reply channel, outcome
         self._read = pack(
             (
                 "XREADGROUP",
@@ -206,20 +215,20 @@ class Worker:
                 task.add_done_callback(self._running.discard)
 
     async def _one(self, entry_id: bytes, message: bytes) -> None:
-        job_id, channel, name = message.split(b" ")
-        await TASKS[name]()
+        job_id, channel, name, value = message.split(b" ", 3)
+        outcome = str(await TASKS[name](_decode(value))).encode()
         if not self._finished:
             self._loop.call_soon(self._finish)
-        self._finished.append((entry_id, job_id, channel))
+        self._finished.append((entry_id, job_id, channel, outcome))
 
     def _finish(self) -> None:
         batch, self._finished = self._finished, []
-        entries = [entry_id for entry_id, _, _ in batch]
+        entries = [entry_id for entry_id, *_ in batch]
         pushes: defaultdict[bytes, list[bytes]] = defaultdict(list)
         out = []
-        for _, job_id, channel in batch:
-            out.append(pack(("SET", b"j:" + job_id, b"ok", b"EX", RESULT_TTL)))
-            pushes[channel].append(job_id + b" ok")
+        for _, job_id, channel, outcome in batch:
+            out.append(pack(("SET", b"j:" + job_id, outcome, b"EX", RESULT_TTL)))
+            pushes[channel].append(job_id + b" " + outcome)
         out.append(pack(("XACK", STREAM, GROUP, *entries)))
         out.append(pack(("XDEL", STREAM, *entries)))
         out.extend(pack(("PUBLISH", channel, b"\n".join(lines))) for channel, lines in pushes.items())

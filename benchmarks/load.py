@@ -1,4 +1,4 @@
-"""Open loop: jobs arrive at a fixed rate, whether or not the system has answered the earlier ones.
+"""Open loop: jobs arrive at a mean rate, whether or not the system has answered the earlier ones.
 
 Latency counts from the time when a job was *due*, not from when the generator sent it. A generator that
 waits for a slow system and only then starts the clock leaves the worst seconds out of its figures
@@ -7,21 +7,21 @@ waits for a slow system and only then starts the clock leaves the worst seconds 
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from arrivals import arriving, poisson
+from histogram import Histogram
 from scenario import Measured, Scenario
-from system import Client, System, worker
-
-from asyncq.cli.bench.histogram import Histogram
-from asyncq.cli.bench.load_generator import generate_load
+from system import CONCURRENCY, Client, System, insist_equal, worker
 
 KEPT_UP_WITHIN = 0.5  # seconds after the last arrival in which the last value must be there
 
 
 @dataclass(frozen=True)
 class OpenLoop(Scenario):
-    """Makes jobs arrive at a fixed rate for some seconds. An asyncio task for each enqueues it and waits for
+    """Makes jobs arrive for some seconds, at Poisson times. An asyncio task for each enqueues it and waits for
     it.
     """
 
@@ -31,18 +31,7 @@ class OpenLoop(Scenario):
     timeout: float = 15.0
 
     async def run(self, system: System, url: str) -> Measured:
-        async with worker(system, url), system.open(url) as client:
-            await client.value(await client.delay())
-            await self.phase(client, self.warmup)
-            histogram, unanswered, behind = await self.phase(client, self.seconds)
-        figures = {
-            "open.p50_ms": histogram.ms(0.5),
-            "open.p99_ms": histogram.ms(0.99),
-            "open.kept_up": float(not unanswered and behind <= KEPT_UP_WITHIN),
-        }
-        return Measured(
-            figures, {"open": histogram}, {"unanswered": unanswered, "behind_s": round(behind, 3)}
-        )
+        return await Ladder((self.rate,), self.seconds, self.warmup, self.timeout).run(system, url)
 
     async def phase(self, client: Client, seconds: float) -> tuple[Histogram, int, float]:
         """Makes jobs arrive for some seconds. Returns the latencies, the number of jobs never answered, and
@@ -51,12 +40,13 @@ class OpenLoop(Scenario):
         histogram = Histogram()
         pending: dict[asyncio.Task[None], int] = {}
         failed: list[asyncio.Task[None]] = []
-        count = int(self.rate * seconds)
+        count = max(1, int(self.rate * seconds))
         done = asyncio.Event()
 
         async def one(due: int) -> None:
-            await client.value(await client.delay())
+            value = await client.value(await client.delay(due))
             histogram.record(time.monotonic_ns() - due)
+            insist_equal(due, value)
 
         def arrive(due: int) -> None:
             task = asyncio.create_task(one(due))
@@ -71,7 +61,7 @@ class OpenLoop(Scenario):
                 done.set()
 
         # Jobs that are unanswered when the timeout is over are counted below.
-        with generate_load(self.rate, count, arrive) as last, suppress(TimeoutError):
+        with arriving(poisson(self.rate, count), arrive) as last, suppress(TimeoutError):
             await asyncio.wait_for(done.wait(), (last - time.monotonic_ns()) / 1e9 + self.timeout)
         behind = (time.monotonic_ns() - last) / 1e9
         unanswered = dict(pending)
@@ -83,3 +73,33 @@ class OpenLoop(Scenario):
         for due in unanswered.values():
             histogram.record(time.monotonic_ns() - due)
         return histogram, len(unanswered), behind
+
+
+@dataclass(frozen=True)
+class Ladder(Scenario):
+    """Raises the rate of an open loop step by step, with one worker, until the system does not keep up."""
+
+    rates: Sequence[int]
+    seconds: float
+    warmup: float = 0.5
+    timeout: float = 5.0
+
+    async def run(self, system: System, url: str) -> Measured:
+        figures: dict[str, float] = {"open.kept_up_per_s": 0.0}
+        histograms, notes = {}, {}
+        async with worker(system, url), system.open(url, CONCURRENCY) as client:
+            insist_equal(1, await client.value(await client.delay(1)))
+            for rate in self.rates:
+                step = OpenLoop(rate, self.seconds, self.warmup, self.timeout)
+                await step.phase(client, self.warmup)
+                histogram, unanswered, behind = await step.phase(client, self.seconds)
+                kept_up = not unanswered and behind <= KEPT_UP_WITHIN
+                figures[f"open{rate}.p50_ms"] = histogram.ms(0.5)
+                figures[f"open{rate}.p99_ms"] = histogram.ms(0.99)
+                figures[f"open{rate}.kept_up"] = float(kept_up)
+                histograms[f"open{rate}"] = histogram
+                notes[f"open{rate}"] = {"unanswered": unanswered, "behind_s": round(behind, 3)}
+                if not kept_up:
+                    break
+                figures["open.kept_up_per_s"] = float(rate)
+        return Measured(figures, histograms, notes)

@@ -24,7 +24,7 @@ WAITS = {"<built-in method time.sleep>", "<method 'recv_into' of '_socket.socket
 """The functions in which the scenario waits when it observes the server. They are left out."""
 SCENARIOS: dict[str, Scenario] = {"drain": Drain(jobs=60_000), "enqueue": Enqueue(jobs=20_000)}
 """With so many jobs, the start of a process takes a small part of the time."""
-JOBS = {"drain": 60_000, "enqueue": 65_000}
+JOBS = {"drain": 60_000, "enqueue": 65_020}
 """How many jobs each scenario enqueues in all."""
 
 
@@ -37,9 +37,11 @@ class Profiled:
     """
 
     def __init__(self, system: System, folder: Path) -> None:
-        self.name = system.name
         self._system = system
         self._folder = folder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._system, name)
 
     def worker(self, url: str) -> list[str]:
         words = self._system.worker(url)
@@ -47,8 +49,8 @@ class Profiled:
             words = words[1:]
         return [sys.executable, "-m", "cProfile", "-o", str(self._folder / "worker"), *words]
 
-    def open(self, url: str) -> AbstractAsyncContextManager[Client]:
-        return self._system.open(url)
+    def open(self, url: str, callers: int = 1) -> AbstractAsyncContextManager[Client]:
+        return self._system.open(url, callers)
 
 
 def run(body: Callable[[], Awaitable[Measured]], folder: Path) -> Measured:

@@ -1,18 +1,17 @@
 """Makes the table from the runs: the median of the rounds, their range, and the ratio to the floor."""
 
-import json
 import os
 import platform
 import statistics
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import redis
-
-from asyncq.cli.bench.histogram import Histogram
+from grid import RATES
+from histogram import Histogram
 
 Runs = list[dict[str, Any]]
 
@@ -36,15 +35,51 @@ class Figure:
         return value >= self.goal if self.more_is_better else value <= self.goal
 
 
+
+def _waiter_figures() -> list[Figure]:
+    figures = []
+    for count in (1_000, 10_000):
+        key, title = f"waiters{count}", f"{count:,} waits of one client"
+        figures += [
+            Figure(f"{key}.connections", f"{title}: connections", ""),
+            Figure(f"{key}.kib_each", f"{title}: memory for each", "KiB"),
+            Figure(f"{key}.wake_p50_ms", f"{title}: body's end to waiter, p50", "ms"),
+            Figure(f"{key}.wake_p99_ms", f"{title}: body's end to waiter, p99", "ms"),
+        ]
+    return figures
+
+
+def _payload_figures() -> list[Figure]:
+    figures = []
+    for size, title in (("200b", "200 bytes"), ("10kb", "10 kB"), ("1mb", "1 MB")):
+        figures += [
+            Figure(f"payload{size}.p50_ms", f"{title} there and back, one in flight: p50", "ms"),
+            Figure(f"payload{size}.p99_ms", f"{title} there and back, one in flight: p99", "ms"),
+            Figure(f"payload{size}.jobs_per_s", f"{title} there and back, ten in flight", "jobs/s"),
+        ]
+    return figures
+
+
+def _open_figures() -> list[Figure]:
+    goals = {5_000: (1.0, 5.0)}
+    figures = []
+    for rate in RATES:
+        median, tail = goals.get(rate, (None, None))
+        title = f"open loop, {rate:,} Poisson arrivals/s, from due time"
+        figures.append(Figure(f"open{rate}.p50_ms", f"{title}: p50", "ms", median))
+        figures.append(Figure(f"open{rate}.p99_ms", f"{title}: p99", "ms", tail))
+    return figures
+
+
 FIGURES = [
     Figure("drain.jobs_per_s", "drain of a backlog to stored results", "jobs/s", 30_000, more_is_better=True),
     Figure("closed.p50_ms", "one in flight, `delay` to value: p50", "ms", 0.45),
     Figure("closed.p99_ms", "one in flight, `delay` to value: p99", "ms"),
     Figure("inflight100.jobs_per_s", "100 in flight", "jobs/s", 20_000, more_is_better=True),
+    Figure("inflight100.p50_ms", "100 in flight: p50", "ms"),
     Figure("inflight100.p99_ms", "100 in flight: p99", "ms"),
-    Figure("open.p50_ms", "open loop, 5,000 arrivals/s, from due time: p50", "ms", 1.0),
-    Figure("open.p99_ms", "open loop, 5,000 arrivals/s, from due time: p99", "ms", 5.0),
-    Figure("open.kept_up", "open loop: kept up (1 = yes)", "", 1.0, more_is_better=True),
+    Figure("open.kept_up_per_s", "open loop: kept up with", "jobs/s", 5_000, more_is_better=True),
+    *_open_figures(),
     Figure("enqueue.sequential_per_s", "enqueue, one after the other", "jobs/s"),
     Figure("enqueue.concurrent_per_s", "enqueue, 100 callers", "jobs/s", 60_000, more_is_better=True),
     Figure("enqueue.map_per_s", "enqueue, batches of 1,000", "jobs/s", 90_000, more_is_better=True),
@@ -55,6 +90,22 @@ FIGURES = [
     Figure("idle.commands_per_s", "commands sent by an idle worker", "/s", 1),
     Figure("idle.rss_mib", "memory of an idle worker (RSS)", "MiB", 45),
     Figure("start.first_job_s", "worker's process start to first value", "s", 0.5),
+    *_waiter_figures(),
+    Figure("kill.lost", "worker killed: jobs lost", ""),
+    Figure("kill.run_twice", "worker killed: jobs that ran to their end twice", ""),
+    Figure("kill.no_result", "worker killed: jobs that ended without a stored result", ""),
+    Figure("kill.redelivered_s", "worker killed: interrupted jobs began again after (median)", "s"),
+    Figure("kill.last_redelivered_s", "worker killed: the last of them after", "s"),
+    Figure("sync.p50_ms", "blocking calls, one in flight: p50", "ms"),
+    Figure("sync.p99_ms", "blocking calls, one in flight: p99", "ms"),
+    Figure("drain2.jobs_per_s", "drain by two worker processes", "jobs/s"),
+    *_payload_figures(),
+    Figure("queued.enqueue_per_s", "the long backlog, enqueued", "jobs/s"),
+    Figure("queued.bytes_per_job", "the server's memory for each of its jobs", "bytes"),
+    Figure("queued.drain_per_s", "the long backlog, drained", "jobs/s"),
+    Figure("delayed.enqueue_per_s", "delayed jobs, enqueued", "jobs/s"),
+    Figure("delayed.late_p50_ms", "delayed jobs that are due at once, how late: p50", "ms"),
+    Figure("delayed.late_p99_ms", "delayed jobs that are due at once, how late: p99", "ms"),
     Figure("waits.live_1_ms", "`map` of 1 and its value", "ms"),
     Figure("waits.live_100_ms", "`map` of 100 and all values", "ms"),
     Figure("waits.live_10000_ms", "`map` of 10,000 and all values", "ms"),
@@ -98,36 +149,30 @@ def machine(url: str) -> dict[str, Any]:
     }
 
 
-def busy_cores(seconds: float) -> float:
-    """Returns how many cores other processes use while this process sleeps."""
-    before = _busy_ticks()
-    time.sleep(seconds)
-    return round((_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds, 2)
+def figures() -> list[dict[str, Any]]:
+    """Returns what the figures are, for whoever reads the results without this program."""
+    return [asdict(figure) for figure in FIGURES]
 
 
-def _busy_ticks() -> int:
-    user, nice, system, _idle, _iowait, *rest = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
-    return sum(map(int, (user, nice, system, *rest)))
+def render(
+    about: dict[str, Any],
+    systems: list[str],
+    runs: Runs,
+    described: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Returns the Markdown page.
 
-
-def write(stem: Path, about: dict[str, Any], systems: list[str], runs: Runs) -> str:
-    """Writes `<stem>.json` with everything and `<stem>.md` with the table.
-    Returns the page with the table.
+    Args:
+        about: machine, versions and command.
+        systems: the first is the floor with which the others are compared.
+        runs: the cells.
+        described: what the results say about each system.
     """
-    stem.parent.mkdir(exist_ok=True)
-    stem.with_name(f"{stem.name}.json").write_text(
-        json.dumps({"about": about, "runs": runs}, indent=1) + "\n"
-    )
-    page = render(about, systems, runs)
-    stem.with_name(f"{stem.name}.md").write_text(page)
-    return page
-
-
-def render(about: dict[str, Any], systems: list[str], runs: Runs) -> str:
-    """Returns the Markdown page. The first system is the floor with which the others are compared."""
     libraries = ", ".join(f"{name} {number}" for name, number in about["libraries"].items() if number)
     rounds = max((run["round"] for run in runs), default=0)
-    busy = [run.get("others_busy", 0.0) for run in runs] or [0.0]
+    others = [run.get("others", 0.0) for run in runs] or [0.0]
+    described = described or {}
+    present = [name for name in systems if not described.get(name, {}).get("missing")]
     lines = [
         f"# {about['date']}: {', '.join(systems)}",
         "",
@@ -135,43 +180,53 @@ def render(about: dict[str, Any], systems: list[str], runs: Runs) -> str:
         "",
         f"{about['cores']} cores ({about['cpu']}), {about['system']}, {about['server']},",
         f"Python {about['python']}, {libraries}.",
-        f"Before each run others kept {statistics.median(busy):.1f} (at most {max(busy):.1f}) cores busy.",
-        "One worker process, TCP loopback.",
+        f"While a cell was measured, others used {statistics.median(others):.1%} (at most {max(others):.1%}) of the",
+        "machine. One worker process, TCP loopback.",
         f"Rounds: {rounds}; median (smallest-largest); a ratio is the median of each round's ratio.",
         "",
-        *_table(systems, runs),
-        *_latencies(systems, runs),
+        *_table(present, runs, set(about.get("peers", ()))),
+        *_latencies(present, runs),
+        *_promises(systems, described),
+        *_remarks(runs),
         *_errors(runs),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _table(systems: list[str], runs: Runs) -> list[str]:
+def _table(systems: list[str], runs: Runs, peers: set[str]) -> list[str]:
     floor, *others = systems
     heads = ["", "goal", floor]
     for name in others:
-        heads += [name, f"{name} / {floor}"]
+        heads += [name, f"{name} / {_floor_of(name, floor)}"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for figure in FIGURES:
-        measured = {name: _rounds(runs, name, figure.key) for name in systems}
+        measured = {name: rounds_of(runs, name, figure.key) for name in systems}
         if not any(measured.values()):
             continue
         unit = f", {figure.unit}" if figure.unit else ""
         cells = [figure.title + unit, _goal(figure), _spread(measured[floor])]
         for name in others:
             cells += [
-                _spread(measured[name]) + _goal_met(figure, measured[name]),
-                _ratio(measured[name], measured[floor]),
+                _spread(measured[name]) + ("" if name in peers else _goal_met(figure, measured[name])),
+                _ratio(measured[name], measured.get(_floor_of(name, floor), {})),
             ]
         lines.append(_row(cells))
     return lines
+
+
+def _floor_of(name: str, floor: str) -> str:
+    """Returns the floor on the same server and the same Python."""
+    _, at, variant = name.partition("@")
+    own = f"{floor}{at}{variant}"
+    return floor if name == own else own
 
 
 def _latencies(systems: list[str], runs: Runs) -> list[str]:
     merged: dict[tuple[str, str], Histogram] = {}
     for run in runs:
         for key, tree in run.get("histograms", {}).items():
-            merged.setdefault((key, run["system"]), Histogram()).merge(Histogram.from_json(tree))
+            if run["system"] in systems:
+                merged.setdefault((key, run["system"]), Histogram()).merge(Histogram.from_json(tree))
     if not merged:
         return []
     heads = ["all rounds together, ms", "system", "count", "p50", "p90", "p99", "p99.9", "largest"]
@@ -184,6 +239,40 @@ def _latencies(systems: list[str], runs: Runs) -> list[str]:
     return lines
 
 
+def _promises(systems: list[str], described: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = []
+    for name in systems:
+        about = described.get(name)
+        if about is None:
+            continue
+        if about["missing"]:
+            rows.append(_row([name, f"not installable: {about['missing']}", "", ""]))
+            continue
+        versions = ", ".join(f"{each} {number}" for each, number in about["versions"].items() if number)
+        promise = "; ".join(text for text in (about["promise"], about["recovery"]) if text)
+        rows.append(_row([name, f"{versions}; Python {about['python']}", promise, about["settings"]]))
+    heads = ["system", "versions", "what it promises if its worker dies; what was set for the kill", "settings"]
+    return ["", _row(heads), _row(["---"] * 4), *rows] if rows else []
+
+
+def _remarks(runs: Runs) -> list[str]:
+    skipped: dict[tuple[str, str, str], int] = {}
+    for run in runs:
+        if "skipped" in run:
+            key = (run["system"], run["scenario"], run["skipped"])
+            skipped[key] = skipped.get(key, 0) + 1
+    lines = [f"- {name}, {scenario}: {why}" for name, scenario, why in skipped]
+    disturbed = [
+        f"- {run['system']}, {run['scenario']}, round {run['round']}: others used {run['others']:.0%}"
+        for run in runs
+        if run.get("disturbed")
+    ]
+    return [
+        *(["", "Not measured:", "", *lines] if lines else []),
+        *(["", "Measured while others used the machine, at the quietest try:", "", *disturbed] if disturbed else []),
+    ]
+
+
 def _errors(runs: Runs) -> list[str]:
     failed = [
         f"- {run['system']}, {run['scenario']}, round {run['round']}: `{run['error']}`"
@@ -193,7 +282,8 @@ def _errors(runs: Runs) -> list[str]:
     return ["", "Failed:", "", *failed] if failed else []
 
 
-def _rounds(runs: Runs, name: str, key: str) -> dict[int, float]:
+def rounds_of(runs: Runs, name: str, key: str) -> dict[int, float]:
+    """Returns a system's figure in each round."""
     return {
         run["round"]: run["figures"][key]
         for run in runs

@@ -3,12 +3,12 @@ figures by name.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from histogram import Histogram
 from system import System
-
-from asyncq.cli.bench.histogram import Histogram
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,22 @@ class Scenario(ABC):
 
     Attributes:
         features: whether it measures features that only this version of asyncq has.
+        ours: whether it is only for asyncq and the floor.
+        once: whether one round is enough.
+        limit: after how many seconds a run is given up.
+        environment: variables that client and worker get.
     """
 
     features: ClassVar[bool] = False
+    ours: ClassVar[bool] = False
+    once: ClassVar[bool] = False
+    limit: ClassVar[float] = 90.0
+    environment: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     async def run(self, system: System, url: str) -> Measured:
-        """Runs the scenario in this process, on an empty server. Starts and stops the worker."""
+        """Runs the scenario in this process, on an empty server. Starts and stops the worker.
+
+        Raises:
+            Skipped: the system cannot do it.
+        """

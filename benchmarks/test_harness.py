@@ -1,14 +1,16 @@
 """Tests of the measuring tools. Run them with `pytest benchmarks`."""
 
 import asyncio
+import json
+import os
 import random
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,15 +19,24 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import environments
 import floor
+import grid
 import profiled
 import redis
 import report
+import run
 import server
 from adapters.raw import Raw
+from arrivals import arriving, poisson
+from guarantees import Kill
 from latency import OneInFlight
-from load import OpenLoop
-from system import load, wait_until
+from load import Ladder, OpenLoop
+import meter as meter_module
+from meter import Meter
+from scenario import Measured, Scenario
+from store import Store
+from system import MISSING, System, load, wait_until
 from throughput import Drain
 
 from asyncq.cli.bench.histogram import Histogram
@@ -112,20 +123,23 @@ class _Stalling:
         self.at = at
         self.seconds = seconds
 
-    async def delay(self) -> SimpleNamespace:
+    async def delay(self, value: object = 0, task: str = "echo") -> SimpleNamespace:
         self.calls += 1
         if self.calls == self.at:
             time.sleep(self.seconds)  # noqa: ASYNC251  the figures must show this stall
-        return SimpleNamespace(id="")
+        return SimpleNamespace(id=task, value=value)
 
-    async def value(self, _handle: object) -> None:
-        return
+    async def value(self, handle: SimpleNamespace) -> object:
+        return handle.value
 
-    async def map(self, count: int) -> list[SimpleNamespace]:
-        return [await self.delay() for _ in range(count)]
+    async def map(self, values: Sequence[object], task: str = "echo") -> list[SimpleNamespace]:
+        return [await self.delay(value, task) for value in values]
 
-    async def stored(self, job_id: str) -> bool:
-        return not job_id
+    async def result(self, _job_id: str) -> object:
+        return MISSING
+
+    async def stored(self, job_ids: Sequence[str]) -> int:
+        return len(job_ids)
 
 
 @pytest.mark.anyio
@@ -169,8 +183,8 @@ async def test_a_backlog_whose_results_were_not_stored_fails_the_run(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Forgetful(floor.Client):
-        async def stored(self, job_id: str) -> bool:
-            return not await super().stored(job_id)
+        async def stored(self, job_ids: Sequence[str]) -> int:
+            return len(job_ids) - await super().stored(job_ids)
 
     monkeypatch.setattr(floor, "Client", Forgetful)
     with redis.Redis.from_url(url) as client:
@@ -243,7 +257,7 @@ def _alive(url: str) -> bool:
 def test_other_busy_processes_are_measured() -> None:
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        wait_until(lambda: report.busy_cores(0.2) > 0.5, within=5, what="one core is busy")
+        wait_until(lambda: _share_of_others(0.3) > 0.5 / (os.cpu_count() or 1), within=5, what="one core is busy")
     finally:
         neighbour.kill()
         neighbour.wait(5)
@@ -284,3 +298,282 @@ def test_a_profile_shows_the_work_of_client_and_worker_and_no_path_of_this_machi
     assert "12,000 jobs" in worker_part
     assert str(Path(__file__).parents[1]) not in client_part + worker_part
     assert "site-packages" not in client_part + worker_part
+
+
+def _share_of_others(seconds: float) -> float:
+    meter = Meter(list)
+    time.sleep(seconds)
+    return meter.others()
+
+
+def test_the_benchmark_s_own_processes_and_servers_are_not_others(url: str) -> None:
+    started, busy = time.monotonic(), meter_module.busy_seconds()
+    meter = Meter(list)
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 1: pass"], check=True)
+    others = meter.others() * (os.cpu_count() or 1) * (time.monotonic() - started)
+    assert others < meter_module.busy_seconds() - busy - 0.8
+
+    server_id = server.process_id(url)
+    meter, without = Meter(lambda: [server_id]), Meter(list)
+    with redis.Redis.from_url(url) as client:
+        client.eval("local n = 0 for i = 1, 40000000 do n = n + 1 end return n", 0)
+    assert meter.others() < without.others()
+
+
+def test_poisson_arrivals_have_the_mean_rate_and_come_in_clusters() -> None:
+    times = poisson(1000, 50_000)
+    assert times == sorted(times)
+    assert times[-1] / 1e9 == pytest.approx(50, rel=0.02)
+    gaps = [later - earlier for earlier, later in pairwise([0, *times])]
+    # Of exponential gaps, 1 - 1/e are shorter than the mean, and their deviation is the mean.
+    assert sum(gap < 1_000_000 for gap in gaps) / len(gaps) == pytest.approx(0.632, abs=0.01)
+    assert statistics.pstdev(gaps) == pytest.approx(1_000_000, rel=0.03)
+    in_a_window: dict[int, int] = {}
+    for at in times:
+        in_a_window[at // 10_000_000] = in_a_window.get(at // 10_000_000, 0) + 1
+    counts = list(in_a_window.values())
+    assert statistics.pvariance(counts) == pytest.approx(statistics.mean(counts), rel=0.1)
+
+
+def test_every_system_gets_the_same_arrivals() -> None:
+    assert poisson(500, 100) == poisson(500, 100)
+    assert poisson(500, 100, seed=1) != poisson(500, 100, seed=2)
+
+
+@pytest.mark.anyio
+async def test_poisson_arrivals_that_a_blocked_loop_missed_keep_their_own_due_times() -> None:
+    due: list[int] = []
+    done = asyncio.Event()
+    times = poisson(1000, 200)
+
+    def arrive(ns: int) -> None:
+        if not due:
+            time.sleep(0.05)  # blocks the loop for some fifty arrivals
+        due.append(ns)
+        assert time.monotonic_ns() >= ns
+        if len(due) == 200:
+            done.set()
+
+    with arriving(times, arrive) as last:
+        await asyncio.wait_for(done.wait(), 5)
+        assert time.monotonic_ns() >= last
+    assert [at - due[0] for at in due] == [at - times[0] for at in times]
+    assert due[-1] == last
+
+
+@pytest.mark.anyio
+async def test_the_rate_is_not_raised_any_more_when_a_system_does_not_keep_up() -> None:
+    class Slow(_Stalling):
+        async def delay(self, value: object = 0, task: str = "echo") -> SimpleNamespace:
+            time.sleep(0.01)  # noqa: ASYNC251  a hundred jobs a second, and no more
+            return await super().delay(value, task)
+
+    class SlowSystem(_OwnWorker):
+        @asynccontextmanager
+        async def open(self, url: str, callers: int = 1) -> AsyncIterator[Slow]:
+            assert (url, callers) == ("", 100)
+            yield Slow(at=-1, seconds=0)
+
+    measured = await Ladder(rates=(20, 400, 800), seconds=1.0, warmup=0.1, timeout=0.5).run(SlowSystem(), "")
+    assert measured.figures["open20.kept_up"] == 1
+    assert measured.figures["open400.kept_up"] == 0
+    assert "open800.kept_up" not in measured.figures
+    assert measured.figures["open.kept_up_per_s"] == 20
+
+
+class _OwnWorker(System):
+    """A system whose worker does nothing."""
+
+    name = "own"
+    promise = ""
+
+    def worker(self, url: str) -> list[str]:
+        return [sys.executable, "-c", "import time; time.sleep(60)", url]
+
+
+@pytest.mark.anyio
+async def test_a_job_that_returns_another_value_fails_the_run() -> None:
+    class Wrong(_Stalling):
+        async def value(self, handle: SimpleNamespace) -> object:
+            return (handle.value, "wrong")
+
+    with pytest.raises(RuntimeError, match=r"a job returned \(.*, 'wrong'\), and not"):
+        await OpenLoop(rate=1000, seconds=0.1).phase(Wrong(at=-1, seconds=0), 0.1)
+
+
+@pytest.mark.anyio
+async def test_a_system_whose_stream_is_longer_than_its_results_is_measured_by_its_results(url: str) -> None:
+    class ByResults(Raw):
+        share = 0.1
+        empty_streams_mean_stored = False
+
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    measured = await Drain(jobs=20_000).run(ByResults(), url)
+    assert measured.notes["jobs"] == 2_000
+    assert measured.figures["drain.jobs_per_s"] > 0
+
+
+@pytest.mark.anyio
+async def test_a_killed_worker_of_the_floor_loses_what_it_ran(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENCH_JOURNAL", raising=False)
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    measured = await Kill(seconds=1.0, jobs_per_slot=4).run(Raw(), url)
+    assert measured.notes["jobs"] == 400
+    assert measured.figures["kill.lost"] >= measured.notes["interrupted"] > 0
+    assert measured.figures["kill.run_twice"] == 0
+    assert "kill.redelivered_s" not in measured.figures
+
+
+class _Counting(Scenario):
+    """A scenario that is only planned."""
+
+    async def run(self, system: System, url: str) -> Measured:
+        raise NotImplementedError(system, url)
+
+
+class _OnceOnly(_Counting):
+    once = True
+
+
+def test_systems_alternate_inside_each_scenario_and_what_one_round_shows_is_not_repeated() -> None:
+    known = {"closed": _Counting(), "kill": _OnceOnly()}
+    plan = [
+        (cell.number, cell.scenario, cell.system)
+        for cell in run.cells(known, ["closed", "kill"], ["raw", "asyncq", "raw@redis"], 2)
+    ]
+    assert plan == [
+        (1, "closed", "raw"),
+        (1, "closed", "asyncq"),
+        (1, "closed", "raw@redis"),
+        (1, "kill", "raw"),
+        (1, "kill", "asyncq"),
+        (2, "closed", "raw"),
+        (2, "closed", "asyncq"),
+        (2, "closed", "raw@redis"),
+    ]
+
+
+ABOUT = {
+    "date": "2026-01-02",
+    "command": "c",
+    "cores": 1,
+    "cpu": "c",
+    "system": "s",
+    "python": "p",
+    "server": "v",
+    "libraries": {},
+    "grid": "bench",
+    "commit": "abc",
+}
+
+
+def test_an_interrupted_run_goes_on_with_the_cells_that_are_missing(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, "bench", ABOUT, fresh=False)
+    store.systems["raw"] = {"missing": None, "promise": "nothing"}
+    store.add({"round": 1, "scenario": "closed", "system": "raw", "figures": {"closed.p50_ms": 1.0}})
+    store.add({"round": 1, "scenario": "drain", "system": "raw", "error": "it fell over"})
+
+    later = Store.open(tmp_path, "bench", {**ABOUT, "date": "2026-01-03"}, fresh=False)
+    assert later.path == store.path
+    assert later.has(1, "closed", "raw")
+    assert later.has(1, "drain", "raw")
+    assert not later.has(2, "closed", "raw")
+    assert later.systems == store.systems
+    later.drop_failed()
+    assert not later.has(1, "drain", "raw")
+
+
+def test_a_finished_run_or_one_of_other_code_is_not_gone_on_with(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, "bench", ABOUT, fresh=False)
+    store.add({"round": 1, "scenario": "closed", "system": "raw", "figures": {"closed.p50_ms": 1.0}})
+    later = {**ABOUT, "date": "2026-01-03"}
+    assert not Store.open(tmp_path, "bench", {**later, "commit": "def"}, fresh=False).runs
+    assert not Store.open(tmp_path, "bench", later, fresh=True).runs
+    assert not Store.open(tmp_path, "other", later, fresh=False).runs
+    store.about["complete"] = True
+    store.write()
+    assert not Store.open(tmp_path, "bench", later, fresh=False).runs
+
+
+def test_a_file_of_results_holds_what_a_killed_worker_showed_beside_the_promise(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, "bench", ABOUT, fresh=False)
+    store.systems["x"] = {"missing": None, "promise": "much", "recovery": "a short lease"}
+    figures = {"kill.lost": 3.0, "kill.run_twice": 0.0}
+    store.add({"round": 1, "scenario": "kill", "system": "x", "figures": figures, "notes": {"jobs": 60}})
+    tree = json.loads(store.path.read_text())
+    assert tree["schema"] == 2
+    assert tree["guarantees"] == {
+        "x": {"promise": "much", "recovery": "a short lease", "jobs": 60, "lost": 3.0, "run_twice": 0.0}
+    }
+    assert [row["name"] for row in tree["systems"]] == ["x"]
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_cell_is_measured_again_while_others_use_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([0.4, 0.2, 0.01])
+    session = _session(monkeypatch, shares)
+    row = session.run(run.Cell(1, "closed", "raw"))
+    assert (row["tries"], row["others"], row["disturbed"]) == (3, 0.01, False)
+    assert row["figures"] == {"closed.p50_ms": 1.0}
+    assert next(shares, None) is None
+
+
+def test_a_cell_that_was_never_quiet_is_marked_and_has_the_figures_of_the_quietest_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = _session(monkeypatch, iter([0.4, 0.2, 0.3, 0.0])).run(run.Cell(1, "closed", "raw"))
+    assert (row["tries"], row["others"], row["disturbed"]) == (3, 0.2, True)
+    page = report.render(ABOUT, ["raw"], [row])
+    assert "- raw, closed, round 1: others used 20%" in page
+
+
+def test_a_quiet_cell_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = _session(monkeypatch, iter([0.05])).run(run.Cell(1, "closed", "raw"))
+    assert (row["tries"], row["disturbed"]) == (1, False)
+
+
+def _session(monkeypatch: pytest.MonkeyPatch, shares: Iterator[float]) -> run.Session:
+    monkeypatch.setattr(run.Meter, "others", lambda _meter: next(shares))
+    tree = {"figures": {"closed.p50_ms": 1.0}}
+    monkeypatch.setattr(run, "measure", lambda *_args, **_kwargs: tree)
+    places = {"raw": environments.Environment(sys.executable)}
+    return run.Session("bench", {"valkey": ""}, [], places)
+
+
+def test_a_variant_is_compared_with_the_floor_of_the_same_server() -> None:
+    runs = [
+        {"round": 1, "system": name, "scenario": "closed", "figures": {"closed.p50_ms": value}}
+        for name, value in [("raw", 1.0), ("x", 2.0), ("raw@redis", 4.0), ("x@redis", 12.0)]
+    ]
+    page = report.render(ABOUT | {"peers": ["x", "x@redis"]}, ["raw", "x", "raw@redis", "x@redis"], runs)
+    line = next(line for line in page.splitlines() if "p50" in line)
+    assert line.endswith("| <= 0.45 | 1 | 2 | 2.00 | 4 | 4.00 | 12 | 3.00 |")
+
+
+def test_a_peer_that_is_not_installable_is_in_the_page_with_the_reason() -> None:
+    described = {"x": {"missing": "needs Python 9"}}
+    page = report.render(ABOUT, ["raw", "x"], [], described)
+    assert "| x | not installable: needs Python 9 |  |  |" in page
+
+
+def test_every_adapter_has_pinned_requirements_and_says_its_settings() -> None:
+    for name in run.adapters():
+        if name in environments.OWN:
+            continue
+        requirements = environments.REQUIREMENTS / f"{name.partition('_')[0]}.txt"
+        lines = [line for line in requirements.read_text().splitlines() if not line.startswith("#")]
+        assert "==" in lines[0], name
+
+
+def test_every_figure_of_a_scenario_is_named_once() -> None:
+    keys = [figure.key for figure in report.FIGURES]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("size", ["smoke", "bench", "full"])
+def test_every_grid_has_its_scenarios(size: str) -> None:
+    known = grid.scenarios(size)
+    assert set(grid.names(size)) <= set(known)
+    assert set(grid.CORE) <= set(known)

@@ -3,53 +3,65 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
+from histogram import Histogram
 from scenario import Measured, Scenario
 from server import Usage
-from system import Client, System, wait_until, worker
-
-from asyncq.cli.bench.histogram import Histogram
+from system import CONCURRENCY, MISSING, Client, System, insist_equal, wait_until, worker, workers
 
 MAP_SIZE = 1000
+SAMPLE = 100  # so many results are read back and compared
 
 
 @dataclass(frozen=True)
 class Drain(Scenario):
-    """Lets one worker drain a backlog. A client has enqueued the backlog and closed before the worker starts.
+    """Lets workers drain a backlog. A client has enqueued the backlog and closed before the first worker
+    starts.
 
-    The clock runs from the first check that finds the stream shorter to the first that finds it empty. (Every
-    system here deletes an entry in the step that stores its result.) So the worker's start is not included.
-    The same run gives the server's cost of a job in batches: enqueue and drain together, without the checks.
+    A job counts when its result is stored. Where the step that stores a result also deletes the stream's
+    entry, the clock runs from the first check that finds the streams shorter to the first that finds them
+    empty. For other systems it runs from the first check that finds a stored result to the first that finds
+    the results of all probes: every fiftieth job, and the last two hundred. Then every job must have its
+    result; while one has not, the clock goes on. So the worker's start is not included, but the storing of
+    every result is.
+
+    The same run gives the server's cost of a job in batches: enqueue and drain together, without the checks
+    of the streams.
     """
 
     jobs: int
+    workers: int = 1
 
     async def run(self, system: System, url: str) -> Measured:
+        jobs = max(MAP_SIZE, round(self.jobs * system.share / MAP_SIZE) * MAP_SIZE)
+        name = "drain" if self.workers == 1 else f"drain{self.workers}"
         with redis.Redis.from_url(url) as observer:
             before = Usage.read(observer)
-            async with system.open(url) as client:
-                ids = [
-                    handle.id for _ in range(0, self.jobs, MAP_SIZE) for handle in await client.map(MAP_SIZE)
-                ]
+            async with system.open(url, CONCURRENCY) as client:
+                ids = [handle.id for handle in await _backlog(client, jobs)]
             enqueue = Usage.read(observer).since(before)
-            rate, drain = await self._drain(system, url, observer)
+            if system.empty_streams_mean_stored:
+                rate, drain = await self._by_streams(system, url, observer, jobs)
+                async with system.open(url) as client:
+                    await self._insist_stored(client, ids)
+            else:
+                rate, drain = await self._by_results(system, url, observer, ids)
         async with system.open(url) as client:
-            for job_id in ids[:: max(1, len(ids) // 100)]:
-                if not await client.stored(job_id):
-                    raise RuntimeError(f"the backlog is empty, but job {job_id} has no stored result")
-        whole = enqueue.plus(drain)
-        figures = {
-            "drain.jobs_per_s": round(rate),
-            "batch.commands_per_job": round(whole.commands.total() / self.jobs, 2),
-            "batch.server_us_per_job": round(whole.cpu / self.jobs * 1e6, 2),
-        }
-        return Measured(figures, notes={"commands": dict(whole.commands.most_common(12))})
+            await self._insist_values(client, ids)
+        figures = {f"{name}.jobs_per_s": round(rate)}
+        if self.workers == 1:
+            whole = enqueue.plus(drain)
+            figures["batch.commands_per_job"] = round(whole.commands.total() / jobs, 2)
+            figures["batch.server_us_per_job"] = round(whole.cpu / jobs * 1e6, 2)
+        return Measured(figures, notes={"jobs": jobs, "commands": dict(drain.commands.most_common(12))})
 
-    async def _drain(self, system: System, url: str, observer: Any) -> tuple[float, Usage]:
+    async def _by_streams(
+        self, system: System, url: str, observer: Any, jobs: int
+    ) -> tuple[float, Usage]:
         streams = list(observer.scan_iter(count=10_000, _type="stream"))
         checks = 0
 
@@ -58,18 +70,70 @@ class Drain(Scenario):
             checks += len(streams)
             return sum(observer.xlen(stream) for stream in streams)
 
-        if left() != self.jobs:
-            raise RuntimeError(f"{self.jobs} jobs were enqueued, but the streams hold {left()} entries")
+        if left() != jobs:
+            raise RuntimeError(f"{jobs} jobs were enqueued, but the streams hold {left()} entries")
         before, checks = Usage.read(observer), 0
-        async with worker(system, url):
-            wait_until(lambda: left() < self.jobs, within=20, what="the worker has finished its first job")
+        async with workers(system, url, self.workers):
+            wait_until(lambda: left() < jobs, within=20, what="the worker has finished its first job")
             start, first = time.perf_counter(), left()
             # Each check costs the server some 30 us, which count as the jobs'. So there are only some
             # hundred.
-            wait_until(lambda: left() == 0, within=60, what="the backlog is drained", every=0.005)
+            wait_until(lambda: left() == 0, within=75, what="the backlog is drained", every=0.005)
             elapsed = time.perf_counter() - start
             spent = Usage.read(observer).since(before)
         return first / elapsed, Usage(spent.commands - Counter(xlen=checks), spent.cpu)
+
+    async def _by_results(
+        self, system: System, url: str, observer: Any, ids: Sequence[str]
+    ) -> tuple[float, Usage]:
+        before = Usage.read(observer)
+        async with system.open(url) as client, workers(system, url, self.workers):
+            await _until_stored(client, ids[:1], within=30)
+            found = await client.stored(ids[:500])
+            start = time.perf_counter()
+            # Some 5 % of the results are asked for while the worker runs: asking costs the server and a core.
+            probes = [*ids[500:-200:50], *ids[-200:]]
+            for first in range(0, len(probes), 20):
+                await _until_stored(client, probes[first : first + 20], within=75)
+            end = time.perf_counter()
+            spent = Usage.read(observer).since(before)
+            if await _not_stored(client, ids):
+                await _until_stored(client, ids, within=75)
+                end = time.perf_counter()
+        return (len(ids) - found) / (end - start), spent
+
+    async def _insist_stored(self, client: Client, ids: Sequence[str]) -> None:
+        if missing := await _not_stored(client, ids):
+            raise RuntimeError(f"the backlog is empty, but {missing} jobs have no stored result")
+
+    async def _insist_values(self, client: Client, ids: Sequence[str]) -> None:
+        for number in range(0, len(ids), max(1, len(ids) // SAMPLE)):
+            value = await client.result(ids[number])
+            if value is MISSING:
+                raise RuntimeError(f"the backlog is empty, but job {ids[number]} has no stored result")
+            insist_equal(number, value)
+
+
+async def _backlog(client: Client, jobs: int) -> list[Any]:
+    handles: list[Any] = []
+    for first in range(0, jobs, MAP_SIZE):
+        handles += await client.map(range(first, first + MAP_SIZE))
+    return handles
+
+
+async def _not_stored(client: Client, ids: Sequence[str]) -> int:
+    stored = 0
+    for first in range(0, len(ids), MAP_SIZE):
+        stored += await client.stored(ids[first : first + MAP_SIZE])
+    return len(ids) - stored
+
+
+async def _until_stored(client: Client, ids: Sequence[str], *, within: float) -> None:
+    deadline = time.monotonic() + within
+    while missing := await _not_stored(client, ids):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {within:g} s, {missing} of {len(ids)} jobs have no stored result")
+        await asyncio.sleep(0.005)
 
 
 @dataclass(frozen=True)
@@ -80,61 +144,84 @@ class ManyInFlight(Scenario):
 
     jobs: int
     callers: int = 100
+    seconds: float = 60.0
 
     async def run(self, system: System, url: str) -> Measured:
         histogram = Histogram()
-        async with worker(system, url), system.open(url) as client:
-            await self._all(client, self.jobs // 10, Histogram())
+        async with worker(system, url), system.open(url, self.callers) as client:
+            await self._all(client, self.jobs // 10, self.seconds / 4, Histogram())
             start = time.perf_counter()
-            await self._all(client, self.jobs, histogram)
+            await self._all(client, self.jobs, self.seconds, histogram)
             elapsed = time.perf_counter() - start
         figures = {
-            "inflight100.jobs_per_s": round(self.jobs / elapsed),
+            "inflight100.jobs_per_s": round(histogram.count / elapsed),
+            "inflight100.p50_ms": histogram.ms(0.5),
             "inflight100.p99_ms": histogram.ms(0.99),
         }
         return Measured(figures, {"inflight100": histogram})
 
-    async def _all(self, client: Client, jobs: int, histogram: Histogram) -> None:
-        async def caller() -> None:
-            for _ in range(jobs // self.callers):
-                start = time.perf_counter_ns()
-                await client.value(await client.delay())
-                histogram.record(time.perf_counter_ns() - start)
+    async def _all(self, client: Client, jobs: int, seconds: float, histogram: Histogram) -> None:
+        end = time.perf_counter() + seconds
 
-        await asyncio.gather(*(caller() for _ in range(self.callers)))
+        async def caller(first: int) -> None:
+            for number in range(first, jobs, self.callers):
+                start = time.perf_counter_ns()
+                value = await client.value(await client.delay(number))
+                histogram.record(time.perf_counter_ns() - start)
+                insist_equal(number, value)
+                if time.perf_counter() > end:
+                    break
+
+        await asyncio.gather(*(caller(first) for first in range(self.callers)))
 
 
 @dataclass(frozen=True)
 class Enqueue(Scenario):
-    """Enqueues without a worker: one job after the other, by a hundred callers at once, and in batches."""
+    """Enqueues without a worker: one job after the other, by a hundred callers at once, and in batches. Then a
+    worker starts, and the first jobs must return their values.
+    """
 
     jobs: int
     callers: int = 100
+    seconds: float = 60.0
 
     async def run(self, system: System, url: str) -> Measured:
         async with system.open(url) as client:
+            first = [await client.delay(number) for number in range(20)]
+            figures = {"enqueue.sequential_per_s": await self._rate(_one_by_one(client), self.jobs // 4)}
+        async with system.open(url, self.callers) as client:
 
-            async def one_by_one(count: int) -> None:
-                for _ in range(count):
-                    await client.delay()
+            async def at_once(deadline: float, most: int) -> int:
+                callers = (_one_by_one(client)(deadline, most // self.callers) for _ in range(self.callers))
+                return sum(await asyncio.gather(*callers))
 
-            async def at_once(count: int) -> None:
-                await asyncio.gather(*(one_by_one(count // self.callers) for _ in range(self.callers)))
+            async def in_batches(deadline: float, most: int) -> int:
+                size = round(MAP_SIZE * min(1, max(0.1, system.share)))
+                sent = 0
+                while sent < most and time.perf_counter() < deadline:
+                    sent += len(await client.map(range(size)))
+                return sent
 
-            async def in_batches(count: int) -> None:
-                for _ in range(count // MAP_SIZE):
-                    await client.map(MAP_SIZE)
+            figures["enqueue.concurrent_per_s"] = await self._rate(at_once, self.jobs)
+            figures["enqueue.map_per_s"] = await self._rate(in_batches, self.jobs * 2)
+        async with system.open(url) as client, worker(system, url):
+            for number, handle in enumerate(first):
+                await _until_stored(client, [handle.id], within=30)
+                insist_equal(number, await client.result(handle.id))
+        return Measured(figures, notes={"batches": "one call" if system.has_batch else "100 callers"})
 
-            await one_by_one(200)
-            figures = {
-                "enqueue.sequential_per_s": await _rate(one_by_one, self.jobs // 4),
-                "enqueue.concurrent_per_s": await _rate(at_once, self.jobs),
-                "enqueue.map_per_s": await _rate(in_batches, self.jobs * 2),
-            }
-        return Measured(figures)
+    async def _rate(self, enqueue: Callable[[float, int], Awaitable[int]], most: int) -> float:
+        start = time.perf_counter()
+        count = await enqueue(start + self.seconds, most)
+        return round(count / (time.perf_counter() - start))
 
 
-async def _rate(enqueue: Callable[[int], Awaitable[None]], count: int) -> float:
-    start = time.perf_counter()
-    await enqueue(count)
-    return round(count / (time.perf_counter() - start))
+def _one_by_one(client: Client) -> Callable[[float, int], Awaitable[int]]:
+    async def enqueue(deadline: float, most: int) -> int:
+        sent = 0
+        while sent < most and time.perf_counter() < deadline:
+            await client.delay(sent)
+            sent += 1
+        return sent
+
+    return enqueue

@@ -10,13 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from system import CONCURRENCY, HERE, Client
+from system import CONCURRENCY, HERE, Client, System
 
 from adapters.asyncq import AsyncQClient
 
 
-class Checkout:
+class Checkout(System):
     """One version of asyncq."""
+
+    promise = "as asyncq"
+    packages = ("asyncq",)
+    share = 1.0
+    has_batch = True
+    empty_streams_mean_stored = True
 
     def __init__(self, name: str, path: str) -> None:
         self.name = name
@@ -27,7 +33,7 @@ class Checkout:
         return [sys.executable, script, self._path, url, str(CONCURRENCY)]
 
     @asynccontextmanager
-    async def open(self, url: str) -> AsyncIterator[Client]:
+    async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
         os.environ["ASYNCQ_URL"] = url
         # The harness has imported parts of this checkout's asyncq. It keeps its references to them, and the
         # names of the modules become free for those of the other checkout.
@@ -35,12 +41,12 @@ class Checkout:
             del sys.modules[name]
         sys.path.insert(0, self._path)
         import asyncq
-        from adapters.asyncq_app import app, noop
+        from adapters.asyncq_app import TASKS, app
 
         if Path(asyncq.__file__).parents[1] != Path(self._path):
             raise RuntimeError(f"{self._path!r} holds no asyncq: {asyncq.__file__} was imported")
         async with app:
-            yield AsyncQClient(app, noop)
+            yield AsyncQClient(app, TASKS)
 
 
 SYSTEM = Checkout("baseline", os.environ.get("BASELINE", ""))

@@ -1,21 +1,25 @@
-"""The bare floor (`floor.py`) as a system."""
+"""The bare floor (`floor.py`): bare RESP over hiredis and uvloop, everything pipelined, no features."""
 
 import sys
 from contextlib import AbstractAsyncContextManager
 
 import floor
-from system import HERE
+from system import HERE, System
 
 
-class Raw:
+class Raw(System):
     """A system without features, see `floor.py`."""
 
     name = "raw"
+    promise = "nothing: the jobs of a dead worker stay where they are"
+    share = 1.0
+    has_batch = True
+    empty_streams_mean_stored = True
 
     def worker(self, url: str) -> list[str]:
         return [sys.executable, str(HERE / "floor.py"), url]
 
-    def open(self, url: str) -> AbstractAsyncContextManager[floor.Client]:
+    def open(self, url: str, callers: int = 1) -> AbstractAsyncContextManager[floor.Client]:  # noqa: ARG002
         return floor.Client.open(url)
 
 

@@ -1,0 +1,81 @@
+"""saq on Redis: 100 jobs at once, results kept an hour, uvloop, hiredis, no logs. The client waits by saq's own
+subscription (`Job.refresh` with `until_complete`). It has no call for batches, so a hundred callers enqueue.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import bodies
+from saq import Queue, Status
+from system import CONCURRENCY, MISSING, System, by_callers
+
+URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
+KILL = "BENCH_KILL" in os.environ
+OPTIONS: dict[str, Any] = {"retries": 3, "ttl": 3600, **({"heartbeat": 2} if KILL else {})}
+
+queue = Queue.from_url(URL)
+
+
+async def echo(_context: Any, *, value: Any) -> Any:
+    return await bodies.echo(value)
+
+
+async def clock(_context: Any, *, value: Any) -> int:
+    return await bodies.clock(value)
+
+
+async def nap(_context: Any, *, value: int) -> int:
+    return await bodies.nap(value)
+
+
+settings = {
+    "queue": queue,
+    "functions": [echo, clock, nap],
+    "concurrency": CONCURRENCY,
+    "timers": {"sweep": 2, "schedule": 1} if KILL else {},
+}
+
+
+class Client:
+    """saq's queue."""
+
+    async def delay(self, value: Any = 0, task: str = "echo") -> Any:
+        return await queue.enqueue(task, value=value, **OPTIONS)
+
+    async def value(self, handle: Any) -> object:
+        await handle.refresh(until_complete=0)
+        return handle.result
+
+    async def map(self, values: Sequence[Any], task: str = "echo") -> list[Any]:
+        return await by_callers(lambda value: self.delay(value, task), values)
+
+    async def result(self, job_id: str) -> object:
+        job = await queue.job(job_id)
+        return job.result if job is not None and job.status == Status.COMPLETE else MISSING
+
+    async def stored(self, job_ids: Sequence[str]) -> int:
+        jobs = await queue.jobs(job_ids)
+        return sum(job is not None and job.status == Status.COMPLETE for job in jobs)
+
+
+class Saq(System):
+    """saq by its command line."""
+
+    name = "saq"
+    promise = "at least once with retries: a job without a heartbeat is swept, and queued again while it has retries"
+    recovery = "heartbeat=2, sweep every 2 s (by default, no heartbeat and a sweep every minute)"
+    packages = ("saq",)
+
+    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the queue has it
+        return [sys.executable, "-m", "saq", "adapters.saq.settings", "--quiet"]
+
+    @asynccontextmanager
+    async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
+        await queue.connect()
+        yield Client()
+
+
+SYSTEM = Saq()

@@ -1,0 +1,95 @@
+"""The scenarios with their sizes, in three grids: a smoke test, the comparison of all systems, and the long one."""
+
+from scenario import Scenario
+
+RATES = (100, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+CORE = ("enqueue", "drain", "closed", "inflight100", "open")
+"""The scenarios that are also run with other servers and other versions of Python."""
+FEATURED = {"asyncq"}
+"""The systems that the scenarios of features are for."""
+OURS = {"raw", "asyncq"}
+"""The systems that the scenarios of sizes, workers and volume are for."""
+
+
+def scenarios(grid: str) -> dict[str, Scenario]:
+    """Returns every scenario by name, with the sizes of the grid: `smoke`, `bench` or `full`."""
+    from costs import Idle, LoneJob, Start
+    from guarantees import Kill
+    from latency import BlockingCalls, OneInFlight
+    from load import Ladder
+    from payloads import Payloads
+    from throughput import Drain, Enqueue, ManyInFlight
+    from volume import Delayed, Queued
+    from waiters import Waiters
+
+    if grid == "smoke":
+        return {
+            "enqueue": Enqueue(jobs=2_000, seconds=0.1),
+            "drain": Drain(jobs=2_000),
+            "closed": OneInFlight(jobs=100, seconds=0.2, warmup=10),
+            "inflight100": ManyInFlight(jobs=1_000, seconds=0.2),
+            "open": Ladder(rates=(100, 500), seconds=0.2, warmup=0.1),
+            "waiters1000": Waiters(count=1_000, wait=0.1),
+            "kill": Kill(jobs_per_slot=3, seconds=0.5),
+        }
+    long = grid == "full"
+    seconds = 5.0 if long else 2.0
+    return {
+        "enqueue": Enqueue(jobs=200_000 if long else 20_000, seconds=seconds / 2),
+        "drain": Drain(jobs=60_000 if long else 20_000),
+        "closed": OneInFlight(jobs=20_000, seconds=seconds),
+        "inflight100": ManyInFlight(jobs=400_000, seconds=seconds),
+        "open": Ladder(rates=RATES, seconds=10.0 if long else 2.0, warmup=1.0 if long else 0.3),
+        "lone": LoneJob(jobs=500 if long else 100),
+        "idle": Idle(seconds=15 if long else 4),
+        "start": Start(starts=3 if long else 1),
+        "waiters1000": Waiters(count=1_000),
+        "waiters10000": Waiters(count=10_000),
+        "kill": Kill(),
+        "payloads": Payloads(seconds=seconds / 2),
+        "sync": BlockingCalls(jobs=20_000, seconds=seconds),
+        "drain2": Drain(jobs=60_000 if long else 20_000, workers=2),
+        "queued": Queued(jobs=1_000_000 if long else 100_000),
+        "delayed": Delayed(jobs=100_000 if long else 10_000, seconds=20 if long else 5),
+    } | _features()
+
+
+def names(grid: str) -> list[str]:
+    """Returns the scenarios that a grid runs when none are named."""
+    every = scenarios(grid)
+    if grid == "full":
+        return list(every)
+    return [name for name, each in every.items() if not each.features and name not in {"queued", "delayed"}]
+
+
+def concerns(scenario_name: str, scenario: Scenario, system: str) -> bool:
+    """Returns whether a scenario is meant for a system, whose name may end with `@` and a variant."""
+    adapter, _, variant = system.partition("@")
+    if variant and scenario_name not in CORE:
+        return False
+    if scenario.features:
+        return system in FEATURED
+    if scenario_name == "drain2" or scenario.ours:
+        return adapter in OURS
+    return True
+
+
+def _features() -> dict[str, Scenario]:
+    # They import parts of asyncq, and anyio, which a peer's environment does not have.
+    try:
+        from micro import Kinds, Micro, WideGroups
+        from streams import OneStream
+        from waits import Revocation, Waits
+        from workflows import Chain, FanIn
+    except ImportError:
+        return {}
+    return {
+        "waits": Waits(rounds=5),
+        "revoke": Revocation(rounds=100),
+        "chain": Chain(rounds=500),
+        "fanin": FanIn(rounds=15),
+        "stream": OneStream(ticks=400, items=40_000, rounds=5),
+        "kinds": Kinds(jobs=500),
+        "groups": WideGroups(width=300),
+        "micro": Micro(times=20_000),
+    }

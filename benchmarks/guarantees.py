@@ -1,0 +1,129 @@
+"""Scenario of a killed worker: what becomes of the jobs that it ran, found by killing it."""
+
+import asyncio
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import server
+from scenario import Measured, Scenario
+from system import CONCURRENCY, Client, System, family, start_worker
+
+
+@dataclass(frozen=True)
+class Kill(Scenario):
+    """Enqueues jobs of 50 ms and starts a worker. When a third of the jobs has ended, SIGKILL ends the worker
+    and all its children, as the kernel does when memory is short. Another worker starts at once. The jobs
+    themselves write down when they began and ended, outside of Redis.
+
+    Lost are jobs that have not ended when the time is up. Run twice are jobs that ended more than once.
+    Interrupted are jobs that had begun and not ended at the kill; when such a job begins again, it was
+    redelivered. It is no fault that those begin twice.
+    """
+
+    seconds: float = 60.0
+    jobs_per_slot: int = 6
+    once = True
+    limit = 150.0
+    environment: ClassVar[Mapping[str, str]] = {"BENCH_KILL": "1"}
+
+    async def run(self, system: System, url: str) -> Measured:
+        jobs = max(60, self.jobs_per_slot * system.slots)
+        with tempfile.NamedTemporaryFile("r") as journal:
+            os.environ["BENCH_JOURNAL"] = journal.name
+            async with system.open(url, CONCURRENCY) as client:
+                handles = await client.map(range(jobs), "nap")
+                killed_at = await self._kill_in_the_middle(system, url, jobs, Path(journal.name))
+                second = start_worker(system, url)
+                try:
+                    await self._until_ended(jobs, Path(journal.name), killed_at + self.seconds, second)
+                    await asyncio.sleep(2)  # in which a job could still run once more
+                finally:
+                    server.stop(second)
+                stored = await _results(client, [handle.id for handle in handles])
+            return _judge(jobs, stored, _read(Path(journal.name)), killed_at)
+
+    async def _kill_in_the_middle(self, system: System, url: str, jobs: int, journal: Path) -> float:
+        first = start_worker(system, url)
+        deadline = time.monotonic() + 40
+        while len(_read(journal)["ended"]) < jobs / 3:
+            if first.poll() is not None:
+                raise RuntimeError(f"the worker ended by itself: exit code {first.returncode}")
+            if time.monotonic() > deadline:
+                raise TimeoutError("after 40 s, the worker had not run a third of the jobs")
+            await asyncio.sleep(0.002)
+        return _kill(first)
+
+    async def _until_ended(
+        self, jobs: int, journal: Path, deadline: float, process: subprocess.Popen[bytes]
+    ) -> None:
+        while len(_read(journal)["ended"]) < jobs and time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"the second worker ended by itself: exit code {process.returncode}")
+            await asyncio.sleep(0.05)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> float:
+    """Kills a worker and its children. Returns when, by the monotonic clock in seconds."""
+    pids = list(family(process.pid))
+    killed_at = time.monotonic()
+    for pid in pids:
+        with suppress(ProcessLookupError):  # a child may have ended
+            os.kill(pid, signal.SIGKILL)
+    process.wait(5)
+    return killed_at
+
+
+def _read(journal: Path) -> dict[str, dict[int, list[float]]]:
+    """Returns when each job began and ended, in seconds of the monotonic clock."""
+    times: dict[str, dict[int, list[float]]] = {"began": defaultdict(list), "ended": defaultdict(list)}
+    for line in journal.read_text().splitlines():
+        what, number, ns = line.split()
+        times[what][int(number)].append(int(ns) / 1e9)
+    return times
+
+
+def _judge(
+    jobs: int, stored: int, times: dict[str, dict[int, list[float]]], killed_at: float
+) -> Measured:
+    began, ended = times["began"], times["ended"]
+
+    def before(found: Sequence[float]) -> int:
+        return sum(at < killed_at for at in found)
+
+    interrupted = [number for number in began if before(began[number]) > before(ended.get(number, ()))]
+    if not interrupted:
+        raise RuntimeError("no job was running when the worker was killed")
+    again = [
+        min(at for at in began[number] if at > killed_at) - killed_at
+        for number in interrupted
+        if max(began[number]) > killed_at
+    ]
+    figures = {
+        "kill.lost": float(jobs - len(ended)),
+        "kill.run_twice": float(sum(len(found) > 1 for found in ended.values())),
+        "kill.no_result": float(len(ended) - min(stored, len(ended))),
+    }
+    if again:
+        figures["kill.redelivered_s"] = round(statistics.median(again), 2)
+        figures["kill.last_redelivered_s"] = round(max(again), 2)
+    return Measured(figures, notes={"jobs": jobs, "interrupted": len(interrupted), "redelivered": len(again)})
+
+
+async def _results(client: Client, ids: Sequence[str]) -> int:
+    """Returns how many jobs have a result, after a moment in which the last ones may come."""
+    stored = 0
+    for _ in range(20):
+        if (stored := await client.stored(ids)) == len(ids):
+            break
+        await asyncio.sleep(0.1)
+    return stored
