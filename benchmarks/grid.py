@@ -30,7 +30,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "inflight100": ManyInFlight(jobs=1_000, seconds=0.2),
             "open": Ladder(rates=(100, 500), seconds=0.2, warmup=0.1),
             "waiters1000": Waiters(count=1_000, wait=0.1),
-            "kill": Kill(jobs_per_slot=3, seconds=0.5),
+            "kill": Kill(jobs_per_slot=3, seconds=0.5, after=0.1),
         }
     long = grid == "full"
     seconds = 5.0 if long else 2.0

@@ -32,6 +32,7 @@ class Kill(Scenario):
 
     seconds: float = 60.0
     jobs_per_slot: int = 6
+    after: float = 2.0  # seconds in which a job could still run once more
     once = True
     limit = 150.0
     environment: ClassVar[Mapping[str, str]] = {"BENCH_KILL": "1"}
@@ -46,7 +47,7 @@ class Kill(Scenario):
                 second = start_worker(system, url)
                 try:
                     await self._until_ended(jobs, Path(journal.name), killed_at + self.seconds, second)
-                    await asyncio.sleep(2)  # in which a job could still run once more
+                    await asyncio.sleep(self.after)
                 finally:
                     server.stop(second)
                 stored = await _results(client, [handle.id for handle in handles])

@@ -28,22 +28,31 @@ class Store:
         self.runs: Runs = []
 
     @classmethod
-    def open(cls, folder: Path, name: str, about: dict[str, Any], *, fresh: bool) -> "Store":
-        """Returns the newest unfinished run of this name, if it was of the same code and machine; otherwise a
-        new one.
+    def open(
+        cls, folder: Path, name: str, about: dict[str, Any], *, fresh: bool = False, again: bool = False
+    ) -> "Store":
+        """Returns the newest run of this name if it is unfinished, and of the same code and machine. Otherwise
+        returns a new one.
+
+        Args:
+            folder: where the files are.
+            name: the end of the file's name.
+            about: machine, versions and command of this run.
+            fresh: start anew in any case.
+            again: go on with a finished run, too, and forget its failed cells.
         """
         if not fresh:
             for path in sorted(folder.glob(f"????-??-??-{name}.json"), reverse=True):
                 tree = json.loads(path.read_text())
                 old = tree["about"]
-                if old.get("complete", True):
+                if old.get("complete", True) and not (again and "complete" in old):
                     break
                 if different := [key for key in SAME if old.get(key) != about.get(key)]:
                     print(f"{path.name} is unfinished, but of another {', '.join(different)}: starting anew")
                     break
                 store = cls(path, {**about, "date": old["date"], "command": old["command"]})
                 store.systems = {row.pop("name"): row for row in tree["systems"]}
-                store.runs = tree["runs"]
+                store.runs = [run for run in tree["runs"] if not (again and "error" in run)]
                 print(f"going on with {path.name}: {len(store.runs)} cells are there")
                 return store
         return cls(folder / f"{about['date']}-{name}.json", about)
@@ -57,10 +66,6 @@ class Store:
         self.runs = [old for old in self.runs if _cell(old) != _cell(run)]
         self.runs.append(run)
         self.write()
-
-    def drop_failed(self) -> None:
-        """Forgets the cells that failed, so that they are measured again."""
-        self.runs = [run for run in self.runs if "error" not in run]
 
     def write(self) -> None:
         """Writes the file, one line for each system and cell. It is replaced in one step."""
