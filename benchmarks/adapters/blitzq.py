@@ -1,0 +1,64 @@
+"""BlitzQ in its reliable mode (Redis streams, at least once), which is its default: 100 tasks at once, results kept an
+hour, MessagePack, uvloop, no state tracking, no logs. The client waits by `get_result`, which polls, and enqueues
+batches by `enqueue_many`.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import bodies
+from blitzq import Queue, TaskState
+from system import CONCURRENCY, MISSING, System, by_callers
+
+URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
+VISIBILITY = 2 if "BENCH_KILL" in os.environ else 60
+
+queue = Queue("bench", URL, result_ttl=3600, visibility_timeout=VISIBILITY)
+TASKS = {name: queue.task(name=name)(getattr(bodies, name)) for name in bodies.NAMES}
+
+
+class Client:
+    """BlitzQ's own calls."""
+
+    async def delay(self, value: Any = 0, task: str = "echo") -> Any:
+        return await TASKS[task].enqueue(value)
+
+    async def value(self, handle: Any) -> object:
+        return await queue.get_result(handle.id, timeout=60)
+
+    async def map(self, values: Sequence[Any], task: str = "echo") -> Sequence[Any]:
+        return await TASKS[task].enqueue_many([(value,) for value in values])
+
+    async def result(self, job_id: str) -> object:
+        info = await queue.inspect(job_id)
+        return info.result if info is not None and info.state == TaskState.SUCCEEDED else MISSING
+
+    async def stored(self, job_ids: Sequence[str]) -> int:
+        states = await by_callers(queue.status, job_ids, 20)
+        return sum(state == TaskState.SUCCEEDED for state in states)
+
+
+class Blitzq(System):
+    """BlitzQ by its command line."""
+
+    name = "blitzq"
+    promise = "at least once: an abandoned message is redelivered after the visibility timeout"
+    recovery = "visibility_timeout=2 (seconds; the default is a minute)"
+    packages = ("blitzq",)
+    has_batch = True
+
+    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the queue has it
+        words = ["--queues", "bench", "--concurrency", str(CONCURRENCY), "--log-level", "CRITICAL"]
+        return [str(Path(sys.executable).with_name("blitzq")), "worker", "adapters.blitzq:queue", *words]
+
+    @asynccontextmanager
+    async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
+        async with queue:
+            yield Client()
+
+
+SYSTEM = Blitzq()
