@@ -45,7 +45,9 @@ def describe(name: str) -> dict[str, Any]:
         "promise": found.promise,
         "recovery": found.recovery,
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in (*found.packages, "redis", "hiredis", "uvloop")},
+        "versions": {
+            package: _version(package) for package in (*found.packages, "redis", "hiredis", "uvloop")
+        },
     }
 
 

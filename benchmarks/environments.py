@@ -86,7 +86,7 @@ def _run(argv: list[str]) -> None:
         raise NotInstallable("the installation took more than ten minutes") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        raise NotInstallable(lines[0].removeprefix("ERROR: ")[:200])
+        raise NotInstallable(lines[-1].removeprefix("ERROR: ")[:200])
 
 
 def _base() -> str:

@@ -5,6 +5,8 @@ from scenario import Scenario
 RATES = (100, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 CORE = ("enqueue", "drain", "closed", "inflight100", "open")
 """The scenarios that are also run with other servers and other versions of Python."""
+SMOKE = ("enqueue", "drain", "closed", "inflight100", "open", "waiters1000", "kill")
+"""The scenarios of the smoke test."""
 FEATURED = {"asyncq"}
 """The systems that the scenarios of features are for."""
 OURS = {"raw", "asyncq"}
@@ -30,8 +32,17 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "inflight100": ManyInFlight(jobs=1_000, seconds=0.2),
             "open": Ladder(rates=(100, 500), seconds=0.2, warmup=0.1),
             "waiters1000": Waiters(count=1_000, wait=0.1),
-            "kill": Kill(jobs_per_slot=3, seconds=0.5, after=0.1),
-        }
+            "kill": Kill(jobs_per_slot=6, seconds=0.5, after=0.1),
+            "lone": LoneJob(jobs=20),
+            "idle": Idle(seconds=0.5),
+            "start": Start(starts=1),
+            "waiters10000": Waiters(count=10_000, wait=0.1),
+            "payloads": Payloads(seconds=0.1),
+            "sync": BlockingCalls(jobs=100, seconds=0.2, warmup=5),
+            "drain2": Drain(jobs=2_000, workers=2),
+            "queued": Queued(jobs=2_000),
+            "delayed": Delayed(jobs=1_000, seconds=1),
+        } | _features()
     long = grid == "full"
     seconds = 5.0 if long else 2.0
     return {
@@ -57,6 +68,8 @@ def scenarios(grid: str) -> dict[str, Scenario]:
 def names(grid: str) -> list[str]:
     """Returns the scenarios that a grid runs when none are named."""
     every = scenarios(grid)
+    if grid == "smoke":
+        return list(SMOKE)
     if grid == "full":
         return list(every)
     return [name for name, each in every.items() if not each.features and name not in {"queued", "delayed"}]

@@ -56,7 +56,7 @@ class Kill(Scenario):
     async def _kill_in_the_middle(self, system: System, url: str, jobs: int, journal: Path) -> float:
         first = start_worker(system, url)
         deadline = time.monotonic() + 40
-        while len(_read(journal)["ended"]) < jobs / 3:
+        while not _is_in_the_middle(_read(journal), jobs):
             if first.poll() is not None:
                 raise RuntimeError(f"the worker ended by itself: exit code {first.returncode}")
             if time.monotonic() > deadline:
@@ -71,6 +71,11 @@ class Kill(Scenario):
             if process.poll() is not None:
                 raise RuntimeError(f"the second worker ended by itself: exit code {process.returncode}")
             await asyncio.sleep(0.05)
+
+
+def _is_in_the_middle(times: dict[str, dict[int, list[float]]], jobs: int) -> bool:
+    ended = len(times["ended"])
+    return ended >= jobs / 3 and len(times["began"]) > ended
 
 
 def _kill(process: subprocess.Popen[bytes]) -> float:
@@ -93,9 +98,7 @@ def _read(journal: Path) -> dict[str, dict[int, list[float]]]:
     return times
 
 
-def _judge(
-    jobs: int, stored: int, times: dict[str, dict[int, list[float]]], killed_at: float
-) -> Measured:
+def _judge(jobs: int, stored: int, times: dict[str, dict[int, list[float]]], killed_at: float) -> Measured:
     began, ended = times["began"], times["ended"]
 
     def before(found: Sequence[float]) -> int:

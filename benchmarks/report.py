@@ -35,7 +35,6 @@ class Figure:
         return value >= self.goal if self.more_is_better else value <= self.goal
 
 
-
 def _waiter_figures() -> list[Figure]:
     figures = []
     for count in (1_000, 10_000):
@@ -251,7 +250,12 @@ def _promises(systems: list[str], described: Mapping[str, Mapping[str, Any]]) ->
         versions = ", ".join(f"{each} {number}" for each, number in about["versions"].items() if number)
         promise = "; ".join(text for text in (about["promise"], about["recovery"]) if text)
         rows.append(_row([name, f"{versions}; Python {about['python']}", promise, about["settings"]]))
-    heads = ["system", "versions", "what it promises if its worker dies; what was set for the kill", "settings"]
+    heads = [
+        "system",
+        "versions",
+        "what it promises if its worker dies; what was set for the kill",
+        "settings",
+    ]
     return ["", _row(heads), _row(["---"] * 4), *rows] if rows else []
 
 
@@ -269,7 +273,11 @@ def _remarks(runs: Runs) -> list[str]:
     ]
     return [
         *(["", "Not measured:", "", *lines] if lines else []),
-        *(["", "Measured while others used the machine, at the quietest try:", "", *disturbed] if disturbed else []),
+        *(
+            ["", "Measured while others used the machine, at the quietest try:", "", *disturbed]
+            if disturbed
+            else []
+        ),
     ]
 
 

@@ -82,7 +82,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="do not go on with an unfinished run")
     parser.add_argument("--again", action="store_true", help="measure the failed cells of the last run again")
     parser.add_argument("--minutes", type=float, help="start no new cell after so many minutes (bench: 57)")
-    parser.add_argument("--profile", action="store_true", help="drain and enqueue of asyncq: what takes the time")
+    parser.add_argument(
+        "--profile", action="store_true", help="drain and enqueue of asyncq: what takes the time"
+    )
     return parser.parse_args()
 
 
@@ -287,13 +289,13 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
         urls, servers = _start_servers(stack)
         about = report.machine(urls["valkey"]) | {"date": _today(), "command": _command()}
         about |= {"grid": size, "rounds": rounds, "commit": _commit(), "floor": chosen[0]}
-        store = Store.open(
-            folder, options.name or size, about, fresh=options.fresh, again=options.again
-        )
+        store = Store.open(folder, options.name or size, about, fresh=options.fresh, again=options.again)
         store.figures = report.figures()
         plan = list(cells(known, only, chosen, rounds))
         session = Session(size, urls, servers, places(store, _used(plan), urls))
-        store.about["peers"] = [name for name in session.places if name.partition("@")[0] not in environments.OWN]
+        store.about["peers"] = [
+            name for name in session.places if name.partition("@")[0] not in environments.OWN
+        ]
         left = [cell for cell in plan if cell.system in session.places]
         left = [cell for cell in left if not store.has(cell.number, cell.scenario, cell.system)]
         print(f"{len(left)} cells to measure", flush=True)

@@ -118,6 +118,11 @@ def load(name: str) -> System:
     return system
 
 
+def own_loop(module: str) -> list[str]:
+    """Returns the command line of a worker that runs on uvloop without logs: `work` of the adapter's module."""
+    return [sys.executable, str(HERE / "uvloop_worker.py"), f"adapters.{module}"]
+
+
 async def by_callers(
     enqueue: Callable[[Any], Awaitable[Any]], values: Sequence[Any], callers: int = CONCURRENCY
 ) -> list[Any]:

@@ -257,7 +257,9 @@ def _alive(url: str) -> bool:
 def test_other_busy_processes_are_measured() -> None:
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        wait_until(lambda: _share_of_others(0.3) > 0.5 / (os.cpu_count() or 1), within=5, what="one core is busy")
+        wait_until(
+            lambda: _share_of_others(0.3) > 0.5 / (os.cpu_count() or 1), within=5, what="one core is busy"
+        )
     finally:
         neighbour.kill()
         neighbour.wait(5)
@@ -415,7 +417,9 @@ async def test_a_system_whose_stream_is_longer_than_its_results_is_measured_by_i
 
 
 @pytest.mark.anyio
-async def test_a_killed_worker_of_the_floor_loses_what_it_ran(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_killed_worker_of_the_floor_loses_what_it_ran(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("BENCH_JOURNAL", raising=False)
     with redis.Redis.from_url(url) as client:
         client.flushall()

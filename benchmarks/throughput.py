@@ -59,9 +59,7 @@ class Drain(Scenario):
             figures["batch.server_us_per_job"] = round(whole.cpu / jobs * 1e6, 2)
         return Measured(figures, notes={"jobs": jobs, "commands": dict(drain.commands.most_common(12))})
 
-    async def _by_streams(
-        self, system: System, url: str, observer: Any, jobs: int
-    ) -> tuple[float, Usage]:
+    async def _by_streams(self, system: System, url: str, observer: Any, jobs: int) -> tuple[float, Usage]:
         streams = list(observer.scan_iter(count=10_000, _type="stream"))
         checks = 0
 

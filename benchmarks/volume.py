@@ -39,7 +39,9 @@ class Queued(Scenario):
                 return sum(observer.xlen(stream) for stream in streams)
 
             async with worker(system, url):
-                wait_until(lambda: left() < self.jobs, within=60, what="the worker has finished its first job")
+                wait_until(
+                    lambda: left() < self.jobs, within=60, what="the worker has finished its first job"
+                )
                 start, first = time.perf_counter(), left()
                 wait_until(lambda: left() == 0, within=400, what="the backlog is drained", every=0.05)
                 drained = time.perf_counter() - start

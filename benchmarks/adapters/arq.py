@@ -1,10 +1,9 @@
 """arq: 100 jobs at once, `poll_delay` of 10 ms (the default of 0.5 s is arq's answer to load: it polls a sorted set),
-results kept an hour, logs off, uvloop, hiredis. The client asks for a result every 10 ms, which is how arq waits. It
-has no call for batches, so a hundred callers enqueue.
+results kept an hour, logs off, uvloop, hiredis. The client asks for a result every 10 ms, which is how arq waits, or every
+0.5 s (the default) if it waits for more than a hundred. It has no call for batches, so a hundred callers enqueue.
 """
 
 import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ import bodies
 from arq import create_pool
 from arq.connections import RedisSettings
 from arq.jobs import Job
-from system import CONCURRENCY, MISSING, Held, System, by_callers
+from system import CONCURRENCY, MISSING, Held, System, by_callers, own_loop
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 POLL = 0.01
@@ -43,18 +42,26 @@ class WorkerSettings:
     health_check_interval = 3600
 
 
+async def work() -> None:
+    """Runs a worker until it is stopped."""
+    from arq.worker import create_worker
+
+    await create_worker(WorkerSettings).async_run()
+
+
 class Client:
     """arq's pool."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, poll: float) -> None:
         self._pool = pool
+        self._poll = poll
 
     async def delay(self, value: Any = 0, task: str = "echo") -> Any:
         job = await self._pool.enqueue_job(task, value)
         return Held(job.job_id, job)
 
     async def value(self, handle: Any) -> object:
-        return await handle.job.result(poll_delay=POLL)
+        return await handle.job.result(poll_delay=self._poll)
 
     async def map(self, values: Sequence[Any], task: str = "echo") -> list[Any]:
         return await by_callers(lambda value: self.delay(value, task), values)
@@ -68,7 +75,7 @@ class Client:
 
 
 class Arq(System):
-    """arq by its command line."""
+    """arq with its worker's settings."""
 
     name = "arq"
     promise = "at least once: a dead worker's jobs run again when the key that marks them as running is over"
@@ -76,24 +83,15 @@ class Arq(System):
     packages = ("arq",)
 
     def worker(self, url: str) -> list[str]:  # noqa: ARG002  the settings have it
-        return [sys.executable, "-c", START]
+        return own_loop("arq")
 
     @asynccontextmanager
-    async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
+    async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:
         pool = await create_pool(RedisSettings.from_dsn(URL))
         try:
-            yield Client(pool)
+            yield Client(pool, POLL if callers <= CONCURRENCY else 0.5)
         finally:
             await pool.aclose()
 
 
-START = """
-import asyncio, logging, uvloop
-logging.disable()
-asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-from arq.worker import run_worker
-from adapters.arq import WorkerSettings
-asyncio.set_event_loop(asyncio.new_event_loop())
-run_worker(WorkerSettings)
-"""
 SYSTEM = Arq()

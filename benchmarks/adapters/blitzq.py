@@ -1,24 +1,31 @@
 """BlitzQ in its reliable mode (Redis streams, at least once), which is its default: 100 tasks at once, results kept an
-hour, MessagePack, uvloop, no state tracking, no logs. The client waits by `get_result`, which polls, and enqueues
+hour, MessagePack, uvloop, no state tracking, no logs. The client waits by `get_result`, which is pushed to, and enqueues
 batches by `enqueue_many`.
 """
 
+import asyncio
 import os
-import sys
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import bodies
-from blitzq import Queue, TaskState
-from system import CONCURRENCY, MISSING, System, by_callers
+from blitzq import Queue, TaskState, Worker
+from system import CONCURRENCY, MISSING, System, by_callers, own_loop
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 VISIBILITY = 2 if "BENCH_KILL" in os.environ else 60
 
-queue = Queue("bench", URL, result_ttl=3600, visibility_timeout=VISIBILITY)
+queue = Queue("bench", f"{URL}?max_connections=1200", result_ttl=3600, visibility_timeout=VISIBILITY)
 TASKS = {name: queue.task(name=name)(getattr(bodies, name)) for name in bodies.NAMES}
+
+
+async def work() -> None:
+    """Runs a worker until it is stopped."""
+    worker = Worker(queue, concurrency=CONCURRENCY)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+    await worker.run()
 
 
 class Client:
@@ -43,7 +50,7 @@ class Client:
 
 
 class Blitzq(System):
-    """BlitzQ by its command line."""
+    """BlitzQ with its worker in a script."""
 
     name = "blitzq"
     promise = "at least once: an abandoned message is redelivered after the visibility timeout"
@@ -52,8 +59,7 @@ class Blitzq(System):
     has_batch = True
 
     def worker(self, url: str) -> list[str]:  # noqa: ARG002  the queue has it
-        words = ["--queues", "bench", "--concurrency", str(CONCURRENCY), "--log-level", "CRITICAL"]
-        return [str(Path(sys.executable).with_name("blitzq")), "worker", "adapters.blitzq:queue", *words]
+        return own_loop("blitzq")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

@@ -1,32 +1,25 @@
 """docket (package `pydocket`): 100 tasks at once, results kept an hour, uvloop, no logs. The client waits by
-`Execution.get_result`. It has no call for batches, so a hundred callers enqueue.
+`Execution.get_result`, which is pushed to, and enqueues batches by `add_many`.
 """
 
 import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import bodies
-from docket import Docket
-from system import MISSING, Held, System, by_callers
+from docket import Docket, Worker
+from system import CONCURRENCY, MISSING, Held, System, by_callers, own_loop
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 REDELIVERY = timedelta(seconds=2 if "BENCH_KILL" in os.environ else 300)
 TASKS = [getattr(bodies, name) for name in bodies.NAMES]
-START = """
-import asyncio, logging, uvloop
-logging.disable()
-from adapters.docket import work
-uvloop.run(work())
-"""
 
 
 def made() -> Docket:
     """Returns the docket with its tasks."""
-    docket = Docket("bench", url=URL, execution_ttl=timedelta(hours=1))
+    docket = Docket("bench", url=f"{URL}?max_connections=1200", execution_ttl=timedelta(hours=1))
     for task in TASKS:
         docket.register(task)
     return docket
@@ -34,12 +27,10 @@ def made() -> Docket:
 
 async def work() -> None:
     """Runs a worker until it is stopped."""
-    from docket import Worker
-    from system import CONCURRENCY
-
-    async with made() as docket, Worker(
-        docket, concurrency=CONCURRENCY, redelivery_timeout=REDELIVERY
-    ) as worker:
+    async with (
+        made() as docket,
+        Worker(docket, concurrency=CONCURRENCY, redelivery_timeout=REDELIVERY) as worker,
+    ):
         await worker.run_forever()
 
 
@@ -57,11 +48,12 @@ class Client:
         return await handle.job.get_result()
 
     async def map(self, values: Sequence[Any], task: str = "echo") -> Sequence[Held]:
-        return await by_callers(lambda value: self.delay(value, task), values)
+        calls = [self._docket.call(getattr(bodies, task))(value) for value in values]
+        return [Held(execution.key, execution) for execution in await self._docket.add_many(calls)]
 
     async def result(self, job_id: str) -> object:
         execution = await self._docket.get_execution(job_id)
-        if execution is None or execution.state != "completed":
+        if execution is None or execution.state.value != "completed":
             return MISSING
         return await execution.get_result()
 
@@ -77,9 +69,11 @@ class DocketSystem(System):
     promise = "at least once: an entry that was not acknowledged is claimed by another worker after the redelivery timeout"
     recovery = "redelivery_timeout=2 (seconds; the default is five minutes)"
     packages = ("pydocket",)
+    has_batch = True
+    waiters = 1_000
 
     def worker(self, url: str) -> list[str]:  # noqa: ARG002  the docket has it
-        return [sys.executable, "-c", START]
+        return own_loop("docket")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

@@ -25,9 +25,10 @@ SOON: dict[str, Any] = (
 )
 THREADS = 8
 
-results = RedisBackend(url=URL)
+pool = f"{URL}?max_connections=1200"
+results = RedisBackend(url=pool)
 keeping = Results(backend=results, store_results=True, result_ttl=3_600_000)
-broker = RedisBroker(url=URL, middleware=[Retries(max_retries=3), keeping], **SOON)
+broker = RedisBroker(url=pool, middleware=[Retries(max_retries=3), keeping], **SOON)
 dramatiq.set_broker(broker)
 TASKS = {
     name: dramatiq.actor(getattr(bodies, f"blocking_{name}"), actor_name=name, broker=broker)

@@ -18,7 +18,7 @@ from system import MISSING, System
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 THREADS = 8
 
-huey = RedisHuey("bench", url=URL, notify_result=True)
+huey = RedisHuey("bench", url=f"{URL}?max_connections=1200", notify_result=True)
 TASKS = {name: huey.task(name=name)(getattr(bodies, f"blocking_{name}")) for name in bodies.NAMES}
 
 

@@ -22,7 +22,7 @@ URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 KILL = "BENCH_KILL" in os.environ
 OPTIONS: dict[str, Any] = {"result_ttl": 3600, "retry": Retry(max=3), "timeout": 2 if KILL else 180}
 
-connection = Redis.from_url(URL)
+connection = Redis.from_url(URL, socket_timeout=None, max_connections=1_200)
 queue = Queue("bench", connection=connection)
 
 

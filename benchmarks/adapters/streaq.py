@@ -1,22 +1,24 @@
 """streaQ: 100 tasks at once, results kept an hour, uvloop, no logs. The client waits by `Task.result`, and enqueues
-batches by `enqueue_many`.
+batches by `enqueue_many`. Each wait has a connection, so the pool may grow to 1,200 (the default is 64).
 """
 
 import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import bodies
 from streaq import TaskStatus, Worker
-from system import CONCURRENCY, MISSING, System, by_callers
+from system import CONCURRENCY, MISSING, System, by_callers, own_loop
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 IDLE = 2 if "BENCH_KILL" in os.environ else 60
 
-worker = Worker(redis_url=URL, concurrency=CONCURRENCY, idle_timeout=IDLE)
-TASKS = {name: worker.task(ttl=3600)(getattr(bodies, name)) for name in bodies.NAMES}
+worker = Worker(
+    redis_url=URL, concurrency=CONCURRENCY, idle_timeout=IDLE, redis_kwargs={"max_connections": 1_200}
+)
+work = worker.run_async
+TASKS = {name: worker.task(ttl=3600, name=name, silent=True)(getattr(bodies, name)) for name in bodies.NAMES}
 
 
 class Client:
@@ -44,16 +46,17 @@ class Client:
 
 
 class Streaq(System):
-    """streaQ's worker."""
+    """streaQ with its worker in a script."""
 
     name = "streaq"
     promise = "at least once: what a dead worker had is claimed by another one when it was idle for long"
     recovery = "idle_timeout=2 (seconds; the default is a minute)"
     packages = ("streaq", "coredis")
     has_batch = True
+    waiters = 1_000
 
     def worker(self, url: str) -> list[str]:  # noqa: ARG002  the worker has it
-        return [sys.executable, "-m", "streaq", "run", "adapters.streaq:worker"]
+        return own_loop("streaq")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

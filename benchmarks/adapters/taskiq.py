@@ -1,7 +1,8 @@
 """taskiq with taskiq-redis: `RedisStreamBroker` (the broker that keeps a message until it is acknowledged),
 acknowledgement when the result is saved, `RedisAsyncResultBackend`, one worker process, 100 tasks at once, ORJSON
 serializer, uvloop, no logs, no validation of arguments. The client asks for a result every 10 ms, which is how taskiq
-waits. It has no call for batches, so a hundred callers enqueue.
+waits, or every 0.2 s (the default) if it waits for more than a hundred. It has no call for batches, so a hundred callers
+enqueue.
 """
 
 import os
@@ -19,21 +20,28 @@ URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 IDLE_MS = 2_000 if "BENCH_KILL" in os.environ else 600_000
 POLL = 0.01
 
-results = RedisAsyncResultBackend(URL, result_ex_time=3600, serializer=ORJSONSerializer())
-broker = RedisStreamBroker(URL, idle_timeout=IDLE_MS, unacknowledged_lock_timeout=5).with_result_backend(results)
+results = RedisAsyncResultBackend(
+    URL, result_ex_time=3600, max_connection_pool_size=CONCURRENCY, serializer=ORJSONSerializer()
+)
+broker = RedisStreamBroker(
+    URL, consumer_id="0", idle_timeout=IDLE_MS, unacknowledged_lock_timeout=5
+).with_result_backend(results)
 broker = broker.with_serializer(ORJSONSerializer())
-TASKS = {name: broker.task(getattr(bodies, name), task_name=name) for name in bodies.NAMES}
+TASKS = {name: broker.task(task_name=name)(getattr(bodies, name)) for name in bodies.NAMES}
 
 
 class Client:
     """taskiq's own calls."""
+
+    def __init__(self, poll: float) -> None:
+        self._poll = poll
 
     async def delay(self, value: Any = 0, task: str = "echo") -> Any:
         job = await TASKS[task].kiq(value)
         return Held(job.task_id, job)
 
     async def value(self, handle: Any) -> object:
-        return (await handle.job.wait_result(check_interval=POLL)).return_value
+        return (await handle.job.wait_result(check_interval=self._poll)).return_value
 
     async def map(self, values: Sequence[Any], task: str = "echo") -> list[Any]:
         return await by_callers(lambda value: self.delay(value, task), values)
@@ -64,7 +72,7 @@ class Taskiq(System):
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
         await broker.startup()
         try:
-            yield Client()
+            yield Client(POLL if callers <= CONCURRENCY else 0.2)
         finally:
             await broker.shutdown()
 
