@@ -55,6 +55,7 @@ class ArdiqSystem(System):
     recovery = "idle_timeout_ms=2000 (the default is a minute)"
     packages = ("ardiq",)
     has_batch = True
+    waiters = 1_000
 
     def worker(self, url: str) -> list[str]:  # noqa: ARG002  the app has it
         return own_loop("ardiq")

@@ -57,6 +57,7 @@ class Blitzq(System):
     recovery = "visibility_timeout=2 (seconds; the default is a minute)"
     packages = ("blitzq",)
     has_batch = True
+    waiters = 1_000
 
     def worker(self, url: str) -> list[str]:  # noqa: ARG002  the queue has it
         return own_loop("blitzq")

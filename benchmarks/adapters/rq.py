@@ -63,7 +63,7 @@ class Rq(System):
 
     def worker(self, url: str) -> list[str]:
         script = Path(sys.executable).with_name("rq")
-        words = ["--url", url, "--worker-class", "rq.SimpleWorker", "--logging-level", "CRITICAL"]
+        words = ["--url", url, "--worker-class", "rq.SimpleWorker", "--logging_level", "CRITICAL"]
         soon = ["--maintenance-interval", "2"] if KILL else []
         return [str(script), "worker", "bench", *words, *soon]
 

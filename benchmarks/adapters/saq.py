@@ -10,7 +10,7 @@ from typing import Any
 import bodies
 import orjson
 from saq import Queue, Status, Worker
-from system import CONCURRENCY, MISSING, System, by_callers, own_loop
+from system import CONCURRENCY, MISSING, Held, System, by_callers, own_loop
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 KILL = "BENCH_KILL" in os.environ
@@ -43,11 +43,12 @@ class Client:
     """saq's queue."""
 
     async def delay(self, value: Any = 0, task: str = "echo") -> Any:
-        return await queue.enqueue(task, value=value, **OPTIONS)
+        job = await queue.enqueue(task, value=value, **OPTIONS)
+        return Held(job.key, job)
 
     async def value(self, handle: Any) -> object:
-        await handle.refresh(until_complete=0)
-        return handle.result
+        await handle.job.refresh(until_complete=0)
+        return handle.job.result
 
     async def map(self, values: Sequence[Any], task: str = "echo") -> list[Any]:
         return await by_callers(lambda value: self.delay(value, task), values)
