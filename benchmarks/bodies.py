@@ -1,5 +1,5 @@
-"""What the jobs do, the same for every system: coroutine functions, and plain functions for the systems that run
-threads or processes. Each takes one argument.
+"""What the jobs do, the same for every system: coroutine functions, and plain functions for the systems that
+run threads or processes. Each takes one argument.
 
 `nap` writes down outside of Redis when it began and ended, so that no system is asked about its own losses.
 """

@@ -3,8 +3,8 @@
     python benchmarks/child.py SYSTEM SCENARIO URL [--grid GRID] [--folder FOLDER]
     python benchmarks/child.py SYSTEM describe
 
-Prints what it measured as JSON, or `{"skipped": why}`. Imports nothing but the standard library, the harness's
-files, and what `requirements/harness.txt` installs; the adapter imports the rest.
+Prints what it measured as JSON, or `{"skipped": why}`. Imports nothing but the standard library, the
+harness's files, and what `requirements/harness.txt` installs; the adapter imports the rest.
 """
 
 import argparse

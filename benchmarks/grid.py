@@ -1,4 +1,6 @@
-"""The scenarios with their sizes, in three grids: a smoke test, the comparison of all systems, and the long one."""
+"""The scenarios with their sizes, in three grids: a smoke test, the comparison of all systems, and the long
+one.
+"""
 
 from scenario import Scenario
 

@@ -1,7 +1,7 @@
 """The histogram of `asyncq bench`, loaded by its path.
 
-The harness runs in the environments of the peers, too. They have no asyncq, and importing the package would need
-all that it depends on. The histogram itself needs nothing.
+The harness runs in the environments of the peers, too. They have no asyncq, and importing the package would
+need all that it depends on. The histogram itself needs nothing.
 """
 
 import importlib.util

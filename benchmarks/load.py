@@ -21,8 +21,8 @@ KEPT_UP_WITHIN = 0.5  # seconds after the last arrival in which the last value m
 
 @dataclass(frozen=True)
 class OpenLoop(Scenario):
-    """Makes jobs arrive for some seconds, at Poisson times. An asyncio task for each enqueues it and waits for
-    it.
+    """Makes jobs arrive for some seconds, at Poisson times. An asyncio task for each enqueues it and waits
+    for it.
     """
 
     rate: int

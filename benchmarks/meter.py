@@ -9,8 +9,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Meter:
-    """Measures from its creation on. What is not the benchmark's own is other processes' use: this process, its
-    ended children, and the servers.
+    """Measures from its creation on. What is not the benchmark's own is other processes' use: this process,
+    its ended children, and the servers.
 
     Args:
         servers: returns the process ids of the servers, which run on.

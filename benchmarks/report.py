@@ -179,8 +179,8 @@ def render(
         "",
         f"{about['cores']} cores ({about['cpu']}), {about['system']}, {about['server']},",
         f"Python {about['python']}, {libraries}.",
-        f"While a cell was measured, others used {statistics.median(others):.1%} (at most {max(others):.1%}) of the",
-        "machine. One worker process, TCP loopback.",
+        f"While a cell was measured, others used {statistics.median(others):.1%} of the machine",
+        f"(at most {max(others):.1%}). One worker process, TCP loopback.",
         f"Rounds: {rounds}; median (smallest-largest); a ratio is the median of each round's ratio.",
         "",
         *_table(present, runs, set(about.get("peers", ()))),
@@ -194,6 +194,7 @@ def render(
 
 def _table(systems: list[str], runs: Runs, peers: set[str]) -> list[str]:
     floor, *others = systems
+    without_goals = {*peers, *(name for name in others if name.partition("@")[0] == floor)}
     heads = ["", "goal", floor]
     for name in others:
         heads += [name, f"{name} / {_floor_of(name, floor)}"]
@@ -206,7 +207,8 @@ def _table(systems: list[str], runs: Runs, peers: set[str]) -> list[str]:
         cells = [figure.title + unit, _goal(figure), _spread(measured[floor])]
         for name in others:
             cells += [
-                _spread(measured[name]) + ("" if name in peers else _goal_met(figure, measured[name])),
+                _spread(measured[name])
+                + ("" if name in without_goals else _goal_met(figure, measured[name])),
                 _ratio(measured[name], measured.get(_floor_of(name, floor), {})),
             ]
         lines.append(_row(cells))

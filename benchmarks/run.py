@@ -1,14 +1,16 @@
 """Run the benchmarks: every system in turn through every scenario, some rounds of that, one table.
 
-    python benchmarks/run.py [--grid bench] [--rounds 3] [--only drain,open] [--systems raw,asyncq] [--name NAME]
-    python benchmarks/run.py --profile      # what takes the time: drain and enqueue of asyncq under cProfile
+    python benchmarks/run.py [--grid bench] [--rounds 3] [--only drain,open] [--systems raw,asyncq]
+    python benchmarks/run.py --profile      # what takes the time: drain and enqueue under cProfile
 
-Each cell (a system, a scenario, a round) is a process of its own (the client), which starts the worker as another
-process. The systems alternate inside each scenario, so that other load of the machine affects all of them. Each
-finished cell is stored at once in `results/<date>-<name>.json`: a run that was interrupted goes on where it was,
-`--fresh` starts anew. The table is written beside it. Files of the same day and name are replaced.
+Each cell (a system, a scenario, a round) is a process of its own (the client), which starts the worker as
+another process. The systems alternate inside each scenario, so that other load of the machine affects all of
+them. Each finished cell is stored at once in `results/<date>-<name>.json`: a run that was interrupted goes on
+where it was, `--fresh` starts anew. The table is written beside it. Files of the same day and name are
+replaced.
 
-With `--profile` it writes `results/<date>-<name>-profile.txt` and no figures, because the profiler changes them.
+With `--profile` it writes `results/<date>-<name>-profile.txt` and no figures, because the profiler changes
+them.
 """
 
 import argparse

@@ -31,7 +31,7 @@ def die_with_parent() -> None:
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of processes whose parents have ended, so that their time can be counted."""
+    """Makes this process the parent of those whose parents have ended, so that their time is counted."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -1,7 +1,6 @@
-"""The file of the results. Every finished cell is stored at once, so an interrupted run goes on where it was."""
+"""The file of the results. Each finished cell is stored at once, so a run that was interrupted goes on."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ class Store:
     def open(
         cls, folder: Path, name: str, about: dict[str, Any], *, fresh: bool = False, again: bool = False
     ) -> "Store":
-        """Returns the newest run of this name if it is unfinished, and of the same code and machine. Otherwise
-        returns a new one.
+        """Returns the newest run of this name if it is unfinished, and of the same code and machine.
+        Otherwise returns a new one.
 
         Args:
             folder: where the files are.
@@ -79,7 +78,7 @@ class Store:
         )
         new = self.path.with_suffix(".new")
         new.write_text(text)
-        os.replace(new, self.path)
+        new.replace(self.path)
 
     def guarantees(self) -> dict[str, Any]:
         """Returns what the killing of each system's worker showed."""

@@ -98,7 +98,7 @@ class System(ABC):
             callers: how many callers use it at once. With one, a call may block the loop.
         """
 
-    def blocking(self, url: str) -> Any:
+    def blocking(self, url: str) -> Any:  # noqa: ARG002  for those that have one
         """Returns a context manager of a client for code without a loop: `delay(value)` and `value(handle)`
         are plain functions.
 
@@ -119,7 +119,7 @@ def load(name: str) -> System:
 
 
 def own_loop(module: str) -> list[str]:
-    """Returns the command line of a worker that runs on uvloop without logs: `work` of the adapter's module."""
+    """Returns the command line of a worker on uvloop without logs: `work` of the adapter's module."""
     return [sys.executable, str(HERE / "uvloop_worker.py"), f"adapters.{module}"]
 
 
@@ -139,7 +139,7 @@ async def by_callers(
 
 
 def start_worker(system: System, url: str) -> subprocess.Popen[bytes]:
-    """Starts one worker process. Its output goes to this process's stderr, because stdout is for the figures."""
+    """Starts one worker process. Its output goes to stderr, because stdout is for the figures."""
     env = {**os.environ, "PYTHONPATH": str(HERE)}
     return server.spawn(system.worker(url), env=env, output=sys.stderr.fileno())
 
@@ -148,8 +148,8 @@ def start_worker(system: System, url: str) -> subprocess.Popen[bytes]:
 async def worker(system: System, url: str) -> AsyncIterator[subprocess.Popen[bytes]]:
     """Runs one worker process of the system for the block.
 
-    If the worker ends by itself, the block is cancelled at its next wait, which would otherwise last until the
-    time is up.
+    If the worker ends by itself, the block is cancelled at its next wait, which would otherwise last until
+    the time is up.
     """
     loop, body = asyncio.get_running_loop(), asyncio.current_task()
     process = start_worker(system, url)

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import environments
 import floor
 import grid
+import meter as meter_module
 import profiled
 import redis
 import report
@@ -32,7 +33,6 @@ from arrivals import arriving, poisson
 from guarantees import Kill
 from latency import OneInFlight
 from load import Ladder, OpenLoop
-import meter as meter_module
 from meter import Meter
 from scenario import Measured, Scenario
 from store import Store

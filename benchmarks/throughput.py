@@ -175,8 +175,8 @@ class ManyInFlight(Scenario):
 
 @dataclass(frozen=True)
 class Enqueue(Scenario):
-    """Enqueues without a worker: one job after the other, by a hundred callers at once, and in batches. Then a
-    worker starts, and the first jobs must return their values.
+    """Enqueues without a worker: one job after the other, by a hundred callers at once, and in batches. Then
+    a worker starts, and the first jobs must return their values.
     """
 
     jobs: int

@@ -1,5 +1,5 @@
-"""Runs the worker of a peer whose own command line has no uvloop or logs each job. Its argument is the module of the
-adapter, whose coroutine function `work` runs the worker.
+"""Runs the worker of a peer whose own command line has no uvloop or logs each job. Its argument is the module
+of the adapter, whose coroutine function `work` runs the worker.
 
 SIGTERM cancels it, unless the peer handles the signal itself.
 """

@@ -15,8 +15,8 @@ from system import Client, Skipped, System, rss_kib, worker
 @dataclass(frozen=True)
 class Waiters(Scenario):
     """Enqueues jobs, and waits for all of them at once while there is no worker: that shows how many
-    connections and how much memory the waits need. Then a worker starts. Each job returns the clock, which all
-    processes share, and the waiter reads it when it wakes: that is the time from the body's end to the
+    connections and how much memory the waits need. Then a worker starts. Each job returns the clock, which
+    all processes share, and the waiter reads it when it wakes: that is the time from the body's end to the
     waiter, with the storing of the result on the way.
     """
 

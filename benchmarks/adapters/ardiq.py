@@ -1,5 +1,6 @@
-"""ArdiQ: its worker in a script on uvloop (its command line logs each task), 100 tasks at once, prefetch 200 (its default for that), results kept an hour,
-no logs. The client waits by ArdiQ's own `result(timeout=)`, and enqueues batches by `enqueue_many`.
+"""ArdiQ: its worker in a script on uvloop (its command line logs each task), 100 tasks at once, prefetch 200
+(its default for that), results kept an hour, no logs. The client waits by ArdiQ's own `result(timeout=)`, and
+enqueues batches by `enqueue_many`.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""arq: 100 jobs at once, `poll_delay` of 10 ms (the default of 0.5 s is arq's answer to load: it polls a sorted set),
-results kept an hour, logs off, uvloop, hiredis. The client asks for a result every 10 ms, which is how arq waits, or every
-0.5 s (the default) if it waits for more than a hundred. It has no call for batches, so a hundred callers enqueue.
+"""arq: 100 jobs at once, `poll_delay` of 10 ms (the default of 0.5 s is arq's answer to load: it polls a
+sorted set), results kept an hour, logs off, uvloop, hiredis. The client asks for a result every 10 ms, which
+is how arq waits, or every 0.5 s (the default) if it waits for more than a hundred. It has no call for
+batches, so a hundred callers enqueue.
 """
 
 import os
@@ -86,7 +87,7 @@ class Arq(System):
         return own_loop("arq")
 
     @asynccontextmanager
-    async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:
+    async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
         pool = await create_pool(RedisSettings.from_dsn(URL))
         try:
             yield Client(pool, POLL if callers <= CONCURRENCY else 0.5)

@@ -1,8 +1,7 @@
-"""asyncq as a user runs it: the worker by the command line with a concurrency of 100, default settings, results
-kept an hour and pushed to the caller.
+"""asyncq as a user runs it: the worker by the command line with a concurrency of 100, default settings,
+results kept an hour and pushed to the caller.
 """
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -38,8 +37,7 @@ class AsyncQClient:
         return await handle.get() if await handle.successful() else MISSING
 
     async def stored(self, job_ids: Sequence[str]) -> int:
-        handles = map(self._app.AsyncResult, job_ids)
-        return sum(await asyncio.gather(*(handle.successful() for handle in handles)))
+        return int(await self._app.ResultSet(map(self._app.AsyncResult, job_ids)).completed_count())
 
 
 class AsyncQSystem(System):

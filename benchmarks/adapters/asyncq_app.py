@@ -1,8 +1,9 @@
-"""The smallest asyncq app: the tasks of `bodies.py`, and one that does nothing. It must work with older versions,
-too.
+"""The smallest asyncq app: the tasks of `bodies.py`, and one that does nothing. It must work with older
+versions, too.
 """
 
 import bodies
+
 from asyncq import AsyncQ
 
 app = AsyncQ()

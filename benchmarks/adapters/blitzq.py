@@ -1,6 +1,6 @@
-"""BlitzQ in its reliable mode (Redis streams, at least once), which is its default: 100 tasks at once, results kept an
-hour, MessagePack, uvloop, no state tracking, no logs. The client waits by `get_result`, which is pushed to, and enqueues
-batches by `enqueue_many`.
+"""BlitzQ in its reliable mode (Redis streams, at least once), which is its default: 100 tasks at once,
+results kept an hour, MessagePack, uvloop, no state tracking, no logs. The client waits by `get_result`, which
+is pushed to, and enqueues batches by `enqueue_many`.
 """
 
 import asyncio

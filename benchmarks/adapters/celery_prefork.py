@@ -1,7 +1,8 @@
-"""Celery with its Redis transport and Redis results: a prefork pool of four processes (the machine has two cores, and
-the job does nothing; more processes only take memory), late acknowledgement, no events, no logs, no gossip, mingle or
-heartbeat, 64 messages prefetched for each process, JSON. The client waits by `get`, which is pushed to; each of many
-callers has a thread with its own connections, because Celery has no awaitable calls.
+"""Celery with its Redis transport and Redis results: a prefork pool of four processes (the machine has two
+cores, and the job does nothing; more processes only take memory), late acknowledgement, no events, no logs,
+no gossip, mingle or heartbeat, 64 messages prefetched for each process, JSON. The client waits by `get`,
+which is pushed to; each of many callers has a thread with its own connections, because Celery has no
+awaitable calls.
 """
 
 import os
@@ -53,7 +54,7 @@ class Client(BlockingClient):
 class CelerySystem(System):
     """Celery with one kind of pool."""
 
-    promise = "at least once with late acknowledgement: a dead worker's messages come back after the visibility timeout"
+    promise = "at least once: a dead worker's messages come back after the visibility timeout"
     recovery = "visibility_timeout=5 (seconds; the default is an hour)"
     packages = ("celery", "kombu")
     share = 0.05

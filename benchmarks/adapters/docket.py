@@ -66,7 +66,7 @@ class DocketSystem(System):
     """docket's worker in a script, because its command line has no uvloop."""
 
     name = "docket"
-    promise = "at least once: an entry that was not acknowledged is claimed by another worker after the redelivery timeout"
+    promise = "at least once: another worker claims an entry after the redelivery timeout"
     recovery = "redelivery_timeout=2 (seconds; the default is five minutes)"
     packages = ("pydocket",)
     has_batch = True

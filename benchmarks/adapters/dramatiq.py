@@ -1,7 +1,7 @@
 """dramatiq with its Redis broker and Redis results: one process, eight threads (more only compete for the
-interpreter), acknowledgement after the job (dramatiq has no other), retries and results as the only middleware, no
-job logs. The client waits by `get_result(block=True)`; each of many callers has a thread, because dramatiq has no
-awaitable calls. It has no call for batches.
+interpreter), acknowledgement after the job (dramatiq has no other), retries and results as the only
+middleware, no job logs. The client waits by `get_result(block=True)`; each of many callers has a thread,
+because dramatiq has no awaitable calls. It has no call for batches.
 """
 
 import os
@@ -59,7 +59,7 @@ class Dramatiq(System):
 
     name = "dramatiq"
     promise = "at least once: a dead worker's messages come back when its heartbeat is too old"
-    recovery = "heartbeat_timeout=5000 (ms; the default is a minute), maintenance with every tenth command, not every thousandth"
+    recovery = "heartbeat_timeout=5000 (ms; default a minute), maintenance_chance=100000 (default 1000)"
     packages = ("dramatiq",)
     slots = THREADS
     waiters = 1_000

@@ -1,6 +1,7 @@
-"""huey on Redis: eight threads (more only compete for the interpreter), blocking reads, results kept until they are
-read and beyond, no logs, no periodic tasks. The client waits by `get(blocking=True)`, which is told of results; each
-of many callers has a thread, because huey's own awaitable call polls. It has no call for batches.
+"""huey on Redis: eight threads (more only compete for the interpreter), blocking reads, results kept until
+they are read and beyond, no logs, no periodic tasks. The client waits by `get(blocking=True)`, which is told
+of results; each of many callers has a thread, because huey's own awaitable call polls. It has no call for
+batches.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""RQ: `SimpleWorker`, which runs a job in the worker's process (RQ's own default forks a process for each job, and is
-slower), one job at a time (RQ has nothing else), results kept an hour, three retries, no logs. The client waits by
-`latest_result`, which blocks on the result's stream, and enqueues batches by `enqueue_many`; each of many callers has
-a thread, because RQ has no awaitable calls.
+"""RQ: `SimpleWorker`, which runs a job in the worker's process (RQ's own default forks a process for each
+job, and is slower), one job at a time (RQ has nothing else), results kept an hour, three retries, no logs.
+The client waits by `latest_result`, which blocks on the result's stream, and enqueues batches by
+`enqueue_many`; each of many callers has a thread, because RQ has no awaitable calls.
 """
 
 import os

@@ -1,5 +1,6 @@
-"""saq on Redis: 100 jobs at once, results kept an hour, ORJSON, 100 operations at once (the default is 20), three tries,
-uvloop, hiredis, no logs. The client waits by saq's own subscription (`Job.refresh` with `until_complete`). It has no call for batches, so a hundred callers enqueue.
+"""saq on Redis: 100 jobs at once, results kept an hour, ORJSON, 100 operations at once (the default is 20),
+three tries, uvloop, hiredis, no logs. The client waits by saq's own subscription (`Job.refresh` with
+`until_complete`). It has no call for batches, so a hundred callers enqueue.
 """
 
 import os
@@ -66,7 +67,7 @@ class Saq(System):
     """saq with its worker's settings."""
 
     name = "saq"
-    promise = "at least once with retries: a job without a heartbeat is swept, and queued again while it has retries"
+    promise = "at least once: a job without a heartbeat is swept, and queued again while it has retries"
     recovery = "heartbeat=2, sweep every 2 s (by default, no heartbeat and a sweep every minute)"
     packages = ("saq",)
 

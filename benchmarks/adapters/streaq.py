@@ -1,5 +1,6 @@
-"""streaQ: 100 tasks at once, results kept an hour, uvloop, no logs. The client waits by `Task.result`, and enqueues
-batches by `enqueue_many`. Each wait has a connection, so the pool may grow to 1,200 (the default is 64).
+"""streaQ: 100 tasks at once, results kept an hour, uvloop, no logs. The client waits by `Task.result`, and
+enqueues batches by `enqueue_many`. Each wait has a connection, so the pool may grow to 1,200 (the default is
+64).
 """
 
 import os

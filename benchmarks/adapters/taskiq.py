@@ -1,8 +1,8 @@
 """taskiq with taskiq-redis: `RedisStreamBroker` (the broker that keeps a message until it is acknowledged),
-acknowledgement when the result is saved, `RedisAsyncResultBackend`, one worker process, 100 tasks at once, ORJSON
-serializer, uvloop, no logs, no validation of arguments. The client asks for a result every 10 ms, which is how taskiq
-waits, or every 0.2 s (the default) if it waits for more than a hundred. It has no call for batches, so a hundred callers
-enqueue.
+acknowledgement when the result is saved, `RedisAsyncResultBackend`, one worker process, 100 tasks at once,
+ORJSON serializer, uvloop, no logs, no validation of arguments. The client asks for a result every 10 ms,
+which is how taskiq waits, or every 0.2 s (the default) if it waits for more than a hundred. It has no call
+for batches, so a hundred callers enqueue.
 """
 
 import os
@@ -59,7 +59,7 @@ class Taskiq(System):
     """taskiq by its command line."""
 
     name = "taskiq"
-    promise = "at least once: a message that was not acknowledged is claimed by another worker when it was idle for long"
+    promise = "at least once: another worker claims a message that was idle for long"
     recovery = "idle_timeout=2000 (ms; the default is ten minutes), unacknowledged_lock_timeout=5"
     packages = ("taskiq", "taskiq-redis")
 
