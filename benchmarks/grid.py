@@ -34,7 +34,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "inflight100": ManyInFlight(jobs=1_000, seconds=0.2),
             "open": Ladder(rates=(100, 500), seconds=0.2, warmup=0.1),
             "waiters1000": Waiters(count=1_000, wait=0.1),
-            "kill": Kill(jobs_per_slot=6, seconds=0.5, after=0.1),
+            "kill": Kill(jobs_per_slot=6, most=0.5, after=0.1),
             "lone": LoneJob(jobs=20),
             "idle": Idle(seconds=0.5),
             "start": Start(starts=1),
@@ -46,13 +46,13 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "delayed": Delayed(jobs=1_000, seconds=1),
         } | _features()
     long = grid == "full"
-    seconds = 5.0 if long else 2.0
+    seconds = 5.0 if long else 1.6
     return {
         "enqueue": Enqueue(jobs=200_000 if long else 20_000, seconds=seconds / 2),
         "drain": Drain(jobs=60_000 if long else 20_000),
         "closed": OneInFlight(jobs=20_000, seconds=seconds),
         "inflight100": ManyInFlight(jobs=400_000, seconds=seconds),
-        "open": Ladder(rates=RATES, seconds=10.0 if long else 2.0, warmup=1.0 if long else 0.3),
+        "open": Ladder(rates=RATES, seconds=10.0 if long else 1.6, warmup=1.0 if long else 0.3),
         "lone": LoneJob(jobs=500 if long else 100),
         "idle": Idle(seconds=15 if long else 4),
         "start": Start(starts=3 if long else 1),

@@ -64,6 +64,7 @@ class System(ABC):
         promise: what becomes of a job whose worker dies, by the system's documentation at these settings.
         recovery: what is set for the scenario `kill`, so that a dead worker's jobs are found soon; empty if
             nothing is.
+        recovers_within: how many seconds `kill` waits for a dead worker's jobs: more than the settings need.
         slots: how many jobs a worker runs at once.
         share: the share of the jobs of `drain` and the batches that this system gets, because it is slower.
         has_batch: whether one call enqueues a batch. Otherwise `map` is a hundred callers.
@@ -76,6 +77,7 @@ class System(ABC):
     name: str
     promise: str
     recovery: str = ""
+    recovers_within: float = 60.0
     slots: int = CONCURRENCY
     share: float = 0.1
     has_batch: bool = False

@@ -423,7 +423,7 @@ async def test_a_killed_worker_of_the_floor_loses_what_it_ran(
     monkeypatch.delenv("BENCH_JOURNAL", raising=False)
     with redis.Redis.from_url(url) as client:
         client.flushall()
-    measured = await Kill(seconds=1.0, jobs_per_slot=4).run(Raw(), url)
+    measured = await Kill(most=1.0, jobs_per_slot=4).run(Raw(), url)
     assert measured.notes["jobs"] == 400
     assert measured.figures["kill.lost"] >= measured.notes["interrupted"] > 0
     assert measured.figures["kill.run_twice"] == 0

@@ -12,6 +12,7 @@ class Raw(System):
 
     name = "raw"
     promise = "nothing: the jobs of a dead worker stay where they are"
+    recovers_within = 10.0
     share = 1.0
     has_batch = True
     empty_streams_mean_stored = True
