@@ -25,10 +25,10 @@ class Kill(Scenario):
     and all its children, as the kernel does when memory is short. Another worker starts at once. The jobs
     themselves write down when they began and ended, outside of Redis.
 
-    Lost are jobs that have not ended when the time is up. Interrupted are jobs that had begun and not ended
-    at the kill; when such a job begins again, it was redelivered. It is no fault that those begin twice. Run
-    twice are jobs that ended more than once; that is a fault only of a system that promises more than at
-    least once, because a job can end just before its result is stored.
+    Lost are jobs that have not ended when the time is up; some systems might still have run them. Interrupted
+    are jobs that had begun and not ended at the kill; when such a job begins again, it was redelivered. It is
+    no fault that those begin twice. Run twice are jobs that ended more than once; that is a fault only of a
+    system that promises more than at least once, because a job can end just before its result is stored.
     """
 
     most: float = 60.0  # seconds

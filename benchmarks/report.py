@@ -90,7 +90,7 @@ FIGURES = [
     Figure("idle.rss_mib", "memory of an idle worker (RSS)", "MiB", 45),
     Figure("start.first_job_s", "worker's process start to first value", "s", 0.5),
     *_waiter_figures(),
-    Figure("kill.lost", "worker killed: jobs lost", ""),
+    Figure("kill.lost", "worker killed: jobs that had not ended when the time was up", ""),
     Figure("kill.run_twice", "worker killed: jobs that ran to their end twice", ""),
     Figure("kill.no_result", "worker killed: jobs that ended without a stored result", ""),
     Figure("kill.redelivered_s", "worker killed: interrupted jobs began again after (median)", "s"),

@@ -68,7 +68,7 @@ class Saq(System):
 
     name = "saq"
     promise = "at least once: a job without a heartbeat is swept, and queued again while it has retries"
-    recovery = "heartbeat=2, sweep every 2 s (by default, no heartbeat and a sweep every minute)"
+    recovery = "heartbeat=2, sweep every 2 s (default: none, a minute); up to 5 s for each job in turn"
     packages = ("saq",)
 
     def worker(self, url: str) -> list[str]:  # noqa: ARG002  the queue has it
