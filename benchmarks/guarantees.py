@@ -31,11 +31,11 @@ class Kill(Scenario):
     system that promises more than at least once, because a job can end just before its result is stored.
     """
 
-    most: float = 60.0  # seconds
+    most: float = 130.0  # seconds
     jobs_per_slot: int = 6
     after: float = 2.0  # seconds in which a job could still run once more
     once = True
-    limit = 150.0
+    limit = 220.0
     environment: ClassVar[Mapping[str, str]] = {"BENCH_KILL": "1"}
 
     async def run(self, system: System, url: str) -> Measured:

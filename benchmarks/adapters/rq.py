@@ -54,7 +54,8 @@ class Rq(System):
 
     name = "rq"
     promise = "a job whose worker died is found by a later clean-up, and queued again while it has retries"
-    recovery = "job timeout 2 s (default 180), maintenance every 2 s (default ten minutes)"
+    recovery = "job timeout 2 s (default 180), to which RQ adds a minute; maintenance every 2 s (default 600)"
+    recovers_within = 130.0
     packages = ("rq",)
     slots = 1
     share = 0.05
