@@ -27,6 +27,7 @@ class Figure:
     unit: str
     goal: float | None = None
     more_is_better: bool = False
+    compared: bool = True  # whether a ratio to the floor means anything
 
     def met(self, value: float) -> bool | None:
         """Returns whether the goal is met; None if there is no goal."""
@@ -90,11 +91,16 @@ FIGURES = [
     Figure("idle.rss_mib", "memory of an idle worker (RSS)", "MiB", 45),
     Figure("start.first_job_s", "worker's process start to first value", "s", 0.5),
     *_waiter_figures(),
-    Figure("kill.lost", "worker killed: jobs that had not ended when the time was up", ""),
-    Figure("kill.run_twice", "worker killed: jobs that ran to their end twice", ""),
-    Figure("kill.no_result", "worker killed: jobs that ended without a stored result", ""),
-    Figure("kill.redelivered_s", "worker killed: interrupted jobs began again after (median)", "s"),
-    Figure("kill.last_redelivered_s", "worker killed: the last of them after", "s"),
+    Figure("kill.lost", "worker killed: jobs that had not ended when the time was up", "", compared=False),
+    Figure("kill.run_twice", "worker killed: jobs that ran to their end twice", "", compared=False),
+    Figure("kill.no_result", "worker killed: jobs that ended without a stored result", "", compared=False),
+    Figure(
+        "kill.redelivered_s",
+        "worker killed: interrupted jobs began again after (median)",
+        "s",
+        compared=False,
+    ),
+    Figure("kill.last_redelivered_s", "worker killed: the last of them after", "s", compared=False),
     Figure("sync.p50_ms", "blocking calls, one in flight: p50", "ms"),
     Figure("sync.p99_ms", "blocking calls, one in flight: p99", "ms"),
     Figure("drain2.jobs_per_s", "drain by two worker processes", "jobs/s"),
@@ -209,7 +215,7 @@ def _table(systems: list[str], runs: Runs, peers: set[str]) -> list[str]:
             cells += [
                 _spread(measured[name])
                 + ("" if name in without_goals else _goal_met(figure, measured[name])),
-                _ratio(measured[name], measured.get(_floor_of(name, floor), {})),
+                _ratio(measured[name], measured.get(_floor_of(name, floor), {})) if figure.compared else "",
             ]
         lines.append(_row(cells))
     return lines

@@ -1,4 +1,4 @@
-"""arq: 100 jobs at once, `poll_delay` of 10 ms (the default of 0.5 s is arq's answer to load: it polls a
+"""arq: 100 jobs at once, `poll_delay` of 10 ms (default 0.5 s; arq polls a
 sorted set), results kept an hour, logs off, uvloop, hiredis. The client asks for a result every 10 ms, which
 is how arq waits, or every 0.5 s (the default) if it waits for more than a hundred. It has no call for
 batches, so a hundred callers enqueue.
