@@ -194,7 +194,7 @@ class Enqueue(Scenario):
                 return sum(await asyncio.gather(*callers))
 
             async def in_batches(deadline: float, most: int) -> int:
-                size = round(MAP_SIZE * min(1, max(0.1, system.share)))
+                size = MAP_SIZE if system.has_batch else MAP_SIZE // 10
                 sent = 0
                 while sent < most and time.perf_counter() < deadline:
                     sent += len(await client.map(range(size)))

@@ -55,6 +55,7 @@ class ArdiqSystem(System):
     promise = "at least once: what a dead worker had is claimed by another one when it was idle for long"
     recovery = "idle_timeout_ms=2000 (the default is a minute)"
     packages = ("ardiq",)
+    share = 0.5
     has_batch = True
     waiters = 1_000
 

@@ -56,6 +56,7 @@ class Blitzq(System):
     promise = "at least once: an abandoned message is redelivered after the visibility timeout"
     recovery = "visibility_timeout=2 (seconds; the default is a minute)"
     packages = ("blitzq",)
+    share = 1.0
     has_batch = True
     waiters = 1_000
 

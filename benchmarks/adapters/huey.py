@@ -43,6 +43,7 @@ class Huey(System):
     name = "huey"
     promise = "at most once: a job that runs when the worker dies is lost"
     packages = ("huey",)
+    share = 0.2
     slots = THREADS
     waiters = 1_000
 
