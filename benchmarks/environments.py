@@ -21,8 +21,8 @@ OWN = {"raw", "asyncq", "current", "baseline"}
 """The systems that run in the environment of the harness."""
 
 
-class NotInstallable(Exception):
-    """A system cannot be installed here, and why."""
+class Missing(Exception):
+    """A system cannot run here, and why."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def environment(system: str, python: str = "") -> Environment:
         python: `3.12`, if it is not to be the harness's own.
 
     Raises:
-        NotInstallable: there is no such Python, or pip refused.
+        Missing: there is no such Python, or pip refused.
     """
     if system in OWN:
         if not python:
@@ -83,10 +83,11 @@ def _run(argv: list[str]) -> None:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
     except subprocess.TimeoutExpired:
-        raise NotInstallable("the installation took more than ten minutes") from None
+        raise Missing("not installable: the installation took more than ten minutes") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        raise NotInstallable(lines[-1].removeprefix("ERROR: ")[:200])
+        reason = lines[-1].removeprefix("ERROR: ")[:200]
+        raise Missing(f"not installable: {reason}")
 
 
 def _base() -> str:
@@ -104,7 +105,7 @@ def _find_python(version: str) -> str:
         )
         if done.stdout.strip() == version:
             return candidate
-    raise NotInstallable(f"needs Python {version}, which is not on this machine")
+    raise Missing(f"not installable: needs Python {version}, which is not on this machine")
 
 
 def _candidates(version: str) -> Iterator[str]:

@@ -253,7 +253,7 @@ def _promises(systems: list[str], described: Mapping[str, Mapping[str, Any]]) ->
         if about is None:
             continue
         if about["missing"]:
-            rows.append(_row([name, f"not installable: {about['missing']}", "", ""]))
+            rows.append(_row([name, about["missing"], "", ""]))
             continue
         versions = ", ".join(f"{each} {number}" for each, number in about["versions"].items() if number)
         promise = "; ".join(text for text in (about["promise"], about["recovery"]) if text)

@@ -38,7 +38,7 @@ import redis
 import report
 import server
 import system
-from environments import Environment, NotInstallable
+from environments import Environment, Missing
 from meter import Meter
 from scenario import Scenario
 from store import Store
@@ -210,14 +210,14 @@ def places(store: Store, wanted: list[str], urls: dict[str, str]) -> dict[str, E
         adapter, _, variant = name.partition("@")
         try:
             if variant == "redis" and "redis" not in urls:
-                raise NotInstallable("no redis-server is on this machine")
+                raise Missing("no redis-server is on this machine")
             python = variant.removeprefix("py") if variant.startswith("py") else ""
             place = environments.environment(adapter, python)
             store.systems[name] = {"missing": None, "note": place.note, **_described(adapter, place)}
             found[name] = place
-        except NotInstallable as why:
+        except Missing as why:
             store.systems[name] = {"missing": str(why), "note": "", "settings": "", "promise": ""}
-            print(f"    {name}: not installable: {why}", flush=True)
+            print(f"    {name}: {why}", flush=True)
     return found
 
 
@@ -225,7 +225,7 @@ def _described(adapter: str, place: Environment) -> dict[str, Any]:
     argv = [place.python, str(system.HERE / "child.py"), adapter, "describe"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
-        raise NotInstallable((done.stderr.strip().splitlines() or ["its adapter failed"])[-1])
+        raise Missing((done.stderr.strip().splitlines() or ["its adapter failed"])[-1])
     described: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return described
 

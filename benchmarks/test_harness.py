@@ -560,7 +560,7 @@ def test_a_variant_is_compared_with_the_floor_of_the_same_server() -> None:
 
 
 def test_a_peer_that_is_not_installable_is_in_the_page_with_the_reason() -> None:
-    described = {"x": {"missing": "needs Python 9"}}
+    described = {"x": {"missing": "not installable: needs Python 9"}}
     page = report.render(ABOUT, ["raw", "x"], [], described)
     assert "| x | not installable: needs Python 9 |  |  |" in page
 
