@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger("asyncq.cli.worker")
 
+YOUNG_OBJECTS = 10_000
+"""How many objects a worker process makes, less those that it frees, before the garbage collector looks at
+them.
+"""
+_DEFAULT_THRESHOLD = gc.get_threshold()
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -49,6 +55,19 @@ class WorkerOptions:
     log_level: str | None
     log_format: str | None
     no_configure_logging: bool
+
+
+def _tune_collector() -> None:
+    """Makes the garbage collector cheaper for a process that does nothing but run jobs.
+
+    The objects that exist now will stay, so it need not visit them. And a job makes some hundred objects that
+    are freed without it, so a collection after every 700 finds nothing: that was 8 % of the CPU of no-op
+    jobs. An app that has set a threshold of its own keeps it.
+    """
+    gc.collect()
+    gc.freeze()
+    if gc.get_threshold() == _DEFAULT_THRESHOLD:
+        gc.set_threshold(YOUNG_OBJECTS, *_DEFAULT_THRESHOLD[1:])
 
 
 def serve(invocation: Invocation, options: WorkerOptions, supervisor: SupervisorLink | None = None) -> int:
@@ -195,10 +214,7 @@ class Service:
             self._is_up = started.done()
             if self._is_up:
                 await self._introduce(app)
-            # The objects that exist now will stay, so the garbage collector need not visit them while jobs
-            # run. This process is the worker's alone, so freezing them affects nobody else.
-            gc.collect()
-            gc.freeze()
+            _tune_collector()
             await task
         finally:
             for each in (task, started):

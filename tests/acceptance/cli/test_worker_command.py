@@ -59,6 +59,28 @@ def test_a_worker_ends_although_a_thread_still_runs(project, stop, task):
     assert (ended.code, "1 handed back" in ended.err) == (75, True), ended
 
 
+COLLECTED = """
+import gc
+from asyncq import AsyncQ
+
+if {own}:
+    gc.set_threshold({own}, 5, 5)
+app = AsyncQ()
+
+@app.task
+async def threshold() -> int:
+    return gc.get_threshold()[0]
+"""
+
+
+@pytest.mark.parametrize(("own", "expected"), [(0, 10_000), (321, 321)])
+def test_the_garbage_collector_looks_less_often_unless_the_app_says_how_often(project, stop, own, expected):
+    project.write("shop.py", COLLECTED.format(own=own))
+    worker = project.worker()
+    assert project.run("call", "shop", "threshold", "-q").out == f"{expected}\n"
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
 UNCANCELLABLE = """
 import asyncio
 from pathlib import Path
