@@ -270,7 +270,7 @@ class Intake:
         if isinstance(answer, Exception) or answer in FULL:
             left = max(0.05, deadline - self._loop.time())
             self._measured.discard(command[3])  # a full queue is checked for every job until it has room
-            self._tasks.start(self._enqueue_slowly(keys, command, batch, left))
+            self._try_again(keys, command, batch, left)
             return
         failpoints.hit("enqueue.answered")
         self._resolve(batch, answer)
@@ -280,6 +280,20 @@ class Intake:
         for (_, _, future), one in zip(batch, _each(answer, len(batch)), strict=True):
             if future is not None and not future.done():
                 future.set_result(one)
+
+    def _try_again(self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], timeout: float) -> None:
+        """Sends a batch again in the background, until it is answered or all of its callers are cancelled: a
+        server that comes back is not given jobs for which nobody waits any more.
+        """
+        callers = [future for _, _, future in batch if future is not None]
+        task = self._tasks.start(self._enqueue_slowly(keys, command, batch, timeout))
+
+        def on_done(_: asyncio.Future[Answer]) -> None:
+            if all(future.cancelled() for future in callers):
+                task.cancel()
+
+        for future in callers:
+            future.add_done_callback(on_done)
 
     async def _enqueue_slowly(
         self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], timeout: float

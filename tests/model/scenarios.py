@@ -288,6 +288,7 @@ SCENARIOS = (
             revoke=1,
             stops=True,
             waiters=0,
+            pauses=False,
             lost_publishes=False,
             lost_connections=False,
         ),

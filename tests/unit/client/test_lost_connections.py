@@ -117,6 +117,7 @@ async def test_a_waiter_for_the_id_of_a_cancelled_enqueue_gets_result_not_found(
     server.start()
     with pytest.raises(ResultNotFound):
         await waiting
+    assert server.calls["enqueue"] == 0, "the call was cancelled before the server could have it"
 
 
 async def test_a_call_may_wait_until_the_queue_has_room(make_app, server):
