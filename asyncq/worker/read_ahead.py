@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from asyncq.execution.slots import Slots
 
 LONGEST_WAIT = 0.01
-"""Seconds: what has waited here through such a span is given back at its end."""
+"""Seconds: at the end of such a span, what has waited here through it is given back, unless it begins soon."""
+_SPANS = 5
+"""Within so many such spans what waits begins soon, at the pace of the last one. A busy machine slows the pace,
+too, and there other workers are no better off."""
 _LATE = 0.005
 """Seconds: if the timer of `LONGEST_WAIT` is later than that, the loop stood still: nothing could begin."""
 
@@ -96,6 +99,7 @@ class ReadAhead:
         self._waiting: dict[str, deque[FetchedJob]] = {}
         self._is_scheduled = self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._started = 0  # how many jobs have left from here for a slot
 
     # -- before a read --
 
@@ -208,6 +212,7 @@ class ReadAhead:
         waiting = self._waiting[stream]
         for _ in range(number):
             waiting.popleft()
+        self._started += number
         self._set_count(self.count - number)
 
     def _set_count(self, count: int) -> None:
@@ -223,14 +228,22 @@ class ReadAhead:
             loop = asyncio.get_running_loop()
             due = loop.time() + LONGEST_WAIT
             last = [waiting[-1] for waiting in self._waiting.values() if waiting]
-            self._timer = loop.call_at(due, self._check_wait, due, last)
+            self._timer = loop.call_at(due, self._check_wait, due, last, self._started)
 
-    def _check_wait(self, due: float, last: list[FetchedJob]) -> None:
-        """Gives all jobs back if one of these still waits: they were the last ones when the timer was set."""
+    def _check_wait(self, due: float, last: list[FetchedJob], started: int) -> None:
+        """Gives all jobs back if one of these still waits, and would wait for much longer.
+
+        Args:
+            due: when this was to be called.
+            last: the last jobs that waited when the timer was set.
+            started: how many had left from here by then.
+        """
         self._timer = None
+        is_slow = _SPANS * (self._started - started) < self.count
         # A loop that stood still could begin nothing, and begins now what waits here.
         is_late = asyncio.get_running_loop().time() - due > _LATE
-        if any(job.state is FETCHED for job in last) and not is_late and not self.notes.is_behind:
+        is_overdue = is_slow and any(job.state is FETCHED for job in last)
+        if is_overdue and not is_late and not self.notes.is_behind:
             self._give_back()
         self._set_timer()
 
