@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from asyncq.execution.slots import Slots
 
 LONGEST_WAIT = 0.01
-"""Seconds: at the end of such a span, what has waited here through it is given back, unless it begins soon."""
+"""Seconds: at the end of such a span, what has waited here through it is given back, unless it begins
+soon.
+"""
 _SPANS = 5
-"""Within so many such spans what waits begins soon, at the pace of the last one. A busy machine slows the pace,
-too, and there other workers are no better off."""
+"""Within so many such spans, at the pace of the last one, what waits begins soon. A busy machine slows the
+pace, too, and there other workers are no better off.
+"""
 _LATE = 0.005
 """Seconds: if the timer of `LONGEST_WAIT` is later than that, the loop stood still: nothing could begin."""
 
