@@ -106,6 +106,8 @@ class Supervisor:
             return
         if self.step == 0:
             self._log_drain()
+        elif self.step == DRAIN:
+            log.info("handing running jobs back (a third signal kills the workers)")
         elif self.step == HAND_BACK:
             log.error("ended at once; the running jobs run elsewhere when the lease is over")
         self._advance()
