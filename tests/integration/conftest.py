@@ -37,3 +37,19 @@ def nap(app):
         return seconds
 
     return nap
+
+
+@pytest.fixture
+def order() -> list[str]:
+    """The words that `say` was given, in the order in which its jobs began."""
+    return []
+
+
+@pytest.fixture
+def say(app, order):
+    @app.task(name="say")
+    async def say(word: str) -> str:
+        order.append(word)
+        return word
+
+    return say

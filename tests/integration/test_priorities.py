@@ -30,21 +30,6 @@ class Urgency(IntEnum):
     NOW = 7
 
 
-@pytest.fixture
-def order() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def say(app, order):
-    @app.task(name="say")
-    async def say(word: str) -> str:
-        order.append(word)
-        return word
-
-    return say
-
-
 async def called(app: AsyncQ, raw, id: str) -> str:
     """Returns the name of the queue in the job's record."""
     record = await raw.get(app.sessions.shards.of(id).records + id)

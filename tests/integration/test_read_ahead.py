@@ -33,22 +33,6 @@ def always_ahead(monkeypatch):
     monkeypatch.setattr(read_ahead, "LONGEST_WAIT", 600.0)
 
 
-@pytest.fixture
-def order() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def say(app, order):
-    @app.task(name="say")
-    async def say(word: str) -> str:
-        order.append(word)
-        await asyncio.sleep(0)
-        return word
-
-    return say
-
-
 class Gate:
     """A task that holds its slot until the gate is open."""
 

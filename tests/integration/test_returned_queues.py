@@ -17,21 +17,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def order() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def say(app, order):
-    @app.task(name="say")
-    async def say(word: str) -> str:
-        order.append(word)
-        return word
-
-    return say
-
-
-@pytest.fixture
 def hold(app, order):
     """A task that is interrupted in its first attempt."""
 
