@@ -87,9 +87,11 @@ class System(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     """The packages whose versions belong to the results."""
 
-    @abstractmethod
-    def worker(self, url: str) -> list[str]:
-        """Returns the command line of one worker process."""
+    def worker(self, url: str) -> list[str]:  # noqa: ARG002  for those whose module does not know it
+        """Returns the command line of one worker process. By default it runs `work` of the adapter in a
+        script, on uvloop and without logs.
+        """
+        return [sys.executable, str(HERE / "uvloop_worker.py"), f"adapters.{self.name}"]
 
     @abstractmethod
     def open(self, url: str, callers: int = 1) -> AbstractAsyncContextManager[Any]:
@@ -118,11 +120,6 @@ def load(name: str) -> System:
     """Returns the system of `adapters/<name>.py`."""
     system: System = importlib.import_module(f"adapters.{name}").SYSTEM
     return system
-
-
-def own_loop(module: str) -> list[str]:
-    """Returns the command line of a worker on uvloop without logs: `work` of the adapter's module."""
-    return [sys.executable, str(HERE / "uvloop_worker.py"), f"adapters.{module}"]
 
 
 async def by_callers(

@@ -12,7 +12,7 @@ from typing import Any
 
 import bodies
 from ardiq import Ardiq
-from system import CONCURRENCY, MISSING, System, by_callers, own_loop
+from system import CONCURRENCY, MISSING, System, by_callers
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 IDLE_MS = 2_000 if "BENCH_KILL" in os.environ else 60_000
@@ -58,9 +58,6 @@ class ArdiqSystem(System):
     share = 0.5
     has_batch = True
     waiters = 1_000
-
-    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the app has it
-        return own_loop("ardiq")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

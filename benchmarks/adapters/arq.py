@@ -13,7 +13,7 @@ import bodies
 from arq import create_pool
 from arq.connections import RedisSettings
 from arq.jobs import Job
-from system import CONCURRENCY, MISSING, Held, System, by_callers, own_loop
+from system import CONCURRENCY, MISSING, Held, System, by_callers
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 POLL = 0.01
@@ -82,9 +82,6 @@ class Arq(System):
     promise = "at least once: a dead worker's jobs run again when the key that marks them as running is over"
     recovery = "job_timeout=5 (seconds; the key lasts ten seconds longer; the default is 300)"
     packages = ("arq",)
-
-    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the settings have it
-        return own_loop("arq")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

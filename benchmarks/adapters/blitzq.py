@@ -12,7 +12,7 @@ from typing import Any
 
 import bodies
 from blitzq import Queue, TaskState, Worker
-from system import CONCURRENCY, MISSING, System, by_callers, own_loop
+from system import CONCURRENCY, MISSING, System, by_callers
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 VISIBILITY = 2 if "BENCH_KILL" in os.environ else 60
@@ -59,9 +59,6 @@ class Blitzq(System):
     share = 1.0
     has_batch = True
     waiters = 1_000
-
-    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the queue has it
-        return own_loop("blitzq")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

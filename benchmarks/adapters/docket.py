@@ -10,7 +10,7 @@ from typing import Any
 
 import bodies
 from docket import Docket, Worker
-from system import CONCURRENCY, MISSING, Held, System, by_callers, own_loop
+from system import CONCURRENCY, MISSING, Held, System, by_callers
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 REDELIVERY = timedelta(seconds=2 if "BENCH_KILL" in os.environ else 300)
@@ -71,9 +71,6 @@ class DocketSystem(System):
     packages = ("pydocket",)
     has_batch = True
     waiters = 1_000
-
-    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the docket has it
-        return own_loop("docket")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

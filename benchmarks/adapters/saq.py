@@ -12,7 +12,7 @@ from typing import Any
 import bodies
 import orjson
 from saq import Queue, Status, Worker
-from system import CONCURRENCY, MISSING, Held, System, by_callers, own_loop
+from system import CONCURRENCY, MISSING, Held, System, by_callers
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 KILL = "BENCH_KILL" in os.environ
@@ -73,9 +73,6 @@ class Saq(System):
     promise = "at least once: a job without a heartbeat is swept, and queued again while it has retries"
     recovery = "heartbeat=2, sweep every 2 s (default: none, a minute); up to 5 s for each job in turn"
     packages = ("saq",)
-
-    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the queue has it
-        return own_loop("saq")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002

@@ -10,7 +10,7 @@ from typing import Any
 
 import bodies
 from streaq import TaskStatus, Worker
-from system import CONCURRENCY, MISSING, System, by_callers, own_loop
+from system import CONCURRENCY, MISSING, System, by_callers
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 IDLE = 2 if "BENCH_KILL" in os.environ else 60
@@ -55,9 +55,6 @@ class Streaq(System):
     packages = ("streaq", "coredis")
     has_batch = True
     waiters = 1_000
-
-    def worker(self, url: str) -> list[str]:  # noqa: ARG002  the worker has it
-        return own_loop("streaq")
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
