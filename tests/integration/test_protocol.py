@@ -755,6 +755,9 @@ async def test_only_the_first_crash_counts_for_a_job_that_had_not_started(stage)
             assert await stage.begin()
         await stage.take()
         assert await stage.begin() is False, "a worker starts none of the jobs that were taken over"
+        # A real session never comes back. Two streams may give entries of one millisecond the same ID, so a note of the
+        # dead session could count for the entry in the next stream.
+        await stage.raw.delete(stage.keys.started + stage.mine.name)
     assert seen == [0, 1, 1, 1, 2]
     assert await stage.state() == "PENDING"
 
