@@ -229,19 +229,15 @@ class Claims:
         """Returns the call that ends jobs of one stream."""
         served = self._served
         keys, queue = served.keys[stream], served.streams.get(stream) or served.last_attempt_queues[stream]
-        # The script checks the claims by one XPENDING from the first entry to the last, and by one more for
-        # each job that this does not list. Jobs end nearly in the order in which they were delivered, so the
-        # range holds little else; where it does (long jobs that go on), its bound keeps the list short.
-        span = 2 * len(batch) if len(batch) > 1 else 0
-        low = batch[0][0].entry
-        high = batch[-1][0].entry if span else low
         command: list[Any] = [
             "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
-            keys.key_prefix, queue, GROUP, self._holder, low, high, span, wire.PUSH_LIMIT, keys.signals,
+            keys.key_prefix, queue, GROUP, self._holder, wire.PUSH_LIMIT, keys.signals,
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
             job = delivery.job
-            command += (delivery.entry, job.id, job.request_id, job.channel, letter, job.result_ttl, outcome)
+            # Without the channel, the script reads the record of such a job before it writes.
+            channel = "" if job.dependents or job.ignore_result else job.channel
+            command += (delivery.entry, job.id, job.request_id, channel, letter, job.result_ttl, outcome)
         return tuple(command)
 
     def _answered(self, stream: str, command: tuple[Any, ...], batch: list[Outcome], answer: Any) -> None:

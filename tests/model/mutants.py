@@ -269,7 +269,7 @@ MUTANTS = (
         _without("atomic_record"),
         Setup(faults=2, waiters=1),
         BROKEN,
-        "starts more often",
+        "accepted without its claim",
     ),
     Mutant(
         "the record is written after XADD, in a second call; with revoke",

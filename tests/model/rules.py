@@ -16,7 +16,8 @@ class Rules:
     # --- the fence: who may end, delay or give back a job -----------------------------------------
 
     fence_pending: bool = True
-    """A call acts only if its entry is pending for the worker session that sends it.
+    """A call that moves a job acts only if its entry is pending for the worker session that sends it. A call
+    that ends a job does not ask: its record is enough.
 
     Closes: a worker that was stopped past its lease wakes up and ends a job that was given to somebody else.
     """

@@ -228,8 +228,11 @@ class Scripts:
         return tuple(entry for entry in found if entry is not None)
 
     def finish(self, world: World, held: Held, outcome: str, *, publish: bool = True) -> World | None:
-        """Ends a claimed job: outcome, acknowledgement, publication and dependents in one step."""
-        if not self._may_act(world, held):
+        """Ends a claimed job: outcome, acknowledgement, publication and dependents in one step. The record
+        is its fence; a mutant without that check has the pending list.
+        """
+        names = self._is_named if self.setup.rules.fence_record else self._may_act
+        if not names(world, held):
             return None
         world = questions.call_accepted(world, held)
         world = self._end(world, held.entry.job, outcome, publish=publish, by=held.name)
@@ -461,9 +464,11 @@ class Scripts:
     # --- the parts that scripts share -------------------------------------------------------------
 
     def _may_act(self, world: World, held: Held) -> bool:
+        is_owner = world.owner(held.entry.id) == held.name
+        return (is_owner or not self.setup.rules.fence_pending) and self._is_named(world, held)
+
+    def _is_named(self, world: World, held: Held) -> bool:
         rules, record = self.setup.rules, world.records[held.entry.job]
-        if rules.fence_pending and world.owner(held.entry.id) != held.name:
-            return False
         if rules.fence_live and (record is None or record.state != LIVE):
             return False
         return not rules.fence_record or (record is not None and record.entry == held.entry.id)

@@ -8,14 +8,48 @@
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what fetch_status says; -1 if the queue is full, -2 if too many jobs wait for their time
 -- USES: record
 -- RARELY: status_of delay_job queue_length
-local keys = {}
-for i = first, #ARGV, stride do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. ARGV[i] end
+local total, delayed_jobs, refusal = (#ARGV - first + 1) / stride, 0, nil
+if max_length ~= '' then
+  for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then delayed_jobs = delayed_jobs + 1 end end
+  refusal = delayed_jobs < total and queue_length(stream) + total - delayed_jobs > tonumber(max_length) and -1
+  refusal = refusal or (delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. KEY.DELAYED) + delayed_jobs > tonumber(max_length) and -2)
+end
+
+-- Most jobs may start at once and have new ids. The record of such a job is compared and written in one command. The first job that is not
+-- like that loses its entry again: it and all jobs behind it are read before anything is written.
+local accepted, first_other = 0, refusal and first
+if not refusal then
+  if string.find(queue, '^', 1, true) then use_level(key_prefix, queue) end
+  for i = first, #ARGV, stride do
+    local is_other = ARGV[i + 3] ~= ''
+    if not is_other then
+      local flags = ARGV[i + 2]
+      local reply_channel = flags == SIGNAL.NONE .. WISH.IGNORED .. LINK.NONE and '' or channel -- nobody is notified of an ignored result
+      local entry = redis.call('XADD', stream, '*', 'i', ARGV[i], 'm', ARGV[i + 4])
+      is_other = redis.pcall('SET', key_prefix .. KEY.RECORDS .. ARGV[i], STATE.LIVE .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. ARGV[i + 1] .. ' ' .. reply_channel, 'NX', 'GET')
+      if is_other then redis.call('XDEL', stream, entry) end
+    end
+    if is_other then
+      first_other = i
+      break
+    end
+    accepted = accepted + 1
+  end
+  if not first_other then return accepted end
+end
+
+local keys, answers, accepted_ids, existing = {}, {}, {}, {}
+for k = 1, accepted do
+  local i = first + (k - 1) * stride
+  answers[k], accepted_ids[key_prefix .. KEY.RECORDS .. ARGV[i]] = 1, ARGV[i + 1]
+end
+for i = first_other, #ARGV, stride do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
 -- Of a call that is sent again after another call took its id: true. Of a call that replaces a tombstone: the key of the tombstone's call.
 local earlier_calls
 for k, record in ipairs(found) do
   if record then
-    local i = first + (k - 1) * stride
+    local i = first_other + (k - 1) * stride
     local request_id, stored_id = ARGV[i + 1], request_id_of(record) or ''
     local is_tombstone = state_of(record) == STATE.TOMBSTONE
     if not same_call(stored_id, request_id) and (is_tombstone or not string.find(request_id, '^%x+%.')) then
@@ -31,20 +65,13 @@ for k, record in ipairs(found) do
     end
   end
 end
-if max_length ~= '' then
-  local delayed_jobs = 0
-  for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then delayed_jobs = delayed_jobs + 1 end end
-  local refusal = delayed_jobs < #keys and queue_length(stream) + #keys - delayed_jobs > tonumber(max_length) and -1
-  refusal = refusal or (delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. KEY.DELAYED) + delayed_jobs > tonumber(max_length) and -2)
-  -- A batch fits whole or not at all. A job that was accepted before is not refused now.
-  for k in ipairs(refusal and keys or {}) do
-    if not found[k] then return refusal end
-  end
+-- A batch fits whole or not at all. A job that was accepted before is not refused now.
+for k in ipairs(refusal and keys or {}) do
+  if not found[k] then return refusal end
 end
-if string.find(queue, '^', 1, true) then use_level(key_prefix, queue) end
-local answers, accepted, accepted_ids, existing = {}, 0, {}, {}
+if refusal and string.find(queue, '^', 1, true) then use_level(key_prefix, queue) end
 for k, key in ipairs(keys) do
-  local i = first + (k - 1) * stride
+  local i = first_other + (k - 1) * stride
   local request_id = ARGV[i + 1]
   local flags = ARGV[i + 2]
   local reply_channel = flags == SIGNAL.NONE .. WISH.IGNORED .. LINK.NONE and '' or channel -- nobody is notified of an ignored result
@@ -75,8 +102,8 @@ for k, key in ipairs(keys) do
       existing[key] = answer
     end
   end
-  answers[k] = answer
+  answers[#answers + 1] = answer
   if answer == 1 then accepted = accepted + 1 end
 end
-if accepted == #keys then return accepted end
+if accepted == total then return accepted end
 return answers

@@ -133,14 +133,17 @@ class Data:
         values = [self.values[key] if self._alive(key) else None for key in keys]
         return [value if type(value) is bytes else None for value in values]
 
-    def set_(self, key: bytes, value: bytes, *options: bytes) -> Status | None:
-        if b"NX" in options and self._alive(key):
-            return None
+    def set_(self, key: bytes, value: bytes, *options: bytes) -> Status | bytes | None:
+        answers_old = b"GET" in options
+        old = self._get(key, bytes) if answers_old else None
+        is_alive = self._alive(key)
+        if (b"NX" in options and is_alive) or (b"XX" in options and not is_alive):
+            return old
         self._drop(key)
         self.values[key] = value
         if b"PX" in options:
             self._expire_at[key] = self.now + int(options[options.index(b"PX") + 1])
-        return OK
+        return old if answers_old else OK
 
     def append(self, key: bytes, value: bytes) -> int:
         new = (self._get(key, bytes) or b"") + value
