@@ -13,16 +13,22 @@ from system import System
 
 @dataclass(frozen=True)
 class Measured:
-    """The results of one run: figures by name, the histograms behind the percentiles, remarks."""
+    """The results of one run: figures by name, the histograms behind the percentiles, remarks, curves.
+
+    A curve is `{"key", "title", "x", "y", "log_x", "points"}`: `x` and `y` are the titles of the axes with
+    their units, `points` are pairs of numbers. Curves of one key are drawn in one chart, a line per system.
+    """
 
     figures: dict[str, float]
     histograms: dict[str, Histogram] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    curves: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the results as a tree of plain data."""
         histograms = {name: histogram.to_json() for name, histogram in self.histograms.items()}
-        return {"figures": self.figures, "histograms": histograms, "notes": self.notes}
+        tree = {"figures": self.figures, "histograms": histograms, "notes": self.notes}
+        return {**tree, "curves": self.curves} if self.curves else tree
 
 
 class Scenario(ABC):

@@ -518,6 +518,12 @@ def test_a_file_of_results_holds_what_a_killed_worker_showed_beside_the_promise(
     assert not list(tmp_path.glob("*.new"))
 
 
+def test_a_run_has_curves_only_if_its_scenario_measured_some() -> None:
+    curve = {"key": "k", "title": "t", "x": "jobs", "y": "ms", "log_x": True, "points": [[1, 2.0], [10, 3.0]]}
+    assert Measured({"a": 1.0}, curves=[curve]).to_json()["curves"] == [curve]
+    assert "curves" not in Measured({"a": 1.0}).to_json()
+
+
 def test_a_cell_is_measured_again_while_others_use_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = iter([0.4, 0.2, 0.01])
     session = _session(monkeypatch, shares)
