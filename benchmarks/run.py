@@ -6,8 +6,8 @@
 Each cell (a system, a scenario, a round) is a process of its own (the client), which starts the worker as
 another process. The systems alternate inside each scenario, so that other load of the machine affects all of
 them. Each finished cell is stored at once in `results/<date>-<name>.json`: a run that was interrupted goes on
-where it was, `--fresh` starts anew. The table is written beside it. Files of the same day and name are
-replaced.
+where it was, `--fresh` starts anew. The table and the page are written beside it. Files of the same day and
+name are replaced.
 
 With `--profile` it writes `results/<date>-<name>-profile.txt` and no figures, because the profiler changes
 them.
@@ -36,6 +36,7 @@ import grid
 import profiled
 import redis
 import report
+import results_page
 import server
 import system
 from environments import Environment, Missing
@@ -311,6 +312,7 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
     store.write()
     page = report.render(store.about, _present(chosen, store), store.runs, store.systems)
     store.path.with_suffix(".md").write_text(page)
+    store.path.with_suffix(".html").write_text(results_page.draw(report.stored(store.path)))
     print(f"\n{page}")
     if left:
         print(f"{len(left)} cells are left: the same command goes on with them")

@@ -1,1 +1,3 @@
-"""The parts of `asyncq bench`: plans (`latency`, `throughput`), load generator, histogram, worker, report."""
+"""The parts of `asyncq bench`: plans (`latency`, `throughput`, `load`), what they measure with,
+the comparison with a saved measurement, and the page.
+"""

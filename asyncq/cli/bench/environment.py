@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncq.cli.exits import CliError
@@ -95,6 +97,16 @@ class BenchEnvironment:
             if time.monotonic() > end:
                 raise CliError("the worker did not begin to listen within 60 s")
             await asyncio.sleep(0.01)
+
+
+def cpu_model() -> str:
+    """Returns what the processor calls itself, as far as the system says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

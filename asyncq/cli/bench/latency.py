@@ -10,8 +10,9 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from asyncq.cli.bench.figure import Figure
 from asyncq.cli.bench.histogram import Histogram
 from asyncq.cli.bench.load_generator import generate_load
 from asyncq.cli.bench.report import BenchReport, bars, quantiles, summary
@@ -19,6 +20,8 @@ from asyncq.config import shown
 from asyncq.errors import ResultTimeout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from asyncq.cli.bench.environment import BenchEnvironment
     from asyncq.tasks.task import Task
 
@@ -28,43 +31,88 @@ _LAST_RESULT_TIMEOUT = 15.0
 
 @dataclass(frozen=True, slots=True)
 class LatencyPlan:
-    """Arrivals at a fixed rate, in an open loop."""
+    """Arrivals at a fixed rate, in an open loop, in several blocks. Each block has a new worker."""
 
+    command: ClassVar[str] = "latency"
     rate: int
     seconds: float
     warmup: float
     payload: int
+    blocks: int
 
     @property
     def title(self) -> str:
         """The plan in one line."""
-        times = f"{shown(self.seconds)} after {shown(self.warmup)} warm-up"
+        times = f"{shown(self.seconds)} in {self.blocks} blocks, {shown(self.warmup)} warm-up each"
         return f"open loop, {self.rate}/s for {times}, payload {self.payload} B"
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What must be the same in two measurements that are compared."""
+        return {"rate": self.rate, "payload": self.payload}
+
     async def run(self, environment: BenchEnvironment) -> BenchReport:
-        """Runs the warm-up and the measurement."""
+        """Runs all blocks, each after its warm-up."""
         payload = "x" * self.payload
-        async with environment.worker():
-            await OpenLoop(environment.noop, payload, self.rate, int(self.rate * self.warmup)).run()
-            measured = OpenLoop(environment.noop, payload, self.rate, int(self.rate * self.seconds))
-            await measured.run()
+        measured = []
+        for count in shares(int(self.rate * self.seconds), self.blocks):
+            async with environment.worker():
+                await OpenLoop(environment.noop, payload, self.rate, int(self.rate * self.warmup)).run()
+                block = OpenLoop(environment.noop, payload, self.rate, count)
+                await block.run()
+            measured.append(block)
+        enqueued = merged(block.enqueued for block in measured)
+        answered = merged(block.answered for block in measured)
+        count, lost = sum(block.count for block in measured), sum(block.lost for block in measured)
         return BenchReport(
+            self.parameters,
             [
-                quantiles("enqueue", measured.enqueued),
-                quantiles("enqueue -> result", measured.answered),
-                f"  {bars(measured.answered)}",
-                f"  {measured.count:,} sent, {measured.answered.count:,} done, {measured.lost:,} lost",
+                quantiles("enqueue", enqueued),
+                quantiles("enqueue -> result", answered),
+                f"  {bars(answered)}",
+                f"  {count:,} sent, {answered.count:,} done, {lost:,} lost",
             ],
             {
-                "rate": self.rate,
                 "seconds": self.seconds,
-                "payload": self.payload,
-                "lost": measured.lost,
-                "enqueue": summary(measured.enqueued),
-                "result": summary(measured.answered),
+                "lost": lost,
+                "enqueue": summary(enqueued),
+                "result": summary(answered),
             },
-            measured.lost,
+            [
+                *percentiles("enqueue", "enqueue", [block.enqueued for block in measured]),
+                *percentiles("result", "enqueue -> result", [block.answered for block in measured]),
+            ],
+            failed=bool(lost),
         )
+
+
+def shares(total: int, blocks: int) -> list[int]:
+    """Divides jobs into blocks that differ by one job at most. No block is empty.
+
+    >>> shares(10, 4)
+    [3, 3, 2, 2]
+    """
+    blocks = min(total, blocks)
+    return [total // blocks + (number < total % blocks) for number in range(blocks)]
+
+
+def merged(histograms: Iterable[Histogram]) -> Histogram:
+    """Returns one histogram with all records."""
+    whole = Histogram()
+    for each in histograms:
+        whole.merge(each)
+    return whole
+
+
+def percentiles(key: str, title: str, blocks: Sequence[Histogram]) -> list[Figure]:
+    """Returns the median and the 99th percentile in each block. A block without answers has none."""
+    held = [block for block in blocks if block.count]
+    if not held:
+        return []
+    return [
+        Figure(f"{key}_{name}_ms", f"{title}, {name}", "ms", False, tuple(block.ms(q) for block in held))
+        for name, q in (("p50", 0.5), ("p99", 0.99))
+    ]
 
 
 @dataclass(slots=True)

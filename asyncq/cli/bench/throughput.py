@@ -1,6 +1,7 @@
 """`asyncq bench throughput`: how many jobs go through in a second.
 
-Two parts: one worker drains a backlog, then 100 callers each enqueue a job and wait for it (closed loop).
+Two parts in each block: one worker drains a backlog, then 100 callers each enqueue a job and wait for it
+(closed loop).
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from asyncq.cli.bench.figure import per_second
 from asyncq.cli.bench.histogram import Histogram
+from asyncq.cli.bench.latency import merged, percentiles
 from asyncq.cli.bench.report import BenchReport, quantiles, summary
 from asyncq.cli.exits import CliError
 from asyncq.errors import AsyncQError
@@ -23,33 +26,45 @@ IN_FLIGHT = 100
 
 @dataclass(frozen=True, slots=True)
 class ThroughputPlan:
-    """A backlog drained by one worker, then a closed loop of many callers."""
+    """A backlog drained by one worker, then a closed loop of many callers, in several blocks."""
 
+    command: ClassVar[str] = "throughput"
     jobs: int
     payload: int
+    blocks: int
 
     @property
     def title(self) -> str:
         """The plan in one line."""
         return f"{self.jobs:,} jobs, payload {self.payload} B"
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What must be the same in two measurements that are compared."""
+        return {"jobs": self.jobs, "payload": self.payload, "in_flight": IN_FLIGHT}
+
     async def run(self, environment: BenchEnvironment) -> BenchReport:
-        """Runs both parts. The drain comes first: the bench's own worker finds a backlog when it starts. With
-        workers that run already there is no drain, for they would leave no backlog.
+        """Runs both parts in each block. The drain comes first: the bench's own worker finds a backlog when
+        it starts. With workers that run already there is no drain, for they would leave no backlog.
         """
         payload = "x" * self.payload
-        report = BenchReport([], {"jobs": self.jobs, "payload": self.payload, "in_flight": IN_FLIGHT})
-        if environment.own_worker:
-            report.add("enqueue in batches", "enqueue_per_s", await self._enqueue(environment, payload))
-        async with environment.worker():
+        enqueued, drained, closed, times = [], [], [], []
+        for _ in range(self.blocks):
             if environment.own_worker:
-                report.add("drain of a backlog", "drain_per_s", await self._drain(environment))
-            times = Histogram()
-            report.add(
-                f"{IN_FLIGHT} in flight", "in_flight_per_s", await self._closed(environment, payload, times)
-            )
-        report.lines.append(quantiles("one of these", times))
-        report.tree["in_flight_times"] = summary(times)
+                enqueued.append(await self._enqueue(environment, payload))
+            async with environment.worker():
+                if environment.own_worker:
+                    drained.append(await self._drain(environment))
+                times.append(Histogram())
+                closed.append(await self._closed(environment, payload, times[-1]))
+        report = BenchReport(self.parameters)
+        if environment.own_worker:
+            report.add(per_second("enqueue_per_s", "enqueue in batches", enqueued))
+            report.add(per_second("drain_per_s", "drain of a backlog", drained))
+        report.add(per_second("in_flight_per_s", f"{IN_FLIGHT} in flight", closed))
+        report.lines.append(quantiles("one of these", merged(times)))
+        report.tree["in_flight_times"] = summary(merged(times))
+        report.figures += percentiles("in_flight", f"{IN_FLIGHT} in flight", times)
         return report
 
     async def _enqueue(self, environment: BenchEnvironment, payload: str) -> float:

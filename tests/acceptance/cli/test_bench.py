@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import time
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -41,6 +42,80 @@ def test_throughput_reports_each_part(project):
 def test_a_benchmark_without_a_worker_ends_with_an_error(project):
     ended = project.run("bench", "latency", "--no-worker", "-q", ASYNCQ_URL="memory://")
     assert (ended.code, ended.err.splitlines()[0]) == (1, "error: no worker answers on queue 'default'")
+
+
+def test_load_finds_the_rate_that_was_kept_up_and_draws_a_page(project):
+    words = ("--from", "50/s", "--to", "200/s", "--steps", "2", "--duration", "400ms", "--warmup", "0s")
+    ended = project.run("bench", "load", *words, "--blocks", "2", "--html", "load.html", "--json", "-q")
+    assert ended.code == 0, ended
+    report = json.loads(ended.out)
+    assert (report["schema"], report["command"], report["kept_up_per_s"]) == (1, "load", 200)
+    assert [(step["rate"], step["kept_up_blocks"], step["lost"]) for step in report["steps"]] == [
+        (50, 2, 0),
+        (200, 2, 0),
+    ]
+    assert [step["result"]["histogram"]["count"] for step in report["steps"]] == [20, 80]
+    page = ET.fromstring((project.folder / "load.html").read_text().removeprefix("<!DOCTYPE html>\n"))
+    assert "Kept up with: 200 jobs/s" in "".join(page.itertext())
+
+
+def test_load_stops_at_a_rate_that_is_not_kept_up_and_fails_if_it_is_the_lowest(project):
+    words = ("--from", "20/s", "--to", "40/s", "--steps", "2", "--duration", "200ms", "--warmup", "0s")
+    # No job is answered within a microsecond.
+    ended = project.run("bench", "load", *words, "--blocks", "1", "--p99", "0.000001", "-q")
+    assert ended.code == 1, ended
+    assert ended.out.splitlines()[-1] == "  kept up: 0 jobs/s"
+    assert "40/s " not in ended.out.partition("\n")[2]
+
+
+def test_a_comparison_with_a_saved_measurement_has_a_verdict_for_each_figure(project):
+    """The base claims to be far faster than any machine is. So the verdict does not depend on the machine."""
+    words = ("bench", "throughput", "--jobs", "2000", "--blocks", "4", "-q")
+    saved = project.run(*words, "--save", "base.json", "--html", "page.html")
+    assert saved.code == 0, saved
+    base = json.loads((project.folder / "base.json").read_text())
+    assert [figure["key"] for figure in base["figures"]][:3] == [
+        "enqueue_per_s",
+        "drain_per_s",
+        "in_flight_per_s",
+    ]
+    assert {len(figure["blocks"]) for figure in base["figures"]} == {4}
+    assert (project.folder / "page.html").read_text().startswith("<!DOCTYPE html>")
+    for figure in base["figures"]:
+        factor = 1000 if figure["more_is_better"] else 0.001
+        # More blocks than now: with four beside four, no p is small enough for five figures.
+        figure["blocks"] = [value * factor for value in figure["blocks"]] * 3
+    project.write("fast.json", json.dumps(base))
+    shown, failed = (
+        project.run(*words, "--compare", "fast.json", *more)
+        for more in (("--json",), ("--fail-if-slower", "--html", "against.html"))
+    )
+    assert shown.code == 0, shown
+    verdicts = json.loads(shown.out)["comparison"]["verdicts"]
+    assert [each["verdict"] for each in verdicts] == ["slower"] * 5
+    assert failed.code == 1, failed
+    assert failed.out.count("  slower") == 5
+    assert (project.folder / "against.html").read_text().count("slower") >= 5
+
+
+def test_a_comparison_with_something_else_is_refused_before_anything_is_measured(project):
+    project.write("load.json", '{"schema": 1, "command": "load"}')
+    project.write(
+        "other.json", '{"schema": 1, "command": "latency", "about": {}, "parameters": {}, "figures": []}'
+    )
+    words = ("bench", "latency", "--compare")
+    other, missing, parameters, nothing = project.run_each(
+        (*words, "load.json"),
+        (*words, "none.json"),
+        (*words, "other.json"),
+        ("bench", "latency", "--fail-if-slower"),
+    )
+    assert {each.code for each in (other, missing, parameters, nothing)} == {2}
+    first = "error: load.json was saved by `asyncq bench load`, and this is `asyncq bench latency`"
+    assert other.err.splitlines()[0] == first
+    assert missing.err.splitlines()[0] == "error: cannot read none.json: No such file or directory"
+    assert "other.json was measured with rate None, and this is rate 500" in parameters.err
+    assert "add --compare FILE" in nothing.err
 
 
 @pytest.mark.anyio

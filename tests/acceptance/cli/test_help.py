@@ -23,6 +23,7 @@ COMMANDS = [
     ("server", "stop"),
     ("bench",),
     ("bench", "latency"),
+    ("bench", "load"),
     ("bench", "throughput"),
     ("version",),
 ]
