@@ -26,6 +26,7 @@ from asyncq.cli.bench.comparison import SLOWER, compared, enough_blocks
 from asyncq.cli.bench.environment import BenchEnvironment, cpu_model
 from asyncq.cli.bench.latency import LatencyPlan
 from asyncq.cli.bench.load import LoadPlan, rising
+from asyncq.cli.bench.others import OthersMeter
 from asyncq.cli.bench.report import verdict_lines
 from asyncq.cli.bench.throughput import IN_FLIGHT, ThroughputPlan
 from asyncq.cli.exits import Code
@@ -223,16 +224,20 @@ def _measured(invocation: Invocation, plan: AnyPlan, outputs: Outputs, *, own_wo
             if not invocation.json:
                 console.data(f"{plan.title}, {about['worker']}, {about['server']}")
             try:
+                others = OthersMeter(await _embedded_server(app))
                 report = await plan.run(BenchEnvironment(app, noop, own_worker=own_worker))
+                about["others"] = others.share()
             finally:
                 if own_worker:
                     await _clean(app)
         tree = {"schema": saved.SCHEMA, "command": plan.command, "about": about, **report.to_json()}
         verdicts: list[Verdict] = []
         if base is not None:
-            verdicts = compared(base.figures, report.figures)
+            verdicts = compared(base.figures, report.figures, alike=base.was_as_busy(about))
             tree["comparison"] = _comparison(base, verdicts, about)
             report.lines += _comparison_lines(tree["comparison"], verdicts)
+        if (about["others"] or 0.0) > saved.OTHERS:
+            console.say(f"others used {about['others']:.0%} of the machine meanwhile")
         _put_out(invocation, report, tree, outputs)
         slower = outputs.fail_if_slower and any(each.verdict == SLOWER for each in verdicts)
         return Code.FAILED if report.failed or slower else Code.OK
@@ -257,6 +262,9 @@ def _put_out(invocation: Invocation, report: BenchReport, tree: dict[str, Any], 
 
 def _comparison(base: Saved, verdicts: list[Verdict], about: Mapping[str, Any]) -> dict[str, Any]:
     notes = base.differences(about)
+    if not base.was_as_busy(about):
+        then, now = (f"{each['others']:.0%} of the machine" for each in (base.about, about))
+        notes.append(f"others used {then} then, {now} now: no verdict, repeat both when it is quiet")
     if not enough_blocks(verdicts):
         notes.append("too few blocks for any verdict but that: use more --blocks for both measurements")
     return {
@@ -282,6 +290,15 @@ def _app(invocation: Invocation, *, own_worker: bool) -> tuple[AsyncQ, Task[...,
     extra = {"namespace": f"asyncq-bench-{token()[:8]}"} if own_worker else {}
     targets.reconfigure(app, {**invocation.settings, **extra})
     return app, noop
+
+
+async def _embedded_server(app: AsyncQ) -> int | None:
+    """Returns the process id of the embedded server. None for another one: it may be on another machine."""
+    if not targets.is_local(app):
+        return None
+    broker = app.sessions.current().broker
+    lines = (await broker.commands.send(broker.shards[0], "INFO", "server")).decode().splitlines()
+    return next((int(line.partition(":")[2]) for line in lines if line.startswith("process_id:")), None)
 
 
 async def _about(app: AsyncQ, *, own_worker: bool) -> dict[str, Any]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from helpers.waiting import until_sync
 
 from asyncq.cli.bench import saved
 from asyncq.cli.bench.comparison import (
@@ -21,6 +26,7 @@ from asyncq.cli.bench.comparison import (
 from asyncq.cli.bench.figure import Figure
 from asyncq.cli.bench.latency import shares
 from asyncq.cli.bench.load import rising
+from asyncq.cli.bench.others import OthersMeter
 from asyncq.cli.exits import CliError
 
 
@@ -125,6 +131,40 @@ def test_with_too_few_blocks_the_comparison_says_that_it_can_find_nothing():
     assert not enough_blocks(compared(few, few))
     many = [_times(1, 2, 3, 4, 5, 6, 7, key=key) for key in "abcdefghijklmno"]
     assert enough_blocks(compared(many, many))
+
+
+def test_a_measurement_while_others_used_more_of_the_machine_has_no_verdict(tmp_path):
+    path = tmp_path / "base.json"
+    tree = {"schema": 1, "command": "load", "about": {"others": 0.02}, "parameters": {}, "figures": []}
+    path.write_text(json.dumps(tree))
+    base = saved.read(str(path), "load")
+    assert base.was_as_busy({"others": 0.06})
+    assert base.was_as_busy({"others": None})
+    assert not base.was_as_busy({"others": 0.3})
+    figures = [_times(1, 1, 1, 1, 1)], [_times(2, 2, 2, 2, 2)]
+    assert [each.verdict for each in compared(*figures)] == [SLOWER]
+    assert [each.verdict for each in compared(*figures, alike=False)] == [NO_DIFFERENCE]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says it on Linux only")
+def test_a_busy_process_counts_as_others_unless_it_is_the_server():
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        everything, without_it = OthersMeter(None), OthersMeter(busy.pid)
+        start = Path(f"/proc/{busy.pid}/stat")
+
+        def seconds_used() -> float:
+            return int(start.read_text().rpartition(")")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
+
+        until_sync(lambda: seconds_used() > 0.5, "the process to be busy")
+        share, rest = everything.share(), without_it.share()
+    finally:
+        busy.kill()
+        busy.wait()
+    assert share is not None
+    assert rest is not None
+    assert share > rest
+    assert OthersMeter(busy.pid).share() is None, "a server that has ended says nothing"
 
 
 def test_only_figures_that_both_measurements_have_are_compared():

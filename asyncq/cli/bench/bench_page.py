@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 _TITLES = {"enqueue": "enqueue", "result": "enqueue to result", "in_flight_times": "100 in flight"}
 _METHOD = (
     "Verdicts come from the two-sided Mann-Whitney U test on the blocks, exact, with Holm's correction for "
-    f"the number of figures: p below {LEVEL:g}. The ratio is the median of all ratios of a block now to a "
-    f"block then. A difference below {LEAST:.0%} is not reported: two runs of the same code differ by so "
+    f"the number of figures: p below {LEVEL:g}. The ratio is that of the medians. "
+    f"A difference below {LEAST:.0%} is not reported: two runs of the same code differ by so "
     "much."
 )
 
 
 def draw(tree: Mapping[str, Any]) -> str:
     """Returns the page of a measurement."""
-    about = tree["about"]
+    about = dict(tree["about"])
+    if isinstance(others := about.get("others"), float):
+        about["others"] = f"used {others:.1%} of the machine meanwhile"
     words = {key.replace("_", " "): _plain(value) for key, value in tree["parameters"].items()}
     return page(
         f"asyncq bench {tree['command']}",
@@ -47,6 +49,8 @@ def number(value: float) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -21,10 +21,10 @@ COLOURS = 14
 """How many colours the style sheet has. The first is grey."""
 
 _WIDTH, _HEIGHT = 400.0, 270.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 386.0, 30.0, 226.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 380.0, 30.0, 226.0
 _X_GAP, _Y_GAP = 38.0, 22.0
 """The least distance between two labels of an axis."""
-_SHARES = ((0.0, "0"), (0.5, "50 %"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"))
+_SHARES = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def quantile_chart(title: str, lines: Sequence[tuple[Line, Histogram]]) -> Marku
         points = [(place, times.ms(1 - 10.0**-place)) for place in places]
         drawn.append(Line(line.name, points, line.colour, line.dashed, line.strong))
     labels = tuple((-math.log10(1 - share), label) for share, label in _SHARES)
-    return chart(title, Axis("share of the jobs", labels=labels), Axis("at most, ms", log=True), drawn)
+    return chart(title, Axis("share of the jobs, %", labels=labels), Axis("at most, ms", log=True), drawn)
 
 
 class _Scale:
@@ -214,7 +214,7 @@ def _line(line: Line, across: _Scale, up: _Scale, x: Axis, y: Axis) -> Markup:
 def _label_of(axis: Axis) -> Callable[[float], str]:
     if not axis.labels:
         return lambda value: f"{value:,.6g}"
-    return lambda value: f"{(1 - 10.0**-value) * 100:.4g} %"
+    return lambda value: f"{(1 - 10.0**-value) * 100:.4g}"
 
 
 def _caption(title: str) -> Markup:

@@ -9,9 +9,12 @@ The method, for each figure, with the blocks of both measurements:
 2. Holm's correction (Holm 1979, "A simple sequentially rejective multiple test procedure") over all figures
    of one comparison. A difference counts if its corrected p is below `LEVEL`: of twenty comparisons of equal
    measurements, about one at most shows any difference.
-3. The ratio is the median of all ratios of a new block to an old one (Hodges and Lehmann 1963). A difference
-   below `LEAST` is not reported even if it is certain: two runs of the same code differ by so much, because
-   the machine is another one an hour later, and blocks of one run do not show that.
+3. The ratio is that of the medians of the blocks. A difference below `LEAST` is not reported even if it is
+   certain: two runs of the same code differ by so much, because the machine is another one an hour later, and
+   blocks of one run do not show that.
+
+If other programs used more of the machine in one of the measurements (`saved.OTHERS`), all verdicts are
+`no difference that the noise allows`: the cause could be theirs.
 
 Blocks start new worker processes for the same reason (Kalibera and Jones 2013, "Rigorous benchmarking in
 reasonable time"): repeat where the variation comes from.
@@ -20,8 +23,7 @@ reasonable time"): repeat where the variation comes from.
 from __future__ import annotations
 
 import math
-import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,7 @@ class Verdict:
         more_is_better: whether a larger value is better.
         base: the blocks of the saved measurement.
         now: the blocks of this one.
-        ratio: now to base, see the module.
+        ratio: of the medians, now to base.
         p: corrected for the number of figures.
         verdict: `FASTER`, `SLOWER` or `NO_DIFFERENCE`.
     """
@@ -71,12 +73,19 @@ class Verdict:
         return asdict(self)
 
 
-def compared(base: Sequence[Figure], now: Sequence[Figure]) -> list[Verdict]:
-    """Returns a verdict for each figure that both measurements have, in the order of `now`."""
+def compared(base: Sequence[Figure], now: Sequence[Figure], *, alike: bool = True) -> list[Verdict]:
+    """Returns a verdict for each figure that both measurements have, in the order of `now`.
+
+    Args:
+        base: the saved measurement.
+        now: this one.
+        alike: whether the machine was as busy in both. If not, no verdict is a difference.
+    """
     old = {figure.key: figure for figure in base}
     pairs = [(old[figure.key], figure) for figure in now if figure.key in old]
     corrected = holm([mann_whitney(before.blocks, after.blocks) for before, after in pairs])
-    return [_judged(before, after, p) for (before, after), p in zip(pairs, corrected, strict=True)]
+    verdicts = [_judged(before, after, p) for (before, after), p in zip(pairs, corrected, strict=True)]
+    return verdicts if alike else [replace(verdict, verdict=NO_DIFFERENCE) for verdict in verdicts]
 
 
 def enough_blocks(verdicts: Sequence[Verdict]) -> bool:
@@ -124,7 +133,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def _judged(before: Figure, after: Figure, p: float) -> Verdict:
-    ratio = _ratio(before.blocks, after.blocks)
+    ratio = _ratio(before.median, after.median)
     verdict = NO_DIFFERENCE
     if p < LEVEL and abs(ratio - 1) >= LEAST:
         verdict = FASTER if (ratio > 1) == after.more_is_better else SLOWER
@@ -132,12 +141,7 @@ def _judged(before: Figure, after: Figure, p: float) -> Verdict:
     return Verdict(*words, before.blocks, after.blocks, round(ratio, 4), round(p, 5), verdict)
 
 
-def _ratio(before: Sequence[float], after: Sequence[float]) -> float:
-    """Returns the median of all ratios. A rate of zero, where nothing was kept up, has none: then the medians
-    decide.
-    """
-    ratios = [new / old for new in after for old in before if old]
-    if len(ratios) == len(before) * len(after):
-        return statistics.median(ratios)
-    old, new = statistics.median(before), statistics.median(after)
-    return new / old if old else (math.inf if new else 1.0)
+def _ratio(old: float, new: float) -> float:
+    if not old:  # a rate of zero: nothing was kept up
+        return math.inf if new else 1.0
+    return new / old

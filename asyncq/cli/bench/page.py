@@ -75,9 +75,10 @@ svg text.axis{fill:var(--ink)}
 """
 _PRINT = """
 body{max-width:none;padding:0;font-size:10pt} nav{display:none}
-.wide{overflow:visible} th,td{padding:2px 6px;font-size:8.5pt} th:first-child{position:static}
-tr,caption{break-inside:avoid} h2,h3,caption{break-after:avoid}
-.tiles,.cards{grid-template-columns:1fr 1fr;gap:4px 16px} .tables{display:block}
+.wide{overflow:visible} th,td{padding:1px 6px;font-size:8pt;line-height:1.25} th:first-child{position:static}
+tr,caption{break-inside:avoid} h2,h3,caption,h2+.note{break-after:avoid}
+.tiles,.cards{grid-template-columns:1fr 1fr;gap:4px 16px}
+.tables{gap:4px 24px} .tables>.wide{break-inside:avoid}
 """
 
 

@@ -13,6 +13,8 @@ from asyncq.cli.exits import CliError, Code
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+OTHERS = 0.05
+"""If the shares of the machine that others used differ by more, the measurements are not compared."""
 SCHEMA = 1
 """The number of the format. A file of another number is refused."""
 
@@ -34,6 +36,11 @@ class Saved:
             for key in keys
             if self.about.get(key) != about.get(key)
         ]
+
+    def was_as_busy(self, about: Mapping[str, Any]) -> bool:
+        """Returns whether other programs used about as much of the machine, as far as that is known."""
+        then, now = self.about.get("others"), about.get("others")
+        return then is None or now is None or abs(then - now) <= OTHERS
 
     def insist_same(self, parameters: Mapping[str, Any]) -> None:
         """Raises:

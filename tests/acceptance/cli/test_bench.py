@@ -81,6 +81,7 @@ def test_a_comparison_with_a_saved_measurement_has_a_verdict_for_each_figure(pro
     ]
     assert {len(figure["blocks"]) for figure in base["figures"]} == {4}
     assert (project.folder / "page.html").read_text().startswith("<!DOCTYPE html>")
+    del base["about"]["others"]  # other tests run meanwhile, now more and then less
     for figure in base["figures"]:
         factor = 1000 if figure["more_is_better"] else 0.001
         # More blocks than now: with four beside four, no p is small enough for five figures.
@@ -96,6 +97,13 @@ def test_a_comparison_with_a_saved_measurement_has_a_verdict_for_each_figure(pro
     assert failed.code == 1, failed
     assert failed.out.count("  slower") == 5
     assert (project.folder / "against.html").read_text().count("slower") >= 5
+    # All of the machine was used by others then: nobody knows whose work the difference is.
+    base["about"]["others"] = 9.0
+    project.write("busy.json", json.dumps(base))
+    unknown = project.run(*words, "--compare", "busy.json", "--fail-if-slower")
+    assert unknown.code == 0, unknown
+    assert unknown.out.count("no difference that the noise allows") == 5
+    assert "no verdict, repeat both when it is quiet" in unknown.out
 
 
 def test_a_comparison_with_something_else_is_refused_before_anything_is_measured(project):
