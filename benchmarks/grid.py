@@ -7,7 +7,9 @@ from scenario import Scenario
 RATES = (100, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 CORE = ("enqueue", "drain", "closed", "inflight100", "open")
 """The scenarios that are also run with other servers and other versions of Python."""
-SMOKE = ("enqueue", "drain", "closed", "inflight100", "open", "waiters1000", "kill")
+GROWTH = ("grow_queued", "grow_delayed", "grow_waiters", "grow_queues", "grow_workers")
+"""The scenarios of growth: their figures are curves."""
+SMOKE = ("enqueue", "drain", "closed", "inflight100", "open", "waiters1000", "kill", *GROWTH)
 """The scenarios of the smoke test."""
 FEATURED = {"asyncq"}
 """The systems that the scenarios of features are for."""
@@ -17,6 +19,7 @@ OURS = {"raw", "asyncq"}
 
 def scenarios(grid: str) -> dict[str, Scenario]:
     """Returns every scenario by name, with the sizes of the grid: `smoke`, `bench` or `full`."""
+    from backlog_growth import DelayGrowth, QueueGrowth
     from costs import Idle, LoneJob, Start
     from guarantees import Kill
     from latency import BlockingCalls, OneInFlight
@@ -24,7 +27,8 @@ def scenarios(grid: str) -> dict[str, Scenario]:
     from payloads import Payloads
     from throughput import Drain, Enqueue, ManyInFlight
     from volume import Delayed, Queued
-    from waiters import Waiters
+    from waiters import WaiterGrowth, Waiters
+    from worker_growth import ManyWorkers, ServedQueues
 
     if grid == "smoke":
         return {
@@ -44,6 +48,11 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "drain2": Drain(jobs=2_000, workers=2),
             "queued": Queued(jobs=2_000),
             "delayed": Delayed(jobs=1_000, seconds=1),
+            "grow_queued": QueueGrowth(sizes=(0, 3_000), piece=2_000, times=1),
+            "grow_delayed": DelayGrowth(sizes=(0, 1_000), piece=1_000, times=1, due=(1_000,)),
+            "grow_waiters": WaiterGrowth(counts=(1, 100), wait=0.1),
+            "grow_queues": ServedQueues(counts=(1, 20), jobs=20),
+            "grow_workers": ManyWorkers(counts=(1, 4), jobs=20, seconds=0.3),
         } | _features()
     long = grid == "full"
     seconds = 5.0 if long else 1.6
@@ -64,6 +73,20 @@ def scenarios(grid: str) -> dict[str, Scenario]:
         "drain2": Drain(jobs=60_000 if long else 20_000, workers=2),
         "queued": Queued(jobs=1_000_000 if long else 100_000),
         "delayed": Delayed(jobs=100_000 if long else 10_000, seconds=20 if long else 5),
+        "grow_queued": QueueGrowth(
+            sizes=(0, 1_000, 10_000, 100_000, 1_000_000), piece=20_000, times=5 if long else 3
+        ),
+        "grow_delayed": DelayGrowth(
+            sizes=(0, 1_000, 10_000, 100_000),
+            piece=5_000,
+            times=5 if long else 3,
+            due=(1_000, 10_000, 100_000),
+        ),
+        "grow_waiters": WaiterGrowth(counts=(1, 100, 1_000, 10_000)),
+        "grow_queues": ServedQueues(counts=(1, 10, 100, 1_000), jobs=500 if long else 100),
+        "grow_workers": ManyWorkers(
+            counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=15 if long else 8
+        ),
     } | _features()
 
 

@@ -96,6 +96,38 @@ def _open_figures() -> list[Figure]:
     return figures
 
 
+def _growth_figures() -> list[Figure]:
+    """The figures of the scenarios of growth, at the largest size. Those in `x` compare it with the
+    smallest.
+    """
+    queued, delayed, waits = "1,000,000 queued", "100,000 delayed", "10,000 waits"
+    queues, workers = "1,000 queues of one worker", "200 workers of one queue"
+    return [
+        Figure("grow_queued.enqueue_x", f"{queued}: time to enqueue, against an empty queue", "x", 1.2),
+        Figure("grow_queued.enqueue_server_x", f"{queued}: server CPU to enqueue, against that", "x"),
+        Figure("grow_queued.claim_x", f"{queued}: time to claim, run and end, against that", "x", 1.2),
+        Figure("grow_queued.claim_server_x", f"{queued}: server CPU of that, against that", "x"),
+        Figure("grow_queued.bytes_200", "server's memory for a job with 200 bytes", "bytes", 550),
+        Figure("grow_queued.bytes_20", "server's memory for a job with 20 bytes", "bytes", 280),
+        Figure("grow_delayed.enqueue_x", f"{delayed}: time to enqueue, against none", "x"),
+        Figure("grow_delayed.enqueue_server_x", f"{delayed}: server CPU to enqueue, against none", "x"),
+        Figure("grow_delayed.late_p50_ms", "100,000 that are due at once, how late: p50", "ms"),
+        Figure("grow_delayed.late_p99_ms", "100,000 that are due at once, how late: p99", "ms"),
+        Figure("grow_waiters.connections", f"{waits}, growing: connections", "", 2),
+        Figure("grow_waiters.kib_each", f"{waits}, growing: memory for each", "KiB", 2.5),
+        Figure("grow_waiters.wake_p50_ms", f"{waits}, growing: body's end to waiter, p50", "ms"),
+        Figure("grow_waiters.wake_p99_ms", f"{waits}, growing: body's end to waiter, p99", "ms"),
+        Figure("grow_queues.lone_one_p50_ms", "1 queue: lone job, p50", "ms"),
+        Figure("grow_queues.lone_p50_ms", f"{queues}: lone job, p50", "ms"),
+        Figure("grow_queues.lone_p99_ms", f"{queues}: lone job, p99", "ms"),
+        Figure("grow_workers.commands_per_s", f"{workers}: commands that each sends, idle", "/s", 1),
+        Figure("grow_workers.kib_each", f"{workers}: server's memory for each", "KiB"),
+        Figure("grow_workers.lone_one_p50_ms", "1 worker: lone job, p50", "ms"),
+        Figure("grow_workers.lone_p50_ms", f"{workers}: lone job, p50", "ms"),
+        Figure("grow_workers.lone_p99_ms", f"{workers}: lone job, p99", "ms"),
+    ]
+
+
 FIGURES = [
     _rate("drain.jobs_per_s", "drain of a backlog to stored results", 0.42),
     Figure("closed.p50_ms", "one in flight, `delay` to value: p50", "ms", goal_ratio=1.65),
@@ -136,6 +168,7 @@ FIGURES = [
     _rate("delayed.enqueue_per_s", "delayed jobs, enqueued"),
     Figure("delayed.late_p50_ms", "delayed jobs that are due at once, how late: p50", "ms"),
     Figure("delayed.late_p99_ms", "delayed jobs that are due at once, how late: p99", "ms"),
+    *_growth_figures(),
     Figure("waits.live_1_ms", "`map` of 1 and its value", "ms"),
     Figure("waits.live_100_ms", "`map` of 100 and all values", "ms"),
     Figure("waits.live_10000_ms", "`map` of 10,000 and all values", "ms"),

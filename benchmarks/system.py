@@ -93,6 +93,24 @@ class System(ABC):
         """
         return [sys.executable, str(HERE / "uvloop_worker.py"), f"adapters.{self.name}"]
 
+    def worker_of(self, url: str, queues: Sequence[str]) -> list[str]:  # noqa: ARG002  for those that have one
+        """Returns the command line of one worker that serves these queues. Then `Client.delay_in(queue,
+        value)` enqueues a job into one of them.
+
+        Raises:
+            Skipped: the system has none.
+        """
+        raise Skipped("one queue")
+
+    def hosted(self, url: str, count: int) -> list[str]:  # noqa: ARG002  as above
+        """Returns the command line of a process with so many workers. It prints `ready` when all can run
+        jobs.
+
+        Raises:
+            Skipped: the system has none.
+        """
+        raise Skipped("one worker in a process")
+
     @abstractmethod
     def open(self, url: str, callers: int = 1) -> AbstractAsyncContextManager[Any]:
         """Returns a client in this process.
@@ -137,21 +155,26 @@ async def by_callers(
     return handles
 
 
-def start_worker(system: System, url: str) -> subprocess.Popen[bytes]:
-    """Starts one worker process. Its output goes to stderr, because stdout is for the figures."""
+def start_worker(system: System, url: str, queues: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Starts one worker process, by default of the default queue. Its output goes to stderr, because stdout
+    is for the figures.
+    """
     env = {**os.environ, "PYTHONPATH": str(HERE)}
-    return server.spawn(system.worker(url), env=env, output=sys.stderr.fileno())
+    argv = system.worker_of(url, queues) if queues else system.worker(url)
+    return server.spawn(argv, env=env, output=sys.stderr.fileno())
 
 
 @asynccontextmanager
-async def worker(system: System, url: str) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """Runs one worker process of the system for the block.
+async def worker(
+    system: System, url: str, queues: Sequence[str] = ()
+) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """Runs one worker process of the system for the block, by default of the default queue.
 
     If the worker ends by itself, the block is cancelled at its next wait, which would otherwise last until
     the time is up.
     """
     loop, body = asyncio.get_running_loop(), asyncio.current_task()
-    process = start_worker(system, url)
+    process = start_worker(system, url, queues)
     ended = os.pidfd_open(process.pid)
 
     def on_end() -> None:

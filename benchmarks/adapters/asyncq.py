@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from system import CONCURRENCY, MISSING, Client, System
+from system import CONCURRENCY, HERE, MISSING, Client, System
 
 
 class AsyncQClient:
@@ -31,6 +31,9 @@ class AsyncQClient:
 
     async def delayed(self, count: int, seconds: float) -> Sequence[Any]:
         return list(await self._tasks["clock"].options(countdown=seconds).map([(0,)] * count))
+
+    async def delay_in(self, queue: str, value: Any = 0) -> Any:
+        return await self._tasks["echo"].options(queue=queue).delay(value)
 
     async def result(self, job_id: str) -> object:
         handle = self._app.AsyncResult(job_id)
@@ -56,6 +59,12 @@ class AsyncQSystem(System):
     def worker(self, url: str) -> list[str]:
         script = Path(sys.executable).with_name("asyncq")
         return [str(script), "--url", url, "worker", "adapters.asyncq_features:app", "-c", str(CONCURRENCY)]
+
+    def worker_of(self, url: str, queues: Sequence[str]) -> list[str]:
+        return [*self.worker(url), *queues]
+
+    def hosted(self, url: str, count: int) -> list[str]:
+        return [sys.executable, str(HERE / "hosted_workers.py"), url, str(count)]
 
     @asynccontextmanager
     async def open(self, url: str, callers: int = 1) -> AsyncIterator[Client]:  # noqa: ARG002
