@@ -92,7 +92,7 @@ bench: $(DEV) ## compare asyncq with every peer, an hour; goes on where it was i
 bench-full: $(DEV) ## the same with long runs, other versions of Python, a million jobs: some hours
 	$(BIN)/python benchmarks/run.py --grid full $(BENCH_ARGS)
 
-bench-smoke: $(DEV) ## whether the benchmarks work: the floor and asyncq with tiny numbers, ten seconds
+bench-smoke: $(DEV) ## whether the benchmarks work: the floor and asyncq with tiny numbers, half a minute
 	$(BIN)/python benchmarks/run.py --grid smoke $(BENCH_ARGS)
 
 clean: ## remove the virtual environments and all caches (the embedded server's data in .asyncq stays)

@@ -1,15 +1,18 @@
 """Scenarios of growth: what the next job costs when many jobs are queued, or wait for their time."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import redis
-from curves import curve, growth, medians
+import server
+from curves import curve, growth, medians, paired_growth
 from scenario import Measured, Scenario
-from server import Usage
+from server import Usage, empty
 from system import MISSING, Skipped, System, insist_equal, wait_until, worker
 from volume import Delayed
 
@@ -43,6 +46,20 @@ class _Costs:
             curve(f"{key}_us", f"{what}: time", x, "us per job", medians(self.wall)),
             curve(f"{key}_server_us", f"{what}: CPU of the server", x, "us per job", medians(self.server)),
         ]
+
+    def beside(self, base: "_Costs") -> "_Costs":
+        """Returns these costs, and all of an empty queue as those of size 0."""
+        return _Costs(
+            {0: [*itertools.chain(*base.wall.values())], **self.wall},
+            {0: [*itertools.chain(*base.server.values())], **self.server},
+        )
+
+    def growth(self, key: str, base: "_Costs", size: int) -> dict[str, float]:
+        """Returns how many times as much a job costs at a size as at one that was measured beside it."""
+        return {
+            f"{key}_x": paired_growth(base.wall[size], self.wall[size]),
+            f"{key}_server_x": paired_growth(base.server[size], self.server[size]),
+        }
 
 
 class _Backlog:
@@ -92,6 +109,8 @@ class _Backlog:
             for number, job_id in self._sample:
                 if number < ended:
                     value = await client.result(job_id)
+                    if value is MISSING and not self.system.hands_back:
+                        continue  # it was lost with one of the workers that were stopped
                     if value is MISSING:
                         raise RuntimeError(f"job {number} of {ended} has no stored result")
                     insist_equal(LARGE, value)
@@ -102,15 +121,21 @@ class QueueGrowth(Scenario):
     """Measures what it costs to enqueue a job and to claim one while so many others are queued, and the
     server's memory for a queued job.
 
-    asyncq itself fills the queue, in batches. For each size, `times` times: a piece is enqueued in batches
-    behind the queued jobs; then a worker starts and takes as many from the front, while the rest stays. To
-    claim means here: from the claim to the stored result. The worker's start is not included, and neither are
-    the first thousand jobs. Each number is the median.
+    The system itself fills the queue, in batches. For each size, `times` times: a piece is enqueued in
+    batches behind the queued jobs; then a worker starts and takes as many from the front, while the rest
+    stays. To claim means here: from the claim to the stored result. The worker's start is not included, and
+    neither are the first thousand jobs.
+
+    Before each of these measurements, the same is measured with an empty queue, on a second server. So other
+    load of the machine affects both, and each ratio is of two measurements that follow each other. The
+    figures are the median ratios at the largest size. That a job costs more there is mostly due to the memory
+    of the server: what does not fit into the processor's cache is slower to read, for the floor, too.
 
     Args:
         sizes: of the queue, the smallest first.
         piece: how many jobs are enqueued and claimed for each measurement.
-        times: how often each is measured.
+        times: how often each is measured; three times as often at the largest size, because its ratios are
+            the figures.
     """
 
     sizes: Sequence[int]
@@ -122,28 +147,30 @@ class QueueGrowth(Scenario):
     environment: ClassVar[Mapping[str, str]] = {"ASYNCQ_MAX_LENGTH": "2000000"}  # the default is a million
 
     async def run(self, system: System, url: str) -> Measured:
-        enqueue, claim = _Costs(), _Costs()
+        enqueue, claim, enqueue_empty, claim_empty = _Costs(), _Costs(), _Costs(), _Costs()
         bytes_each: list[tuple[int, float]] = []
-        with redis.Redis.from_url(url) as observer:
+        with ExitStack() as stack:
+            observer = stack.enter_context(redis.Redis.from_url(url))
             small = await self._bytes_of(SMALL, self.sizes[-1] // 10, system, url, observer)
             backlog = _Backlog(system, url, observer)
-            await backlog.add(BATCH)
+            await backlog.add(BATCH // 10)
+            url = stack.enter_context(server.running())
+            unfilled = _Backlog(system, url, stack.enter_context(redis.Redis.from_url(url)))
             for size in self.sizes:
                 before, there = _memory(observer), backlog.left()
                 await backlog.fill(size)
-                if size > there:
-                    bytes_each.append((size, round((_memory(observer) - before) / (size - there), 1)))
-                for _ in range(self.times):
+                bytes_each.append((size, round((_memory(observer) - before) / (size - there), 1)))
+                for _ in range(self.times * (1 if size < self.sizes[-1] else 3)):
+                    await self._enqueue(unfilled, size, enqueue_empty)
+                    await self._claim(unfilled, size, claim_empty)
                     await backlog.fill(size)
                     await self._enqueue(backlog, size, enqueue)
                     await self._claim(backlog, size, claim)
             await backlog.insist_values()
-        x = "jobs in the queue"
+        x, last = "jobs in the queue", self.sizes[-1]
         figures = {
-            "grow_queued.enqueue_x": growth(medians(enqueue.wall)),
-            "grow_queued.enqueue_server_x": growth(medians(enqueue.server)),
-            "grow_queued.claim_x": growth(medians(claim.wall)),
-            "grow_queued.claim_server_x": growth(medians(claim.server)),
+            **enqueue.growth("grow_queued.enqueue", enqueue_empty, last),
+            **claim.growth("grow_queued.claim", claim_empty, last),
             f"grow_queued.bytes_{len(LARGE)}": bytes_each[-1][1],
             f"grow_queued.bytes_{len(SMALL)}": small,
         }
@@ -151,8 +178,10 @@ class QueueGrowth(Scenario):
         return Measured(
             figures,
             curves=[
-                *enqueue.curves("grow_queued.enqueue", "to enqueue a job, in batches", x),
-                *claim.curves("grow_queued.claim", "to claim a job, run and end it", x),
+                *enqueue.beside(enqueue_empty).curves(
+                    "grow_queued.enqueue", "to enqueue a job, in batches", x
+                ),
+                *claim.beside(claim_empty).curves("grow_queued.claim", "to claim a job, run and end it", x),
                 curve("grow_queued.bytes", title, x, "bytes per job", bytes_each),
             ],
         )
@@ -166,7 +195,7 @@ class QueueGrowth(Scenario):
         before = _memory(observer)
         await backlog.add(jobs, payload)
         found = (_memory(observer) - before) / jobs
-        observer.flushall(asynchronous=False)
+        empty(observer)
         return round(found, 1)
 
     async def _enqueue(self, backlog: _Backlog, size: int, costs: _Costs) -> None:
@@ -178,7 +207,7 @@ class QueueGrowth(Scenario):
         """Measures from the moment when the worker has ended some of the piece until most of it has ended."""
         observer, left = backlog.observer, backlog.left
         margin = min(BATCH, self.piece // 10)
-        begin, end = left() - margin, size + margin // 2
+        begin, end = left() - margin, left() - self.piece + margin // 2
         async with worker(backlog.system, backlog.url):
             wait_until(lambda: left() <= begin, within=60, what="the worker has ended its first jobs")
             before, start, first = Usage.read(observer), time.perf_counter(), left()
@@ -199,12 +228,14 @@ class DelayGrowth(Scenario):
         piece: how many jobs are enqueued for each measurement.
         times: how often each is measured.
         due: how many jobs are due at one time.
+        lead: seconds from the last enqueue to that time, at least.
     """
 
     sizes: Sequence[int]
     piece: int
     times: int
     due: Sequence[int]
+    lead: float = 1.5
     ours = True
     once = True
     limit = 180.0
@@ -215,7 +246,7 @@ class DelayGrowth(Scenario):
         costs, late = _Costs(), {}
         with redis.Redis.from_url(url) as observer:
             for size in self.sizes:
-                observer.flushall(asynchronous=False)
+                empty(observer)
                 async with system.open(url) as client:
                     await client.delayed(1, FAR)
                     for _ in range(0, size, BATCH):
@@ -224,9 +255,9 @@ class DelayGrowth(Scenario):
                     await self._enqueue(system, url, observer, size, costs)
             each = statistics.median(costs.wall[self.sizes[-1]]) / 1e6
             for count in self.due:
-                observer.flushall(asynchronous=False)
-                # Enough to enqueue all of them, and for the start of the worker.
-                late[count] = await Delayed(count, 1.5 + 2 * each * count).run(system, url)
+                empty(observer)
+                # While a worker runs, too, to enqueue takes somewhat longer than it took without one.
+                late[count] = await Delayed(count, self.lead + 2 * each * count).run(system, url)
         return self._measured(costs, late)
 
     async def _enqueue(

@@ -32,3 +32,12 @@ def growth(points: Sequence[tuple[int, float]]) -> float:
     1.2
     """
     return round(points[-1][1] / points[0][1], 3)
+
+
+def paired_growth(smaller: Sequence[float], larger: Sequence[float]) -> float:
+    """Returns the median ratio of measurements that were made in turn at a smaller and at a larger size.
+
+    >>> paired_growth([10.0, 20.0, 10.0], [11.0, 24.0, 30.0])
+    1.2
+    """
+    return round(statistics.median(b / a for a, b in zip(smaller, larger, strict=True)), 3)

@@ -48,11 +48,11 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "drain2": Drain(jobs=2_000, workers=2),
             "queued": Queued(jobs=2_000),
             "delayed": Delayed(jobs=1_000, seconds=1),
-            "grow_queued": QueueGrowth(sizes=(0, 3_000), piece=2_000, times=1),
-            "grow_delayed": DelayGrowth(sizes=(0, 1_000), piece=1_000, times=1, due=(1_000,)),
-            "grow_waiters": WaiterGrowth(counts=(1, 100), wait=0.1),
-            "grow_queues": ServedQueues(counts=(1, 20), jobs=20),
-            "grow_workers": ManyWorkers(counts=(1, 4), jobs=20, seconds=0.3),
+            "grow_queued": QueueGrowth(sizes=(3_000,), piece=2_000, times=1),
+            "grow_delayed": DelayGrowth(sizes=(0, 1_000), piece=1_000, times=1, due=(1_000,), lead=0.2),
+            "grow_waiters": WaiterGrowth(counts=(100,), wait=0.1),
+            "grow_queues": ServedQueues(counts=(20,), jobs=20),
+            "grow_workers": ManyWorkers(counts=(1, 3), jobs=20, seconds=0.2),
         } | _features()
     long = grid == "full"
     seconds = 5.0 if long else 1.6
@@ -74,7 +74,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
         "queued": Queued(jobs=1_000_000 if long else 100_000),
         "delayed": Delayed(jobs=100_000 if long else 10_000, seconds=20 if long else 5),
         "grow_queued": QueueGrowth(
-            sizes=(0, 1_000, 10_000, 100_000, 1_000_000), piece=20_000, times=5 if long else 3
+            sizes=(1_000, 10_000, 100_000, 1_000_000), piece=20_000, times=4 if long else 2
         ),
         "grow_delayed": DelayGrowth(
             sizes=(0, 1_000, 10_000, 100_000),

@@ -121,7 +121,7 @@ def measure(
     With a folder, client and worker write their profiles there.
     """
     with redis.Redis.from_url(url) as client:
-        client.flushall()
+        server.empty(client)
         client.config_resetstat()
     given = ["--folder", str(folder)] if folder else []
     argv = [python, str(system.HERE / "child.py"), name, scenario, url, "--grid", size, *given]

@@ -69,6 +69,7 @@ class System(ABC):
         share: the share of the jobs of `drain` and the batches that this system gets, because it is slower.
         has_batch: whether one call enqueues a batch. Otherwise `map` is a hundred callers.
         has_delay: whether `Client.delayed(count, seconds)` enqueues a batch of jobs for later.
+        hands_back: whether a worker that is stopped gives the jobs back that it has not run.
         waiters: how many jobs one client can wait for at once.
         empty_streams_mean_stored: whether the step that stores a result also deletes the stream's entry. Then
             `drain` watches the length of the streams, which costs the server less than asking for results.
@@ -82,6 +83,7 @@ class System(ABC):
     share: float = 0.1
     has_batch: bool = False
     has_delay: bool = False
+    hands_back: bool = True
     waiters: int = 10_000
     empty_streams_mean_stored: bool = False
     packages: ClassVar[tuple[str, ...]] = ()

@@ -34,6 +34,8 @@ import run
 import server
 from adapters.raw import Raw
 from arrivals import arriving, poisson
+from backlog_growth import QueueGrowth
+from curves import growth, medians, paired_growth
 from guarantees import Kill
 from latency import OneInFlight
 from load import Ladder, OpenLoop
@@ -42,6 +44,7 @@ from scenario import Measured, Scenario
 from store import Store
 from system import MISSING, System, load, wait_until
 from throughput import Drain
+from worker_growth import ManyWorkers
 
 from asyncq.cli.bench.histogram import Histogram
 from asyncq.cli.bench.load_generator import generate_load
@@ -192,7 +195,7 @@ async def test_a_backlog_whose_results_were_not_stored_fails_the_run(
 
     monkeypatch.setattr(floor, "Client", Forgetful)
     with redis.Redis.from_url(url) as client:
-        client.flushall()
+        server.empty(client)
     with pytest.raises(RuntimeError, match="no stored result"):
         await Drain(jobs=1000).run(Raw(), url)
 
@@ -293,7 +296,7 @@ def test_a_profile_shows_the_work_of_client_and_worker_and_no_path_of_this_machi
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with redis.Redis.from_url(url) as client:
-        client.flushall()
+        server.empty(client)
     monkeypatch.setitem(profiled.JOBS, "drain", 12_000)
     scenario, tested_system = Drain(jobs=12_000), profiled.Profiled(load("asyncq"), tmp_path)
     measured = profiled.run(lambda: scenario.run(tested_system, url), tmp_path)
@@ -414,7 +417,7 @@ async def test_a_system_whose_stream_is_longer_than_its_results_is_measured_by_i
         empty_streams_mean_stored = False
 
     with redis.Redis.from_url(url) as client:
-        client.flushall()
+        server.empty(client)
     measured = await Drain(jobs=20_000).run(ByResults(), url)
     assert measured.notes["jobs"] == 2_000
     assert measured.figures["drain.jobs_per_s"] > 0
@@ -426,7 +429,7 @@ async def test_a_killed_worker_of_the_floor_loses_what_it_ran(
 ) -> None:
     monkeypatch.delenv("BENCH_JOURNAL", raising=False)
     with redis.Redis.from_url(url) as client:
-        client.flushall()
+        server.empty(client)
     measured = await Kill(most=1.0, jobs_per_slot=4).run(Raw(), url)
     assert measured.notes["jobs"] == 400
     assert measured.figures["kill.lost"] >= measured.notes["interrupted"] > 0
@@ -526,6 +529,67 @@ def test_a_run_has_curves_only_if_its_scenario_measured_some() -> None:
     curve = {"key": "k", "title": "t", "x": "jobs", "y": "ms", "log_x": True, "points": [[1, 2.0], [10, 3.0]]}
     assert Measured({"a": 1.0}, curves=[curve]).to_json()["curves"] == [curve]
     assert "curves" not in Measured({"a": 1.0}).to_json()
+
+
+@pytest.mark.parametrize("scenario", grid.GROWTH)
+def test_a_scenario_of_growth_gives_curves_and_figures_that_the_report_knows(url: str, scenario: str) -> None:
+    tree = run.measure("asyncq", scenario, url, size="smoke")
+    assert "error" not in tree
+    assert tree["figures"]
+    assert set(tree["figures"]) <= {figure.key for figure in report.FIGURES}
+    assert tree["curves"]
+    for curve in tree["curves"]:
+        assert set(curve) == {"key", "title", "x", "y", "log_x", "points"}
+        assert curve["key"].startswith(scenario)
+        sizes = [size for size, _ in curve["points"]]
+        assert sizes
+        assert sizes == sorted(set(sizes))
+        assert all(value >= 0 for _, value in curve["points"])
+
+
+def test_growth_is_the_median_ratio_of_measurements_that_were_made_in_turn() -> None:
+    # The machine became half as fast for the second pair; the job costs a tenth more in each pair.
+    assert paired_growth([10.0, 20.0, 10.0], [11.0, 22.0, 11.0]) == 1.1
+    assert growth(medians({0: [10.0], 100: [9.0], 1000: [11.0, 12.0, 40.0]})) == 1.2
+
+
+@pytest.mark.anyio
+async def test_the_costs_of_a_long_queue_stand_beside_those_of_an_empty_one(url: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        server.empty(client)
+        measured = await QueueGrowth(sizes=(1_500, 3_000), piece=2_000, times=1).run(Raw(), url)
+        (stream,) = client.scan_iter(count=10_000, _type="stream")
+        # The worker goes on for a moment, until it is stopped; but the queue was not drained.
+        assert client.xlen(stream) > 500
+    points = {each["key"]: each["points"] for each in measured.curves}
+    assert [size for size, _ in points["grow_queued.claim_us"]] == [0, 1_500, 3_000]
+    assert [size for size, _ in points["grow_queued.bytes"]] == [1_500, 3_000]
+    assert 20 < measured.figures["grow_queued.bytes_20"] < measured.figures["grow_queued.bytes_200"] < 1_000
+
+
+@pytest.mark.anyio
+async def test_a_job_of_a_long_queue_with_another_value_fails_the_run(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(floor.Client):
+        async def result(self, job_id: str) -> object:
+            return (await super().result(job_id), "wrong")
+
+    monkeypatch.setattr(floor, "Client", Wrong)
+    with redis.Redis.from_url(url) as client:
+        server.empty(client)
+    with pytest.raises(RuntimeError, match="a job returned"):
+        await QueueGrowth(sizes=(1_500,), piece=1_000, times=1).run(Raw(), url)
+
+
+@pytest.mark.anyio
+async def test_workers_that_end_by_themselves_fail_the_run_of_growth(url: str) -> None:
+    class Broken(Raw):
+        def hosted(self, _url: str, _count: int) -> list[str]:
+            return [sys.executable, "-c", "raise SystemExit(7)"]
+
+    with pytest.raises(RuntimeError, match="the workers of raw ended with exit code 7"):
+        await ManyWorkers(counts=(1,), jobs=1, seconds=0.1).run(Broken(), url)
 
 
 def test_a_cell_is_measured_again_while_others_use_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

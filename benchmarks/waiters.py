@@ -20,6 +20,7 @@ import uvloop
 from curves import curve
 from histogram import Histogram
 from scenario import Measured, Scenario
+from server import empty
 from system import Client, Skipped, System, rss_kib, worker
 
 FEW = 100
@@ -89,7 +90,7 @@ class WaiterGrowth(Scenario):
         x, measured = "jobs that one client waits for", {}
         with redis.Redis.from_url(url) as observer:
             for count in self.counts:
-                observer.flushall(asynchronous=False)
+                empty(observer)
                 measured[count] = _in_a_process(system, url, count, self.wait)
         figures = {count: tree["figures"] for count, tree in measured.items()}
         curves = []

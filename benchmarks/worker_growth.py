@@ -14,7 +14,7 @@ import server
 from curves import curve
 from histogram import Histogram
 from scenario import Measured, Scenario
-from server import Usage, sent_within
+from server import Usage, empty, sent_within
 from system import Client, System, insist_equal, worker
 
 PER_PROCESS = 25
@@ -87,7 +87,7 @@ class ServedQueues(Scenario):
         lone: dict[int, _Lone] = {}
         with redis.Redis.from_url(url) as observer:
             for count in self.counts:
-                observer.flushall(asynchronous=False)
+                empty(observer)
                 queues = [f"q{number}" for number in range(count)]
                 system.worker_of(url, queues)  # before anything is started: whether the system can do it
                 async with worker(system, url, queues), system.open(url) as client:
@@ -108,7 +108,8 @@ class ManyWorkers(Scenario):
     """Measures so many workers that serve one queue: commands that an idle one sends, CPU and memory of the
     server, and the time from `delay` to the value of a lone job.
 
-    The workers are sessions, at most 25 in a process, see `hosted_workers.py`.
+    The workers are sessions, at most 25 in a process, see `hosted_workers.py`. The memory is what each
+    further worker adds: the first ones also bring what there is once, such as the scripts.
 
     Args:
         counts: how many workers, the smallest number first.
@@ -130,8 +131,8 @@ class ManyWorkers(Scenario):
         lone: dict[int, _Lone] = {}
         running = 0
         with redis.Redis.from_url(url) as observer, ExitStack() as stack:
-            empty = _memory(observer)
             for count in self.counts:
+                used, more = _memory(observer), count - running
                 for first in range(running, count, PER_PROCESS):
                     stack.enter_context(_hosted(system, url, min(PER_PROCESS, count - first)))
                 running = count
@@ -140,7 +141,8 @@ class ManyWorkers(Scenario):
                 spent = Usage.read(observer).since(before).cpu / (time.perf_counter() - start)
                 sent.append((count, round(commands.total() / self.seconds / count, 2)))
                 cpu.append((count, round(spent * 1e3, 2)))
-                memory.append((count, round((_memory(observer) - empty) / count / 1024, 1)))
+                if count > self.counts[0]:
+                    memory.append((count, round((_memory(observer) - used) / more / 1024, 1)))
                 async with system.open(url) as client:
                     lone[count] = await _Lone.measure(client, observer, self.jobs, client.delay)
         x = "workers of one queue"

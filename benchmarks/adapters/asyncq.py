@@ -71,6 +71,7 @@ class AsyncQSystem(System):
         os.environ["ASYNCQ_URL"] = url  # before the app is made, because it reads its settings once
         from adapters.asyncq_app import TASKS, app
 
+        app.reconfigure(url=url)  # a scenario may have opened it for another server
         async with app:
             yield AsyncQClient(app, TASKS)
 

@@ -15,6 +15,7 @@ class Raw(System):
     recovers_within = 10.0
     share = 1.0
     has_batch = True
+    hands_back = False
     empty_streams_mean_stored = True
 
     def worker(self, url: str) -> list[str]:
