@@ -531,67 +531,6 @@ def test_a_run_has_curves_only_if_its_scenario_measured_some() -> None:
     assert "curves" not in Measured({"a": 1.0}).to_json()
 
 
-@pytest.mark.parametrize("scenario", grid.GROWTH)
-def test_a_scenario_of_growth_gives_curves_and_figures_that_the_report_knows(url: str, scenario: str) -> None:
-    tree = run.measure("asyncq", scenario, url, size="smoke")
-    assert "error" not in tree
-    assert tree["figures"]
-    assert set(tree["figures"]) <= {figure.key for figure in report.FIGURES}
-    assert tree["curves"]
-    for curve in tree["curves"]:
-        assert set(curve) == {"key", "title", "x", "y", "log_x", "points"}
-        assert curve["key"].startswith(scenario)
-        sizes = [size for size, _ in curve["points"]]
-        assert sizes
-        assert sizes == sorted(set(sizes))
-        assert all(value >= 0 for _, value in curve["points"])
-
-
-def test_growth_is_the_median_ratio_of_measurements_that_were_made_in_turn() -> None:
-    # The machine became half as fast for the second pair; the job costs a tenth more in each pair.
-    assert paired_growth([10.0, 20.0, 10.0], [11.0, 22.0, 11.0]) == 1.1
-    assert growth(medians({0: [10.0], 100: [9.0], 1000: [11.0, 12.0, 40.0]})) == 1.2
-
-
-@pytest.mark.anyio
-async def test_the_costs_of_a_long_queue_stand_beside_those_of_an_empty_one(url: str) -> None:
-    with redis.Redis.from_url(url) as client:
-        server.empty(client)
-        measured = await QueueGrowth(sizes=(1_500, 3_000), piece=2_000, times=1).run(Raw(), url)
-        (stream,) = client.scan_iter(count=10_000, _type="stream")
-        # The worker goes on for a moment, until it is stopped; but the queue was not drained.
-        assert client.xlen(stream) > 500
-    points = {each["key"]: each["points"] for each in measured.curves}
-    assert [size for size, _ in points["grow_queued.claim_us"]] == [0, 1_500, 3_000]
-    assert [size for size, _ in points["grow_queued.bytes"]] == [1_500, 3_000]
-    assert 20 < measured.figures["grow_queued.bytes_20"] < measured.figures["grow_queued.bytes_200"] < 1_000
-
-
-@pytest.mark.anyio
-async def test_a_job_of_a_long_queue_with_another_value_fails_the_run(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Wrong(floor.Client):
-        async def result(self, job_id: str) -> object:
-            return (await super().result(job_id), "wrong")
-
-    monkeypatch.setattr(floor, "Client", Wrong)
-    with redis.Redis.from_url(url) as client:
-        server.empty(client)
-    with pytest.raises(RuntimeError, match="a job returned"):
-        await QueueGrowth(sizes=(1_500,), piece=1_000, times=1).run(Raw(), url)
-
-
-@pytest.mark.anyio
-async def test_workers_that_end_by_themselves_fail_the_run_of_growth(url: str) -> None:
-    class Broken(Raw):
-        def hosted(self, _url: str, _count: int) -> list[str]:
-            return [sys.executable, "-c", "raise SystemExit(7)"]
-
-    with pytest.raises(RuntimeError, match="the workers of raw ended with exit code 7"):
-        await ManyWorkers(counts=(1,), jobs=1, seconds=0.1).run(Broken(), url)
-
-
 def test_a_cell_is_measured_again_while_others_use_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = iter([0.4, 0.2, 0.01])
     session = _session(monkeypatch, shares)
@@ -799,3 +738,64 @@ def test_every_grid_has_its_scenarios(size: str) -> None:
     known = grid.scenarios(size)
     assert set(grid.names(size)) <= set(known)
     assert set(grid.CORE) <= set(known)
+
+
+@pytest.mark.parametrize("scenario", grid.GROWTH)
+def test_a_scenario_of_growth_gives_curves_and_figures_that_the_report_knows(url: str, scenario: str) -> None:
+    tree = run.measure("asyncq", scenario, url, size="smoke")
+    assert "error" not in tree
+    assert tree["figures"]
+    assert set(tree["figures"]) <= {figure.key for figure in report.FIGURES}
+    assert tree["curves"]
+    for curve in tree["curves"]:
+        assert set(curve) == {"key", "title", "x", "y", "log_x", "points"}
+        assert curve["key"].startswith(scenario)
+        sizes = [size for size, _ in curve["points"]]
+        assert sizes
+        assert sizes == sorted(set(sizes))
+        assert all(value >= 0 for _, value in curve["points"])
+
+
+def test_growth_is_the_median_ratio_of_measurements_that_were_made_in_turn() -> None:
+    # The machine became half as fast for the second pair; the job costs a tenth more in each pair.
+    assert paired_growth([10.0, 20.0, 10.0], [11.0, 22.0, 11.0]) == 1.1
+    assert growth(medians({0: [10.0], 100: [9.0], 1000: [11.0, 12.0, 40.0]})) == 1.2
+
+
+@pytest.mark.anyio
+async def test_the_costs_of_a_long_queue_stand_beside_those_of_an_empty_one(url: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        server.empty(client)
+        measured = await QueueGrowth(sizes=(1_500, 3_000), piece=2_000, times=1).run(Raw(), url)
+        (stream,) = client.scan_iter(count=10_000, _type="stream")
+        # The worker goes on for a moment, until it is stopped; but the queue was not drained.
+        assert client.xlen(stream) > 500
+    points = {each["key"]: each["points"] for each in measured.curves}
+    assert [size for size, _ in points["grow_queued.claim_us"]] == [0, 1_500, 3_000]
+    assert [size for size, _ in points["grow_queued.bytes"]] == [1_500, 3_000]
+    assert 20 < measured.figures["grow_queued.bytes_20"] < measured.figures["grow_queued.bytes_200"] < 1_000
+
+
+@pytest.mark.anyio
+async def test_a_job_of_a_long_queue_with_another_value_fails_the_run(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(floor.Client):
+        async def result(self, job_id: str) -> object:
+            return (await super().result(job_id), "wrong")
+
+    monkeypatch.setattr(floor, "Client", Wrong)
+    with redis.Redis.from_url(url) as client:
+        server.empty(client)
+    with pytest.raises(RuntimeError, match="a job returned"):
+        await QueueGrowth(sizes=(1_500,), piece=1_000, times=1).run(Raw(), url)
+
+
+@pytest.mark.anyio
+async def test_workers_that_end_by_themselves_fail_the_run_of_growth(url: str) -> None:
+    class Broken(Raw):
+        def hosted(self, _url: str, _count: int) -> list[str]:
+            return [sys.executable, "-c", "raise SystemExit(7)"]
+
+    with pytest.raises(RuntimeError, match="the workers of raw ended with exit code 7"):
+        await ManyWorkers(counts=(1,), jobs=1, seconds=0.1).run(Broken(), url)
