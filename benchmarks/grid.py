@@ -85,7 +85,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
         "grow_waiters": WaiterGrowth(counts=(1, 100, 1_000, 10_000)),
         "grow_queues": ServedQueues(counts=(1, 10, 100, 1_000), jobs=500 if long else 100),
         "grow_workers": ManyWorkers(
-            counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=15 if long else 8
+            counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=15 if long else 10
         ),
     } | _features()
 

@@ -114,7 +114,7 @@ class ManyWorkers(Scenario):
     Args:
         counts: how many workers, the smallest number first.
         jobs: how many jobs run one after the other.
-        seconds: how long the idle workers are watched.
+        seconds: how long the idle workers are watched. What they do comes every three to ten seconds.
     """
 
     counts: Sequence[int]
