@@ -143,7 +143,7 @@ class QueueGrowth(Scenario):
     times: int
     ours = True
     once = True
-    limit = 240.0
+    limit = 300.0
     environment: ClassVar[Mapping[str, str]] = {"ASYNCQ_MAX_LENGTH": "2000000"}  # the default is a million
 
     async def run(self, system: System, url: str) -> Measured:
