@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from arrivals import arriving, poisson
 from histogram import Histogram
 from scenario import Measured, Scenario
-from system import CONCURRENCY, Client, System, insist_equal, worker
+from system import CONCURRENCY, Client, System, WrongValueError, insist_equal, worker
 
 KEPT_UP_WITHIN = 0.5  # seconds after the last arrival in which the last value must be there
 
@@ -77,7 +77,9 @@ class OpenLoop(Scenario):
 
 @dataclass(frozen=True)
 class Ladder(Scenario):
-    """Raises the rate of an open loop step by step, with one worker, until the system does not keep up."""
+    """Raises the rate of an open loop step by step, with one worker, until the system does not keep up, or a
+    call of it raises.
+    """
 
     rates: Sequence[int]
     seconds: float
@@ -86,13 +88,23 @@ class Ladder(Scenario):
 
     async def run(self, system: System, url: str) -> Measured:
         figures: dict[str, float] = {"open.kept_up_per_s": 0.0}
-        histograms, notes = {}, {}
+        histograms: dict[str, Histogram] = {}
+        notes: dict[str, dict[str, int | float | str]] = {}
         async with worker(system, url), system.open(url, CONCURRENCY) as client:
             insist_equal(1, await client.value(await client.delay(1)))
             for rate in self.rates:
                 step = OpenLoop(rate, self.seconds, self.warmup, self.timeout)
-                await step.phase(client, self.warmup)
-                histogram, unanswered, behind = await step.phase(client, self.seconds)
+                try:
+                    await step.phase(client, self.warmup)
+                    histogram, unanswered, behind = await step.phase(client, self.seconds)
+                except WrongValueError:
+                    raise
+                except Exception as error:  # each system has its own way to break under load
+                    if rate == self.rates[0]:
+                        raise
+                    figures[f"open{rate}.kept_up"] = 0.0
+                    notes[f"open{rate}"] = {"error": f"{type(error).__name__}: {error}"}
+                    break
                 kept_up = not unanswered and behind <= KEPT_UP_WITHIN
                 figures[f"open{rate}.p50_ms"] = histogram.ms(0.5)
                 figures[f"open{rate}.p99_ms"] = histogram.ms(0.99)

@@ -336,13 +336,25 @@ def _remarks(runs: Runs) -> list[str]:
         for run in runs
         if run.get("disturbed")
     ]
+    raised = [f"- {line}" for line in raised_under_load(runs)]
     return [
         *(["", "Not measured:", "", *lines] if lines else []),
+        *(["", "Calls raised in the open loop; higher rates were not tried:", "", *raised] if raised else []),
         *(
             ["", "Measured while others used the machine, at the quietest try:", "", *disturbed]
             if disturbed
             else []
         ),
+    ]
+
+
+def raised_under_load(runs: Runs) -> list[str]:
+    """Returns a line for each system and rate of arrivals at which calls raised."""
+    return [
+        f"{run['system']}, round {run['round']}, {rate.removeprefix('open')} arrivals/s: {note['error']}"
+        for run in runs
+        for rate, note in run.get("notes", {}).items()
+        if run["scenario"] == "open" and isinstance(note, dict) and "error" in note
     ]
 
 

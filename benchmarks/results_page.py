@@ -521,6 +521,10 @@ def _remarks(results: Results) -> list[Markup]:
     return [
         *_listed("Failed", failed),
         *_listed("Not measured", skipped),
+        *_listed(
+            "Calls raised in the open loop; higher rates were not tried",
+            report.raised_under_load(results.runs),
+        ),
         *_listed("Measured while others used the machine, at the quietest try", disturbed),
     ]
 

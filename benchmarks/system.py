@@ -211,10 +211,14 @@ def _insist_alive(system: System, process: subprocess.Popen[bytes]) -> None:
         raise RuntimeError(f"the worker of {system.name} ended by itself: exit code {process.returncode}")
 
 
+class WrongValueError(RuntimeError):
+    """A job's value is not the one that its body returned."""
+
+
 def insist_equal(expected: object, value: object) -> None:
-    """Raises `RuntimeError` if a job's value is not the one that its body returned."""
+    """Raises `WrongValueError` if a job's value is not the one that its body returned."""
     if value != expected:
-        raise RuntimeError(f"a job returned {_short(value)}, and not {_short(expected)}")
+        raise WrongValueError(f"a job returned {_short(value)}, and not {_short(expected)}")
 
 
 def _short(value: object) -> str:
