@@ -30,6 +30,8 @@ from asyncq.errors import (
     WouldDeadlock,
 )
 from asyncq.execution.retry import Retry
+from asyncq.middleware.middleware import Middleware
+from asyncq.middleware.outgoing_call import Call
 from asyncq.outcome import Outcome
 from asyncq.results.eager import EagerResult
 from asyncq.results.events import Event
@@ -61,6 +63,7 @@ __all__ = [
     "AsyncResult",
     "BrokerNotConfigured",
     "BrokerUnavailable",
+    "Call",
     "Chain",
     "Context",
     "DeadLetter",
@@ -71,6 +74,7 @@ __all__ = [
     "Group",
     "GroupResult",
     "IncompleteStream",
+    "Middleware",
     "NotRegistered",
     "Outcome",
     "PayloadTooLarge",

@@ -21,6 +21,7 @@ from asyncq.client.sessions import Sessions
 from asyncq.control.dead_letters import Control
 from asyncq.execution.callables import Kind, kind_of
 from asyncq.limits import Limits
+from asyncq.middleware import middleware as middlewares
 from asyncq.results import groupresult, handle, resultset
 from asyncq.results.scope import Scope
 from asyncq.serializers import Policy
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
     from asyncq.client.application import App
     from asyncq.execution.retry import Retry
+    from asyncq.middleware.middleware import Middleware
+    from asyncq.middleware.run_chain import RunHook
     from asyncq.tasks.workflow import Workflow
 
 P = ParamSpec("P")
@@ -125,6 +128,7 @@ class AsyncQ:
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self.sessions: Sessions = Sessions(self)
+        self.on_run: list[RunHook] = []
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app, as the flags of the command line do. The app must be closed.
@@ -394,6 +398,38 @@ class AsyncQ:
     @blocking(submit)
     def submit_sync(self) -> None:
         """Blocking twin of `submit`."""
+
+    # -- around jobs --
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Registers a middleware, which runs around each enqueue of this app and around each attempt of its
+        jobs. The first that is added is the outermost.
+
+        Add it where the app is made: then clients, workers and their child processes all have it. It also
+        works while the app is open, for the calls and attempts that begin later.
+
+        Raises:
+            TypeError: it is no instance of a class that derives from `Middleware`, or it has neither
+                `on_enqueue` nor `on_run`, or one of them is not a coroutine function.
+
+        Example:
+            ```python
+            class Timing(asyncq.Middleware):
+                async def on_run(self, job, call_next):
+                    began = time.perf_counter()
+                    try:
+                        return await call_next(job)
+                    finally:
+                        print(job.name, time.perf_counter() - began)
+
+            app.add_middleware(Timing())
+            ```
+        """
+        middlewares.check(middleware)
+        if middlewares.has_own(middleware, "on_enqueue"):
+            self.sessions.on_enqueue.append(middleware.on_enqueue)
+        if middlewares.has_own(middleware, "on_run"):
+            self.on_run.append(middleware.on_run)
 
     # -- open and close --
 

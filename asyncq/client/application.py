@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from asyncq.client.sessions import Sessions
     from asyncq.config import Settings
+    from asyncq.middleware.run_chain import RunHook
     from asyncq.serializers import Policy
 
 R_co = TypeVar("R_co", covariant=True)
@@ -27,12 +28,14 @@ class App(Protocol):
         sessions: its open connections.
         made_in: the file that made it. The embedded server of a project is found from there.
         policy: which classes may stand anywhere in its values, and whether instances are validated.
+        on_run: the hooks around each body, the first of them outermost.
     """
 
     settings: Settings
     sessions: Sessions
     made_in: str | None
     policy: Policy
+    on_run: list[RunHook]
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app. The app must be closed."""

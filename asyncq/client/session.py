@@ -26,6 +26,8 @@ from asyncq.broker.transport.server_error import ServerError, Unfit
 from asyncq.client.scoped_jobs import current_scope, scope_of
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
+from asyncq.middleware import enqueue_chain, headers
+from asyncq.middleware.outgoing_call import Call
 from asyncq.states import State
 from asyncq.sync_bridge import running_loop
 from asyncq.system.threads import in_daemon_thread
@@ -34,16 +36,14 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from asyncq.broker.enqueue import ExistingJob
+    from asyncq.broker.enqueue import Answer, ExistingJob
     from asyncq.broker.waiters import Listener, Waiter
     from asyncq.client.application import App
     from asyncq.embedded import EmbeddedServer
+    from asyncq.middleware.enqueue_chain import EnqueueHook
 
     Entry = tuple[wire.Job, bytes, Waiter]
     """A job, its message, and the waiter that is notified of its outcome."""
-    EnqueueHook = Callable[[Sequence[tuple[wire.Job, bytes]]], Awaitable[None]]
-    """Called with the jobs that are about to be enqueued, and their messages. If it raises, the call raises
-    that error and enqueues nothing."""
 
 R = TypeVar("R")
 
@@ -66,7 +66,7 @@ class Session:
         opened: how many calls of `AsyncQ.open` hold it open.
         server: the embedded server that it holds, if it uses one.
         is_open: whether calls can go through it.
-        on_enqueue: hooks that `submit` calls. An empty list costs one truth test.
+        on_enqueue: the hooks around each enqueue. An empty list costs one truth test.
     """
 
     def __init__(self, app: App) -> None:
@@ -291,9 +291,10 @@ class Session:
         Raises:
             ValueError: an id in a workflow is that of another call. Nothing was enqueued.
             QueueFull, BrokerUnavailable: as `Task.delay`.
+            Exception: what a hook raised.
         """
         if self.on_enqueue:
-            await self.call_hooks([(job, message) for job, message, _ in entries])
+            return (await self.submit_all([(entries, is_whole)]))[0]
         if len(entries) != 1 or entries[0][0].parents:
             return await (self._submit_whole(entries) if is_whole else self._submit_many(entries))
         # A single call, the most frequent case, is written out here: it takes one call frame fewer.
@@ -309,34 +310,135 @@ class Session:
             return None
         return None if self._take_existing(waiter, answer) else job.id
 
-    async def call_hooks(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
-        """Calls the hooks for jobs that are about to be enqueued.
+    async def around_enqueue(
+        self,
+        jobs: Sequence[tuple[wire.Job, bytes]],
+        send: Callable[[list[tuple[wire.Job, bytes]]], Awaitable[Sequence[bool | Exception]]],
+    ) -> None:
+        """Runs the hooks around a send of jobs.
 
-        `submit` calls this itself. A worker calls it when it replaces a job by a workflow, for that workflow
+        `submit_all` calls this. A worker calls it when it replaces a job by a workflow, for that workflow
         comes in with the claim of the replaced job and not through `submit`.
+
+        Args:
+            jobs: the jobs and their messages.
+            send: gets the same jobs, with the headers that the hooks have left. Its answers are those of
+                `enqueue_chain.Send`.
+
+        Raises:
+            Exception: as `enqueue_chain.run`.
+            SerializationError, PayloadTooLarge: the headers cannot travel.
         """
-        for hook in self.on_enqueue:
-            await hook(jobs)
+        app = self._app
+        calls = [Call(job, lambda name: app.task_named(name).arguments) for job, _ in jobs]
+
+        async def send_with_headers() -> Sequence[bool | Exception]:
+            limit = app.settings.max_payload
+            return await send(
+                [
+                    (job, headers.put(job, message, call.headers, limit))
+                    for (job, message), call in zip(jobs, calls, strict=True)
+                ]
+            )
+
+        await enqueue_chain.run(self.on_enqueue, calls, send_with_headers)
+
+    async def submit_all(self, parts: Sequence[tuple[Sequence[Entry], bool]]) -> list[str | None]:
+        """Enqueues several batches and workflows inside of the hooks: no call is sent before all of them have
+        passed the hooks. Each is sent as by `submit`, and all of them at the same time.
+
+        Args:
+            parts: the entries of each, and whether it is a workflow.
+
+        Returns:
+            For each part what `submit` returns.
+
+        Raises:
+            Exception: as `submit`.
+        """
+        all_entries = [entry for entries, _ in parts for entry in entries]
+        found: list[list[bool | Exception]] = []
+        was_sent = False
+
+        async def send(jobs: list[tuple[wire.Job, bytes]]) -> list[bool | Exception]:
+            nonlocal was_sent
+            was_sent = True
+            given = iter(jobs)
+            sent = [
+                self._answers_to_part([(*next(given), waiter) for _, _, waiter in entries], is_whole)
+                for entries, is_whole in parts
+            ]
+            found.extend(await asyncio.gather(*sent))
+            return [answer for answers in found for answer in answers]
+
+        try:
+            await self.around_enqueue([(job, message) for job, message, _ in all_entries], send)
+        except _TakenError:
+            pass  # the caller knows more of it
+        finally:
+            if not was_sent:
+                self._take_back(all_entries)
+        refused: list[str | None] = []
+        for answers in found:
+            errors = [answer for answer in answers if isinstance(answer, Exception)]
+            taken = [error.id for error in errors if isinstance(error, _TakenError)]
+            if len(errors) > len(taken):
+                raise next(error for error in errors if not isinstance(error, _TakenError))
+            refused.append(taken[0] if taken else None)
+        return refused
+
+    async def _answers_to_part(self, entries: Sequence[Entry], is_whole: bool) -> list[bool | Exception]:
+        """Enqueues one part of `submit_all`. Returns for each job whether it is new, or why there is none."""
+        try:
+            if is_whole and (len(entries) != 1 or entries[0][0].parents):
+                await self._submit_whole(entries)
+                return [True] * len(entries)
+            existing = await self._enqueue_many(entries)
+        except Exception as error:  # noqa: BLE001  the hooks get it, and then the caller
+            return [error] * len(entries)
+        answers: list[bool | Exception] = []
+        for job, _, waiter in entries:
+            answer = existing.get(id(job), True)
+            if answer is True:
+                self.listener.accepted(waiter)
+                answers.append(True)
+            else:
+                answers.append(False if self._take_existing(waiter, answer) else _TakenError(job.id))
+        return answers
+
+    def _take_back(self, entries: Sequence[Entry]) -> None:
+        """Undoes what `announce` did for calls that a hook refused."""
+        scope = scope_of(self._app)
+        for job, _, waiter in entries:
+            self.listener.gave_up(waiter)
+            if scope is not None:
+                scope.take_back(job.id)
 
     async def _submit_many(self, entries: Sequence[Entry]) -> str | None:
+        existing = await self._enqueue_many(entries)
+        refused = None
+        for job, _, waiter in entries:
+            answer = existing.get(id(job), True)
+            if answer is True:
+                self.listener.accepted(waiter)
+            elif not self._take_existing(waiter, answer):
+                refused = refused or job.id
+        return refused
+
+    async def _enqueue_many(self, entries: Sequence[Entry]) -> dict[int, Answer]:
+        """Enqueues separate calls. Returns what was found instead, for each call that became no new job.
+
+        The keys are those of the objects and not the ids of the jobs: two calls of one batch may have the
+        same key, and so the same id.
+        """
         broker = self.broker
-        listener = broker.listener
         try:
             others = await broker.intake.enqueue_many([(job, message) for job, message, _ in entries])
         except BaseException:
             for _, _, waiter in entries:
-                listener.gave_up(waiter)
+                broker.listener.gave_up(waiter)
             raise
-        # By object and not by job id: two calls of one batch may have the same key, and so the same id.
-        answers = {id(job): answer for job, answer in others}
-        refused = None
-        for job, _, waiter in entries:
-            answer = answers.get(id(job), True)
-            if answer is True:
-                listener.accepted(waiter)
-            elif not self._take_existing(waiter, answer):
-                refused = refused or job.id
-        return refused
+        return {id(job): answer for job, answer in others}
 
     async def _submit_whole(self, entries: Sequence[Entry]) -> None:
         broker = self.broker
@@ -362,6 +464,14 @@ class Session:
             scope.take_back(waiter.id)
         self.listener.take_existing(waiter, answer)
         return answer is not False
+
+
+class _TakenError(ValueError):
+    """Another call's job has the id of this call."""
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"job {id_!r} exists already and is another call")
+        self.id = id_
 
 
 def _acquire(url: str, made_in: str | None) -> EmbeddedServer:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.transport.connection import Address
     from asyncq.client.application import App
-    from asyncq.client.session import EnqueueHook
+    from asyncq.middleware.enqueue_chain import EnqueueHook
 
 R = TypeVar("R")
 
@@ -62,7 +62,7 @@ class Sessions:
 
     Attributes:
         shards: the keys of the app's namespace.
-        on_enqueue: hooks that each session calls before it enqueues jobs.
+        on_enqueue: the hooks around each enqueue of each session, the first of them outermost.
         address_of: makes the address of a server from its URL and from a function that starts it again.
     """
 

@@ -4,16 +4,14 @@ The worker calls `Runner.run` in the asyncio task of the job, on its loop. A chi
 main thread, and `results.eager` where the call is made. Nothing here knows Redis. The body runs in a context
 of its own, in which `current()` is the job and waits for other jobs are denied. Whatever the body raises
 becomes an outcome, also `SystemExit` and `KeyboardInterrupt`: a task must not be able to end its worker. Only
-a cancellation that the worker itself asked for goes through. What is to surround every body, such as a
-middleware, goes into `Runner.hooks`.
+a cancellation that the worker itself asked for goes through. What surrounds every body, the middleware of the
+app, is in `Runner.hooks`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,65 +28,17 @@ from asyncq.errors import (
 )
 from asyncq.execution import callables, executors, generators, parent_results, retry
 from asyncq.execution.executors import RUNNING
+from asyncq.execution.process_body import ProcessBody
+from asyncq.execution.run_results import Finish, Replace, Requeue, Unknown
+from asyncq.middleware import run_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from asyncq.execution.executors import JobControl
     from asyncq.execution.slots import Slots
     from asyncq.execution.task_body import TaskBody
-
-
-@dataclass(slots=True)
-class Finish:
-    """The job has ended.
-
-    Attributes:
-        letter: the letter of the record.
-        outcome: the encoded outcome.
-        dead: why the job is kept as a dead letter; empty if it is not.
-        error: the exception, for the log; None if it was raised in another process.
-    """
-
-    letter: str
-    outcome: bytes
-    dead: str = ""
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class Unknown(Finish):
-    """The job has failed, because its task is not known here. Another worker may know it."""
-
-
-@dataclass(slots=True)
-class Requeue:
-    """The job is to be tried again.
-
-    Attributes:
-        wait: milliseconds until then.
-        retries: the number of that retry.
-        failure: the encoded error.
-        last: the outcome of a job that expires. It counts if the job does not start again in time.
-        error: as in `Finish`.
-    """
-
-    wait: int
-    retries: int
-    failure: bytes
-    last: bytes = b""
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class Replace:
-    """A workflow takes the job's place.
-
-    Attributes:
-        jobs: its jobs and their messages. The last one has the job's id.
-    """
-
-    jobs: list[tuple[wire.Job, bytes]]
+    from asyncq.middleware.run_chain import RunHook
 
 
 class Processes(Protocol):
@@ -111,10 +61,6 @@ class Processes(Protocol):
 RETRIES_USED_UP = "retries used up"
 """Why a job that failed after retries is kept as a dead letter."""
 
-RunHook = Callable[[Context, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Runs the body of a job by awaiting its second argument, and returns the job's value. An exception of the
-hook counts as one of the body."""
-
 
 class Runner:
     """Runs jobs for one worker.
@@ -129,7 +75,7 @@ class Runner:
 
     Attributes:
         hooks: called around each body, the first of them outermost. An empty list costs one truth test. The
-            body of a task with `executor="process"` has the hooks of the runner in its process.
+            runner of a child process has none: its worker calls them, around the whole run in the process.
     """
 
     def __init__(
@@ -157,7 +103,7 @@ class Runner:
         except KeyError:
             return None
 
-    async def run(  # noqa: C901, PLR0911 - one branch and return for each way a job can go, main path last
+    async def run(  # noqa: PLR0911 - one return for each way a job can go, main path last
         self, delivery: wire.Delivery, control: JobControl
     ) -> Finish | Requeue | Replace:
         """Runs the job, and returns what is to become of it.
@@ -195,27 +141,30 @@ class Runner:
                 raise
             return self._finish_failed(delivery, error, started)
         except BaseException as raised:  # noqa: BLE001 - the task's own, see the module's docstring
-            meant = _control_flow(raised)
-            if isinstance(meant, Replaced):
-                return Replace(meant.jobs)
-            if isinstance(meant, Exception):
-                return self._after_failure(delivery, policy, meant, started)
-            return self._finish_failed(delivery, meant, started)
+            return self._after_error(delivery, policy, raised, started)
         return self._after_success(task, delivery, value, started)
+
+    def _after_error(
+        self,
+        delivery: wire.Delivery,
+        policy: retry.Retry | retry.RemoteRetry | None,
+        raised: BaseException,
+        started: int,
+    ) -> Finish | Requeue | Replace:
+        """Returns what becomes of a job whose body has raised something."""
+        meant = _control_flow(raised)
+        if isinstance(meant, Replaced):
+            return Replace(meant.jobs)
+        if isinstance(meant, Exception):
+            return self._after_failure(delivery, policy, meant, started)
+        return self._finish_failed(delivery, meant, started)
 
     async def _within_hooks(self, body: Coroutine[Any, Any, Any]) -> Any:
         """Runs a body inside of all hooks. If a hook does not call the next one, the body does not run."""
         context = current_job.get()
         assert context is not None, "`_enter` has set it"
-
-        async def run() -> Any:
-            return await body
-
-        proceed: Callable[[], Awaitable[Any]] = run
-        for hook in reversed(self.hooks):
-            proceed = partial(hook, context, proceed)
         try:
-            return await proceed()
+            return await run_chain.run(self.hooks, context, lambda: body)
         finally:
             body.close()
 
@@ -306,8 +255,39 @@ class Runner:
     async def _in_process(
         self, task: TaskBody, delivery: wire.Delivery, control: JobControl, processes: Processes
     ) -> Finish | Requeue | Replace:
-        """Lets a runner in another process run the job. If that process dies, the run result is made here."""
-        self._enter(task, delivery, [], {}, None, control)
+        """Lets a runner in another process run the job, inside of the hooks."""
+        run = partial(self._until_process_ends, task, delivery, control, processes)
+        if not self.hooks:
+            self._enter(task, delivery, [], {}, None, control)
+            return await run()
+        started = control.started
+        assert started is not None
+        try:
+            args, kwargs = parent_results.arguments(task.arguments, delivery.job, delivery.values)
+            given = delivery.job.retry
+            policy = task.retry if given is None else retry.from_wire(given)
+        except Exception as error:  # noqa: BLE001 - as in `run`
+            return self._without_body(task, delivery, error, started)
+        self._enter(task, delivery, args, kwargs, policy, control)
+        body = ProcessBody(run, task.returns)
+        try:
+            value = await self._within_hooks(body.run())
+        except asyncio.CancelledError as error:
+            if not control.is_wanted:
+                raise
+            return self._finish_failed(delivery, error, started)
+        except BaseException as raised:  # noqa: BLE001 - the task's own, see the module's docstring
+            if raised is body.error and body.run_result is not None:
+                return body.run_result  # it has the traceback of the process
+            return self._after_error(delivery, policy, raised, started)
+        finally:
+            body.error = None  # its traceback refers to the body: this would be a cycle
+        return self._after_success(task, delivery, value, started)
+
+    async def _until_process_ends(
+        self, task: TaskBody, delivery: wire.Delivery, control: JobControl, processes: Processes
+    ) -> Finish | Requeue | Replace:
+        """Returns the run result of a process. If that process dies, the run result is made here."""
         started = control.started
         context = current_job.get()
         assert started is not None
@@ -320,13 +300,13 @@ class Runner:
         except (TimeLimitExceeded, WorkerLost) as error:
             return self._without_body(task, delivery, error, started)
 
-    def after_time_limit(
-        self, delivery: wire.Delivery, error: TimeLimitExceeded, started: int
-    ) -> Finish | Requeue:
-        """Returns what becomes of a job whose body goes on after its time limit."""
+    def after_failure(self, delivery: wire.Delivery, error: Exception, started: int) -> Finish | Requeue:
+        """Returns what becomes of a job whose attempt has failed, whatever its body does: its time limit is
+        over, or a workflow that was to replace it was refused.
+        """
         name = delivery.job.name
         task = self._tasks.get(name) or self._derived(name)
-        assert task is not None, "its body runs"
+        assert task is not None, "its body has begun"
         return self._without_body(task, delivery, error, started)
 
     def _without_body(

@@ -5,20 +5,24 @@ that a test does not pass with what production refuses. Three things are left ou
 plain function runs on the caller's own, for a test's database connection belongs to that thread), and the
 pauses between retries.
 
-A coroutine function runs on an event loop of its own, so the caller's thread must have none that runs.
+A coroutine function runs on an event loop of its own, so the caller's thread must have none that runs. If the
+app has middleware, the loop of a plain function's call runs on another thread, see `caller_thread`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq import wire
 from asyncq.errors import SyncInAsyncContext
 from asyncq.execution import callables, executors, generators
-from asyncq.execution.runner import Finish, Replace, Requeue, Runner
+from asyncq.execution.run_results import Finish, Replace, Requeue
+from asyncq.execution.runner import Runner
 from asyncq.execution.slots import Slots
+from asyncq.results.caller_thread import CallerThread
 from asyncq.results.eager import EagerResult, eager_result
 from asyncq.sync_bridge import INLINE, driven, refuse_in_loop
 
@@ -114,9 +118,13 @@ def _kept_for_child(parent: str, outcome: bytes) -> bytes:
 def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.CollectedItems) -> EndedAs:
     runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
     runner.items = items
+    runner.hooks = task.app.on_run
     run = _until_ended(runner, job, values)
     if task.is_coroutine:
         ended_as = asyncio.run(_unless_cancelled(run))
+    elif runner.hooks:
+        runner.caller = CallerThread()
+        ended_as = runner.caller.run(run)
     else:
         ended_as = contextvars.copy_context().run(driven, run)
     if runner.interrupt is not None:
@@ -153,6 +161,8 @@ class _EagerRunner(Runner):
     """Runs plain functions on the caller's thread."""
 
     interrupt: KeyboardInterrupt | SyncInAsyncContext | None = None
+    caller: CallerThread | None = None
+    """The caller's thread, if the runner itself runs on another one."""
     items: generators.CollectedItems
 
     async def _body(
@@ -171,6 +181,8 @@ class _EagerRunner(Runner):
                 self.interrupt = error
                 raise
 
+        if self.caller is not None:
+            return await self.caller.call(partial(executors.unstoppable, body, (), {}, control))
         return executors.unstoppable(body, (), {}, control)
 
     def _finished(self, task: TaskBody, value: Any) -> Any:

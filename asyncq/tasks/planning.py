@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncq.client.application import App
-    from asyncq.client.session import Entry
+    from asyncq.client.session import Entry, Session
     from asyncq.tasks.job_builder import Sendable
 
     Handle = AsyncResult[Any] | GroupResult[Any, Any]
@@ -62,7 +62,7 @@ class ErrorFollower(Protocol):
         ...
 
 
-class Call(Protocol):
+class StepCall(Protocol):
     """A call that becomes a job of a plan: a signature."""
 
     @property
@@ -127,7 +127,7 @@ class Plan:
         self._shard = None if app is None or current_job.get() is not None else app.sessions.shards.next()
 
     def add(
-        self, call: Call, source: Handle | None, *, failing: Sequence[str] | None = None
+        self, call: StepCall, source: Handle | None, *, failing: Sequence[str] | None = None
     ) -> AsyncResult[Any]:
         """Adds the job of one call, which waits for all jobs of the source.
 
@@ -241,14 +241,22 @@ class Plan:
             return
         assert self.app is not None, "there are jobs, so there is their app"
         session = self.app.sessions.current()
+        refused = await session.submit(self.entries(session, messages), is_whole=True)
+        if refused is not None:
+            raise self.taken(refused)
+
+    def entries(self, session: Session, messages: list[tuple[wire.Job, bytes]]) -> list[Entry]:
+        """Announces the jobs, and returns them as `Session.submit` takes them."""
         entries: list[Entry] = []
         for planned, (job, message) in zip(self.jobs, messages, strict=True):
             waiter = session.announce(job)
             planned.known.attach(waiter)
             entries.append((job, message, waiter))
-        refused = await session.submit(entries, is_whole=True)
-        if refused is not None:
-            raise self.jobs[0].task.builder.taken(refused)
+        return entries
+
+    def taken(self, id_: str) -> ValueError:
+        """Makes the error for a plan that was refused because another call's job has that id."""
+        return self.jobs[0].task.builder.taken(id_)
 
     def messages(self) -> list[tuple[wire.Job, bytes]]:
         """Returns jobs and messages, as the broker takes them. Raises as `add`."""

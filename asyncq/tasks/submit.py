@@ -45,9 +45,13 @@ async def submit(app: App, calls: Iterable[Workflow[Any]]) -> list[Any]:
             plan = Plan(app)
             handles[index] = call.plan(plan, None)
             plans.append((plan, plan.messages()))
-    sent = asyncio.ensure_future(send_many(app.sessions.current(), single))
-    await asyncio.gather(sent, *(plan.submit(messages) for plan, messages in plans))
-    rest = iter(sent.result())
+    session = app.sessions.current()
+    if session.on_enqueue:
+        rest = iter(await _send_together(session, single, plans))
+    else:
+        sent = asyncio.ensure_future(send_many(session, single))
+        await asyncio.gather(sent, *(plan.submit(messages) for plan, messages in plans))
+        rest = iter(sent.result())
     return [next(rest) if handle is None else handle for handle in handles]
 
 
@@ -80,29 +84,61 @@ async def send_many(session: Session, calls: Sequence[Call]) -> list[Any]:
         ValueError: an id is that of another call; the other calls may have been enqueued.
         QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
     """
+    if session.on_enqueue:
+        return await _send_together(session, calls)
     handles: list[Any] = []
     sent: list[asyncio.Task[None]] = []
     for start in range(0, len(calls), BATCH):
         part = calls[start : start + BATCH]
-        random = os.urandom(16 * len(part)).hex()
-        entries: list[Entry] = []
-        for number, (task, args, kwargs, body) in enumerate(part):
-            builder = task.builder
-            job, message = builder.call(body, session.channel, random[32 * number : 32 * number + 32])
-            waiter = session.announce(job, new=not builder.has_own_id)
-            entries.append((job, message, waiter))
-            known: ServerJob[Any] = ServerJob(
-                job.id, task.app, task, waiter, args, kwargs, is_ignored=job.ignore_result
-            )
-            handles.append(handle_of(task.handle, known))
+        entries, some = _entries(session, part)
+        handles += some
         sent.append(asyncio.create_task(_send_batch(session, part, entries)))
         await asyncio.sleep(0)
     await asyncio.gather(*sent)
     return handles
 
 
+def _entries(session: Session, calls: Sequence[Call]) -> tuple[list[Entry], list[Any]]:
+    """Makes and announces the jobs of calls. Returns them, and their handles."""
+    random = os.urandom(16 * len(calls)).hex()
+    entries: list[Entry] = []
+    handles: list[Any] = []
+    for number, (task, args, kwargs, body) in enumerate(calls):
+        builder = task.builder
+        job, message = builder.call(body, session.channel, random[32 * number : 32 * number + 32])
+        waiter = session.announce(job, new=not builder.has_own_id)
+        entries.append((job, message, waiter))
+        known: ServerJob[Any] = ServerJob(
+            job.id, task.app, task, waiter, args, kwargs, is_ignored=job.ignore_result
+        )
+        handles.append(handle_of(task.handle, known))
+    return entries, handles
+
+
 async def _send_batch(session: Session, calls: Sequence[Call], entries: list[Entry]) -> None:
     refused = await session.submit(entries)
     if refused is not None:
-        pairs = zip(calls, entries, strict=True)
-        raise next(task.builder.taken(refused) for (task, *_), entry in pairs if entry[0].id == refused)
+        raise _taken(refused, calls, entries)
+
+
+def _taken(refused: str, calls: Sequence[Call], entries: list[Entry]) -> ValueError:
+    pairs = zip(calls, entries, strict=True)
+    return next(task.builder.taken(refused) for (task, *_), entry in pairs if entry[0].id == refused)
+
+
+async def _send_together(
+    session: Session, calls: Sequence[Call], plans: Sequence[tuple[Plan, list[tuple[wire.Job, bytes]]]] = ()
+) -> list[Any]:
+    """Enqueues calls and workflows inside of the app's middleware. Nothing is sent before all of them have
+    passed it. Returns the handles of the calls.
+    """
+    entries, handles = _entries(session, calls)
+    workflows = [(plan, messages) for plan, messages in plans if messages]
+    parts = [(entries, False), *((plan.entries(session, messages), True) for plan, messages in workflows)]
+    first, *others = await session.submit_all(parts)
+    if first is not None:
+        raise _taken(first, calls, entries)
+    for (plan, _), refused in zip(workflows, others, strict=True):
+        if refused is not None:
+            raise plan.taken(refused)
+    return handles

@@ -30,7 +30,7 @@ from asyncq.execution.executors import (
     AttemptState,
     JobControl,
 )
-from asyncq.execution.runner import Finish
+from asyncq.execution.run_results import Finish
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.progress import Reporter
 from asyncq.worker.read_ahead import ReadAhead
@@ -123,7 +123,7 @@ class RunningJob(JobControl):
             "the body of job %r (task %r) still runs after its time limit; it keeps its slot until it ends",
             *(delivery.job.id, delivery.job.name),
         )
-        run_result = attempts.runner.after_time_limit(delivery, error, started)
+        run_result = attempts.runner.after_failure(delivery, error, started)
         if isinstance(run_result, Finish):
             attempts.outcomes.conclude(self, run_result)
             self.move(CANCELLING, RUNNING)

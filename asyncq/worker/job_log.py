@@ -19,7 +19,7 @@ from asyncq.config import shown
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
-    from asyncq.execution.runner import Finish, Requeue
+    from asyncq.execution.run_results import Finish, Requeue
     from asyncq.wire import Delivery
 
 log: logging.Logger = logging.getLogger(__name__)

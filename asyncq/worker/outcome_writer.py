@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq import wire
 from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.execution.executors import CANCELLING
-from asyncq.execution.runner import Finish, Requeue, Unknown
+from asyncq.execution.run_results import Finish, Requeue, Unknown
 from asyncq.worker.unknown_tasks import UnknownTasks
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from asyncq.broker.claims import Claims
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.client.session import Session
-    from asyncq.execution.runner import Replace, Runner
+    from asyncq.execution.run_results import Replace
+    from asyncq.execution.runner import Runner
     from asyncq.worker.attempt import RunningJob
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.job_log import JobLog
@@ -108,14 +109,9 @@ class Outcomes:
             else:
                 self.claims.finish(delivery, run_result.letter, run_result.outcome)
         elif isinstance(run_result, Requeue):
-            self.counts.retried += 1
-            self._job_log.retried(delivery, run_result, running.started)
-            again = self.claims.retry(
-                delivery, run_result.wait, run_result.retries, run_result.failure, run_result.last
-            )
-            self.report(delivery, again)
+            self.report(delivery, self._retry(running, run_result))
         else:
-            self.report(delivery, self._replace(delivery, run_result.jobs))
+            self.report(delivery, self._replace(running, run_result.jobs))
 
     def _note_failure(self, delivery: wire.Delivery, finish: Finish, started: int | None) -> None:
         self.counts.failed += 1
@@ -187,11 +183,16 @@ class Outcomes:
         await self._consumer.read_returned_queue(stream)
         return True
 
-    async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
+    async def _replace(self, running: RunningJob, jobs: list[tuple[wire.Job, bytes]]) -> int:
         """Replaces a job by a workflow. If other jobs have one of the workflow's ids, the job fails."""
+        delivery = running.delivery
         if self._connection.on_enqueue:
-            await self._connection.call_hooks(jobs)
-        answer = await self.claims.replace(delivery, jobs)
+            replacing = _Replacing(self._connection, self.claims, delivery)
+            answer = await replacing.run(jobs)
+            if replacing.refusal is not None:
+                return await self._fail_attempt(running, replacing.refusal)
+        else:
+            answer = await self.claims.replace(delivery, jobs)
         if answer >= 0:
             return answer
         ids = ", ".join(repr(job.id) for job, _ in jobs[:-1])
@@ -203,6 +204,27 @@ class Outcomes:
         outcome = self._runner.failed(delivery, error)
         accepted = await self.claims.finish_now(delivery.stream, [(delivery, wire.FAILED, outcome)])
         return accepted == 1
+
+    async def _fail_attempt(self, running: RunningJob, error: Exception) -> int:
+        """Stores that an attempt has failed after its body had ended."""
+        delivery, started = running.delivery, running.started
+        assert started is not None, "the body has ended"
+        run_result = self._runner.after_failure(delivery, error, started)
+        if isinstance(run_result, Requeue):
+            return await self._retry(running, run_result)
+        self._note_failure(delivery, run_result, started)
+        self.counts.done += 1
+        if run_result.dead:
+            return await self.claims.dead_letter(delivery, run_result.outcome, run_result.dead)
+        ended = (delivery, run_result.letter, run_result.outcome)
+        return await self.claims.finish_now(delivery.stream, [ended]) == 1
+
+    def _retry(self, running: RunningJob, requeue: Requeue) -> Coroutine[Any, Any, int]:
+        """Counts and logs an attempt that is followed by another, and returns the call that stores it."""
+        delivery = running.delivery
+        self.counts.retried += 1
+        self._job_log.retried(delivery, requeue, running.started)
+        return self.claims.retry(delivery, requeue.wait, requeue.retries, requeue.failure, requeue.last)
 
     def report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         """Awaits the call that stores the run result of one job, in the background. The job is held until the
@@ -240,3 +262,47 @@ class Outcomes:
         """
         await self.claims.drain()
         await self.reports.finish()
+
+
+class _Replacing:
+    """Replaces a job by a workflow, inside of the hooks around each enqueue.
+
+    Args:
+        connection: has the hooks.
+        claims: replaces the job.
+        delivery: the job.
+
+    Attributes:
+        refusal: why a hook refused the workflow; None if none did.
+    """
+
+    def __init__(self, connection: Session, claims: Claims, delivery: wire.Delivery) -> None:
+        self._connection = connection
+        self._claims = claims
+        self._delivery = delivery
+        self._answer: int | None = None
+        self._is_sent = False
+        self.refusal: Exception | None = None
+
+    async def run(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
+        """Replaces the job, and returns the answer of the script; or sets `refusal`."""
+        try:
+            await self._connection.around_enqueue(jobs, self._send)
+        except Exception as error:
+            if not self._is_sent:
+                self.refusal = error
+                return 0
+            if self._answer is None:
+                raise
+            if self._answer > 0:
+                # The workflow is accepted, and nobody waits for this call any more.
+                log.exception("a middleware failed after job %r was replaced", self._delivery.job.id)
+        assert self._answer is not None, "the hooks have passed on every call"
+        return self._answer
+
+    async def _send(self, jobs: list[tuple[wire.Job, bytes]]) -> list[bool | Exception]:
+        self._is_sent = True
+        self._answer = await self._claims.replace(self._delivery, jobs)
+        if self._answer < 0:
+            return [ValueError("another job has one of the ids of the workflow") for _ in jobs]
+        return [True] * len(jobs)

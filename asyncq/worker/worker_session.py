@@ -90,6 +90,7 @@ class WorkerSession:
             pool,
             extended=settings.result_extended,
         )
+        runner.hooks = app.on_run
         self.job_log: JobLog = JobLog(worker.name)
         claims = Claims(
             self.broker.commands,

@@ -11,13 +11,13 @@ from helpers.waiting import until
 import asyncq
 from asyncq import Retry, Worker, group
 from asyncq.broker.claims import Way
+from asyncq.context import current_job
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from asyncq import wire
+    from asyncq import Call, Context
     from asyncq.broker.claims import ClaimEnd
-    from asyncq.context import Context
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +32,16 @@ async def app(make_app):
 def enqueued(app) -> list[list[str]]:
     """The names of the jobs of each enqueue."""
     seen: list[list[str]] = []
+    together: dict[str, list[str]] = {}
 
-    async def hook(jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
-        seen.append([job.name for job, _ in jobs])
+    async def hook(call: Call, call_next: Callable[[Call], Awaitable[bool]]) -> bool:
+        job = current_job.get()
+        where = "" if job is None else job.id
+        together.setdefault(where, []).append(call.task)
+        answer = await call_next(call)
+        if where in together:  # the first that goes on: all calls of this enqueue have waited together
+            seen.append(together.pop(where))
+        return answer
 
     app.sessions.on_enqueue.append(hook)
     return seen
@@ -72,7 +79,7 @@ async def test_an_enqueue_hook_is_called_for_each_way_to_enqueue(app, enqueued):
 
 
 async def test_an_error_of_a_hook_ends_the_enqueue(app, enqueued):
-    async def refuse(jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
+    async def refuse(call: Call, call_next: Callable[[Call], Awaitable[bool]]) -> bool:
         raise PermissionError("not now")
 
     @app.task
@@ -100,11 +107,11 @@ async def test_run_hooks_enclose_the_body_wherever_it_runs(app):
 
     seen: list[tuple[str, str, Any]] = []
 
-    def hook(which: str) -> Callable[[Context, Callable[[], Awaitable[Any]]], Awaitable[Any]]:
-        async def around(context: Context, proceed: Callable[[], Awaitable[Any]]) -> Any:
+    def hook(which: str) -> Callable[[Context, Callable[[Context], Awaitable[Any]]], Awaitable[Any]]:
+        async def around(context: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
             seen.append((which, "begins", context.name))
             try:
-                value = await proceed()
+                value = await call_next(context)
             except ValueError as error:
                 seen.append((which, "fails", error.args[0]))
                 raise
@@ -136,7 +143,7 @@ async def test_a_body_never_runs_if_a_hook_does_not_proceed(app):
         ran.append(1)
         return 1
 
-    async def instead(context: Context, proceed: Callable[[], Awaitable[Any]]) -> Any:
+    async def instead(context: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
         return 2
 
     async with Worker(app) as worker:

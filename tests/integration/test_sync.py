@@ -20,6 +20,8 @@ WITHOUT_A_BLOCKING_VARIANT = {
     "AsyncQ.lifespan": "with app:",
     "Worker.run": "asyncq worker",
     "Stream.aclose": "SyncStream.close",
+    "Middleware.on_enqueue": "nothing: asyncq calls it",
+    "Middleware.on_run": "nothing: asyncq calls it",
 }
 """Awaited methods without a blocking variant, and what blocking code uses instead."""
 

@@ -40,7 +40,8 @@ from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
 from asyncq.execution import callables, executors
-from asyncq.execution.runner import Finish, Replace, Requeue, Runner
+from asyncq.execution.run_results import Finish, Replace, Requeue
+from asyncq.execution.runner import Runner
 from asyncq.execution.slots import Slots
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.system import forks

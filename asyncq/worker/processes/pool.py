@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from asyncq.app import AsyncQ
     from asyncq.execution.executors import JobControl
-    from asyncq.execution.runner import Finish, Replace, Requeue
+    from asyncq.execution.run_results import Finish, Replace, Requeue
     from asyncq.execution.task_body import TaskBody
 
 log: logging.Logger = logging.getLogger(__name__)

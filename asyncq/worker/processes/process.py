@@ -21,7 +21,7 @@ from asyncq.broker.background import unexpected
 from asyncq.config import shown
 from asyncq.errors import WorkerLost
 from asyncq.execution.executors import RUNNING, STARTING
-from asyncq.execution.runner import Finish, Replace, Requeue
+from asyncq.execution.run_results import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.processes import frames, interpreter
 
