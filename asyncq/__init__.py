@@ -30,6 +30,7 @@ from asyncq.errors import (
     WouldDeadlock,
 )
 from asyncq.execution.retry import Retry
+from asyncq.middleware.job_event import JobEvent
 from asyncq.middleware.middleware import Middleware
 from asyncq.middleware.outgoing_call import Call
 from asyncq.outcome import Outcome
@@ -74,6 +75,7 @@ __all__ = [
     "Group",
     "GroupResult",
     "IncompleteStream",
+    "JobEvent",
     "Middleware",
     "NotRegistered",
     "Outcome",

@@ -10,9 +10,11 @@ Only the packages above import this module: the worker and the command line. All
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
@@ -22,12 +24,14 @@ from asyncq.control.dead_letters import Control
 from asyncq.execution.callables import Kind, kind_of
 from asyncq.limits import Limits
 from asyncq.middleware import middleware as middlewares
+from asyncq.middleware.outcome_hooks import OutcomeHooks
 from asyncq.results import groupresult, handle, resultset
 from asyncq.results.scope import Scope
 from asyncq.serializers import Policy
 from asyncq.serializers.codecs import check_unions
 from asyncq.serializers.hints import check_hints
 from asyncq.short_repr import brief
+from asyncq.states import State
 from asyncq.sync_bridge import blocking, on_app_loop, refuse_in_loop
 from asyncq.system.main_module import task_module
 from asyncq.tasks import submit
@@ -45,22 +49,27 @@ from asyncq.tasks.task import (
 from asyncq.tasks.workflow import arguments_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
 
     from asyncq.client.application import App
     from asyncq.execution.retry import Retry
     from asyncq.middleware.middleware import Middleware
+    from asyncq.middleware.outcome_hooks import OutcomeHook
     from asyncq.middleware.run_chain import RunHook
     from asyncq.tasks.workflow import Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
 H = TypeVar("H")
+K = TypeVar("K", bound="OutcomeHook")
 Y = TypeVar("Y")
 
 log: logging.Logger = logging.getLogger(__name__)
+
+WorkerLifespan = Callable[["AsyncQ"], AbstractAsyncContextManager[Any]]
+"""The lifespan of an app: opens and closes what its workers need."""
 
 
 class AsyncQ:
@@ -82,10 +91,15 @@ class AsyncQ:
         lease: a worker silent for this many seconds is taken for dead, and its jobs run elsewhere.
         types: dataclasses, models, NamedTuples and enums whose instances may stand where no annotation names
             a class: in `Any`, in a field of a model, in a parameter without annotation.
+        lifespan: a function that gets the app and returns an async context manager. Each worker enters it
+            once, before its first job, and leaves it after its last one and after the outcome hooks. What it
+            yields is `asyncq.current().state` in the jobs. If it raises, the worker ends with that error.
+            Clients do not enter it, and neither do the processes of tasks with `executor="process"`.
         settings: the other options of `asyncq.config.Settings`, by name.
 
     Raises:
-        TypeError: something in `types` is no class.
+        TypeError: something in `types` is no class, or `lifespan` is no function that returns a context
+            manager.
         ValueError: an unknown option or a value that does not fit; the message says where it came from.
 
     Example:
@@ -107,6 +121,7 @@ class AsyncQ:
         result_ttl: float | timedelta | None = None,
         lease: float | timedelta | None = None,
         types: Iterable[type] = (),
+        lifespan: WorkerLifespan | None = None,
         **settings: Any,
     ) -> None:
         self.made_in: str | None = _caller_file()
@@ -128,7 +143,9 @@ class AsyncQ:
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self.sessions: Sessions = Sessions(self)
-        self.on_run: list[RunHook] = []
+        self.worker_lifespan: WorkerLifespan | None = _checked_lifespan(lifespan)
+        self.run_hooks: list[RunHook] = []
+        self.outcome_hooks: OutcomeHooks = OutcomeHooks()
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app, as the flags of the command line do. The app must be closed.
@@ -429,7 +446,53 @@ class AsyncQ:
         if middlewares.has_own(middleware, "on_enqueue"):
             self.sessions.on_enqueue.append(middleware.on_enqueue)
         if middlewares.has_own(middleware, "on_run"):
-            self.on_run.append(middleware.on_run)
+            self.run_hooks.append(middleware.on_run)
+
+    def on_success(self, hook: K) -> K:
+        """Registers a hook that a worker calls when a job of this app has succeeded and its value is stored.
+
+        Hooks run on the worker's loop, beside the jobs, once for each outcome that counted. What they raise
+        is logged, and changes nothing. A hook has 60 seconds. While a thousand hooks of a worker run, it
+        reads no more jobs. A worker that stops waits for them within its grace. Register them where the app
+        is made: only workers call them.
+
+        Raises:
+            TypeError: it is not a coroutine function.
+
+        Example:
+            ```python
+            @app.on_success
+            async def note(event: asyncq.JobEvent) -> None:
+                print(event.task, event.value, event.duration)
+            ```
+        """
+        return self.outcome_hooks.add(State.SUCCESS, hook)
+
+    def on_failure(self, hook: K) -> K:
+        """Registers a hook for jobs that have failed for good, see `on_success`. The worker that finds that
+        other workers died with a job calls it, too, with a `WorkerLost`.
+
+        Raises:
+            TypeError: it is not a coroutine function.
+        """
+        return self.outcome_hooks.add(State.FAILURE, hook)
+
+    def on_retry(self, hook: K) -> K:
+        """Registers a hook for attempts that have failed and are followed by another, see `on_success`.
+
+        Raises:
+            TypeError: it is not a coroutine function.
+        """
+        return self.outcome_hooks.add(State.RETRY, hook)
+
+    def on_revoked(self, hook: K) -> K:
+        """Registers a hook for jobs that were revoked after they had begun, see `on_success`. A job that was
+        revoked, purged or has expired in its queue has no worker that could call it.
+
+        Raises:
+            TypeError: it is not a coroutine function.
+        """
+        return self.outcome_hooks.add(State.REVOKED, hook)
 
     # -- open and close --
 
@@ -549,6 +612,20 @@ def _caller_file() -> str | None:
     frame: Any = sys._getframe(2)
     name: str | None = frame.f_globals.get("__file__")
     return name
+
+
+def _checked_lifespan(lifespan: WorkerLifespan | None) -> WorkerLifespan | None:
+    if inspect.isasyncgenfunction(lifespan) or inspect.isgeneratorfunction(lifespan):
+        raise TypeError(
+            f"lifespan={lifespan.__name__}: decorate it with @contextlib.asynccontextmanager, and make it "
+            "an async function that yields once"
+        )
+    if lifespan is not None and not callable(lifespan):
+        raise TypeError(
+            f"lifespan={brief(lifespan)}: give a function that takes the app and returns an async context "
+            "manager, and do not call it"
+        )
+    return lifespan
 
 
 def _check_executor(kind: Kind, name: str, options: Options) -> None:

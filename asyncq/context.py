@@ -90,6 +90,11 @@ class Link(Protocol):
         """The session or app that runs the job."""
         ...
 
+    @property
+    def lifespan_state(self) -> Any:
+        """What the lifespan of the app has yielded in this worker; None where there is none."""
+        ...
+
     async def report(self, state: str, meta: Any) -> None:
         """Stores a report of the job about its progress."""
         ...
@@ -132,7 +137,7 @@ class Context:
             a worker died with it.
         parent_id: the id of the job that started this one, if one did.
         root_id: the id of the topmost job that led to this one; its own id if no job started it.
-        headers: what the caller gave as `headers=`.
+        headers: what the caller gave as `headers=`, and what the middleware of the app added to it.
         worker: the name of the worker that runs the job.
         max_retries: how often the job is tried again after a failure.
         deadline_ms: when the job must have ended, in ms since the epoch. The jobs that it starts inherit it.
@@ -314,6 +319,20 @@ class Context:
         if self.link is None:
             raise RuntimeError("this job's worker cannot be reached from here, nor from a forked child")
         return self.link.loop_owner
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan of the app has yielded in this worker, see `AsyncQ(lifespan=...)`. It is None
+        without a lifespan, in the processes of `executor="process"`, and in `apply`.
+
+        Example:
+            ```python
+            @app.task
+            async def users() -> int:
+                return await asyncq.current().state.pool.fetchval("SELECT count(*) FROM users")
+            ```
+        """
+        return None if self.link is None else self.link.lifespan_state
 
     @property
     def deadline(self) -> datetime | None:

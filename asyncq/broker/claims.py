@@ -88,7 +88,9 @@ class ClaimEnd(NamedTuple):
         answer: of the script: 0 if it refused, for the claim was somebody else's; 2 for `RETRIED`,
             `DEFERRED`, `REPLACED` and `RELEASED` if the job ended as revoked instead.
         delivery: the job; None for `RELEASED`, `UNREADABLE` and `LOST`.
-        letter, outcome: the status code and the outcome of a job that ended; else empty.
+        letter, outcome: the status code and the outcome of a job that ended; for `RETRIED` the encoded error
+            of the attempt; else empty.
+        task: for `LOST` the name of the task.
     """
 
     way: Way
@@ -99,6 +101,7 @@ class ClaimEnd(NamedTuple):
     delivery: wire.Delivery | None = None
     letter: str = ""
     outcome: bytes = b""
+    task: str = ""
 
 
 class Taken(NamedTuple):
@@ -328,7 +331,7 @@ class Claims:
         Returns:
             1 done, 2 the job ended by a revocation signal instead, 0 refused.
         """
-        return await self._delay(Way.RETRIED, "retry", delivery, wait, retries, failure, last)
+        return await self._delay(Way.RETRIED, "retry", delivery, wait, retries, failure, last, error=failure)
 
     async def defer(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
         """Ends the claim to a job that the limits of its task do not let start yet. The job is deferred for
@@ -355,7 +358,9 @@ class Claims:
         """
         return await self._delay(Way.DEFERRED, "defer", delivery, wait, "u", so_far)
 
-    async def _delay(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
+    async def _delay(
+        self, way: Way, script: str, delivery: wire.Delivery, *why: Any, error: bytes = b""
+    ) -> int:
         """Runs a script that ends a claim and delays the job."""
         keys, job = self._served.keys[delivery.stream], delivery.job
         revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
@@ -363,7 +368,9 @@ class Claims:
             *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, *why),
             *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.signals, revoked),
         )
-        return await self._end(way, delivery, script, (delivery.stream, keys.delayed), arguments)
+        return await self._end(
+            way, delivery, script, (delivery.stream, keys.delayed), arguments, outcome=error
+        )
 
     async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
         """Puts a workflow in the place of a running job. The last job of the workflow takes the job's id.
@@ -502,7 +509,10 @@ class Claims:
         jobs = [(text_of(id_), wire.task_name(head)) for id_, head in lost]
         if self.hooks:
             self._tell(
-                [ClaimEnd(Way.LOST, stream, "", id_, 1, None, wire.LOST, lost_outcome) for id_, _ in jobs]
+                [
+                    ClaimEnd(Way.LOST, stream, "", id_, 1, None, wire.LOST, lost_outcome, task)
+                    for id_, task in jobs
+                ]
             )
         return Taken(back, revoked, jobs, bool(more))
 

@@ -28,14 +28,14 @@ class App(Protocol):
         sessions: its open connections.
         made_in: the file that made it. The embedded server of a project is found from there.
         policy: which classes may stand anywhere in its values, and whether instances are validated.
-        on_run: the hooks around each body, the first of them outermost.
+        run_hooks: the hooks around each body, the first of them outermost.
     """
 
     settings: Settings
     sessions: Sessions
     made_in: str | None
     policy: Policy
-    on_run: list[RunHook]
+    run_hooks: list[RunHook]
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app. The app must be closed."""

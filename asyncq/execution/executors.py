@@ -116,6 +116,11 @@ class JobControl:
         """The worker's loop. Without a worker, the caller's running loop, or None."""
         return running_loop()
 
+    @property
+    def lifespan_state(self) -> Any:
+        """What the lifespan of the app has yielded. Only in a worker is there one."""
+        return None
+
     async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
         """Notes that the body begins to wait for another job. Only in a worker is there a slot to release."""
 

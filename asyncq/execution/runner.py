@@ -76,6 +76,7 @@ class Runner:
     Attributes:
         hooks: called around each body, the first of them outermost. An empty list costs one truth test. The
             runner of a child process has none: its worker calls them, around the whole run in the process.
+        lifespan_state: what the lifespan of the app has yielded in this worker.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Runner:
         self._processes = processes
         self._extended = extended
         self.hooks: list[RunHook] = []
+        self.lifespan_state: Any = None
 
     def _derived(self, name: str) -> TaskBody | None:
         """Returns a task that is not registered by itself, see `Registry`, or None."""

@@ -118,7 +118,7 @@ def _kept_for_child(parent: str, outcome: bytes) -> bytes:
 def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.CollectedItems) -> EndedAs:
     runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
     runner.items = items
-    runner.hooks = task.app.on_run
+    runner.hooks = task.app.run_hooks
     run = _until_ended(runner, job, values)
     if task.is_coroutine:
         ended_as = asyncio.run(_unless_cancelled(run))

@@ -16,9 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq import config, logs
+from asyncq.errors import AsyncQError
 from asyncq.system import early_signals
 from asyncq.worker.processes import pool
-from asyncq.worker.processes.app_source import NO_APP, AppSource
+from asyncq.worker.processes.app_source import NO_APP, WORKER_FAILED, AppSource
 from asyncq.worker.processes.liveness import LifeSigns
 from asyncq.worker.worker import Worker
 
@@ -44,7 +45,7 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
     logs.keep(handler, is_chosen=False)
     app.reconfigure(**given["settings"])
 
-    async def run() -> None:
+    async def run() -> int:
         worker = Worker(app, 1, given["queues"], target=given["target"], only_last_tries=True)
         _stop_on_signals(worker)
         # Nobody is left to kill this process, so it hands back what it cannot end within its grace. If its
@@ -52,15 +53,21 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
         signs.on_parent_end = partial(asyncio.get_running_loop().call_soon_threadsafe, worker.stop)
         try:
             await worker.run()
+        except AsyncQError as error:
+            log.error("this process for jobs on their last try ends: %s", error)
+            return WORKER_FAILED
         finally:
             signs.on_parent_end = _nothing
+        return 0
 
     if watcher is not None:
         watcher.close()
     try:
-        asyncio.run(run())
+        code = asyncio.run(run())
     finally:
         logs.end_streams()  # a lost standard stream must not change the exit code: it tells of jobs
+    if code:
+        sys.exit(code)
 
 
 def _stop_on_signals(worker: Worker) -> None:

@@ -86,6 +86,11 @@ class RunningJob(JobControl):
         """The worker's session, on whose loop the job runs."""
         return self.attempts.session
 
+    @property
+    def lifespan_state(self) -> Any:
+        """What the lifespan of the app has yielded in this worker."""
+        return self.attempts.runner.lifespan_state
+
     async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
         """Releases the job's slot, because a wait begins, see `WaitSlot.release_slot`.
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from asyncq import wire
     from asyncq.worker.attempt import RunningJob
 
+MOST_HOOKS = 1000
+"""While so many outcome hooks run, no other job may be held."""
 FETCHED_PER_SLOT = 4
 """At most so many jobs are held for each slot. Outcomes that the server does not accept must not pile up."""
 
@@ -38,6 +40,7 @@ class HeldJobs:
         newest: by id, the job that was delivered last.
         older: by id, the jobs that were delivered before `newest`. After a flush of the server, the same id
             may be delivered in a second entry.
+        hooks: how many outcome hooks run, see `outcome_events`.
         reasons: why jobs were revoked, if a reason was given; by entry and id.
         slots: the slots for bodies.
         changed: set when a slot is free or a job is no longer held.
@@ -50,6 +53,7 @@ class HeldJobs:
         self.ending: set[RunningJob] = set()
         self.newest: dict[str, RunningJob] = {}
         self.older: dict[str, list[RunningJob]] = {}
+        self.hooks: int = 0
         self.reasons: dict[tuple[str, str], str] = {}
         self.changed: asyncio.Event = asyncio.Event()
         self.slots: Slots = Slots(concurrency, max_parked, self.changed.set)
@@ -111,6 +115,8 @@ class HeldJobs:
 
     def is_full(self, ahead: int = 0) -> bool:
         """Returns whether no other job may be held, also where so many may be fetched ahead."""
+        if self.hooks >= MOST_HOOKS:
+            return True
         return len(self.jobs) - self.slots.released >= FETCHED_PER_SLOT * self.slots.limit + 2 * ahead
 
     async def until_room(self) -> None:

@@ -45,16 +45,24 @@ class StopRequest:
     Attributes:
         made: set once the worker is to stop.
         stops_at_once: set once it must not wait for running jobs.
+        asked_at: when the first call was made, by the clock of the loop; until then, long ago.
     """
 
     def __init__(self) -> None:
         self.made: asyncio.Event = asyncio.Event()
         self.stops_at_once: asyncio.Event = asyncio.Event()
+        self.asked_at: float = float("-inf")
 
     def make(self) -> None:
         """Asks the worker to stop. The second call asks it not to wait for running jobs."""
         if self.made.is_set():
             self.stops_at_once.set()
+        self.make_once()
+
+    def make_once(self) -> None:
+        """Asks the worker to stop, if nobody has asked yet."""
+        if not self.made.is_set():
+            self.asked_at = asyncio.get_running_loop().time()
         self.made.set()
 
 

@@ -1,6 +1,8 @@
 """A worker: runs one session after the other, each with its loops in a task group. To leave it is to stop.
 
     Worker.run
+    ├─ lifespan           of the app, in an asyncio task of its own
+    ├─ outcome_events     a task for each outcome hook
     └─ one session after the other (a new one whenever the lease was lost)
        ├─ heartbeat       a thread that sends the beats
        ├─ delayed_jobs    moves jobs into their queues when they are due
@@ -38,7 +40,7 @@ from asyncq.client.scoped_jobs import unscoped
 from asyncq.errors import BrokerUnavailable
 from asyncq.system import forks
 from asyncq.worker.outcome_writer import Counts
-from asyncq.worker.processes.pool import Pool
+from asyncq.worker.resources import Resources
 from asyncq.worker.shutdown import StopRequest
 from asyncq.worker.worker_session import WorkerSession
 
@@ -149,25 +151,27 @@ class Worker:
             RuntimeError: at the start: the import of the app has started this worker, in a process that is to
                 run jobs.
             BrokerUnavailable: at the start only. Later the worker waits until the server is back.
+            AsyncQError: the lifespan of the app has raised, at the start or at the end.
         """
         logs.enable_loggers()
         forks.guard_signals()
         check_annotations(self.app)
-        pool = Pool(self.app, self.name, self.target)
-        pool.check()
         with unscoped():
+            resources = Resources(self, self._stop)
+            resources.pool.check()
             async with self.app:
                 try:
-                    await self._serve(pool)
+                    if await self._unless_stopped(resources.lifespan.enter()):
+                        await self._serve(resources)
                 finally:
                     # Shielded: a worker that is cancelled must still end its processes.
                     with anyio.CancelScope(shield=True):
-                        await pool.close()
+                        await resources.close(is_cancelled=_is_cancelled())
 
-    async def _serve(self, pool: Pool) -> None:
+    async def _serve(self, resources: Resources) -> None:
         """Runs one session after the other until the worker is to stop."""
         while not self._stop.made.is_set():
-            session = self._session = WorkerSession(self, pool, self._stop.made)
+            session = self._session = WorkerSession(self, resources, self._stop.made)
             try:
                 if await self._unless_stopped(session.begin()):
                     await session.run()
@@ -224,7 +228,7 @@ class Worker:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # Not `stop`: if the worker is stopping already, a second call would not wait for running jobs.
-        self._stop.made.set()
+        self._stop.make_once()
         assert self._task is not None
         await self._task
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.broker import Broker
     from asyncq.broker.schema.keys import Keys
-    from asyncq.worker.processes.pool import Pool
+    from asyncq.worker.resources import Resources
     from asyncq.worker.worker import Worker
 
     Loop = Callable[[], Coroutine[Any, Any, None]]
@@ -56,11 +56,14 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class _Background(NamedTuple):
-    """The loops of a session, the channels that it subscribes to, and the part that runs last attempts."""
+    """The loops of a session, the channels that it subscribes to, the part that runs last attempts, and what
+    ends the calls of outcome hooks.
+    """
 
     loops: list[Loop]
     subscriptions: list[tuple[str, Callable[[bytes], None]]]
     last_tries: LastTries
+    stop_events: Callable[[], None]
 
 
 class WorkerSession:
@@ -68,11 +71,12 @@ class WorkerSession:
 
     Args:
         worker: the worker that runs the session.
-        pool: the worker's child processes, which outlive a session.
+        resources: what the worker has, which outlives a session.
         stop: set once the session is to end.
     """
 
-    def __init__(self, worker: Worker, pool: Pool, stop: asyncio.Event) -> None:
+    def __init__(self, worker: Worker, resources: Resources, stop: asyncio.Event) -> None:
+        pool = resources.pool
         app = worker.app
         settings = app.settings
         connection = app.sessions.current()
@@ -90,7 +94,8 @@ class WorkerSession:
             pool,
             extended=settings.result_extended,
         )
-        runner.hooks = app.on_run
+        runner.hooks = app.run_hooks
+        runner.lifespan_state = resources.lifespan.state
         self.job_log: JobLog = JobLog(worker.name)
         claims = Claims(
             self.broker.commands,
@@ -130,9 +135,15 @@ class WorkerSession:
         )
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
-        self._background: _Background = self._make_loops(signals, executor_queues)
+        stop_events = resources.events.follow(claims, self.held)
+        self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
 
-    def _make_loops(self, signals: RevocationSignals, executor_queues: ExecutorQueueReader) -> _Background:
+    def _make_loops(
+        self,
+        signals: RevocationSignals,
+        executor_queues: ExecutorQueueReader,
+        stop_events: Callable[[], None],
+    ) -> _Background:
         """Makes the loops of the session, and the handlers of its channels."""
         worker, lease = self.worker, self.worker.app.settings.lease
         url, is_child = self.broker.address.url, worker.only_last_tries
@@ -157,7 +168,7 @@ class WorkerSession:
             executor_queues.run,
             last_tries.run,
         )
-        return _Background(loops, subscriptions, last_tries)
+        return _Background(loops, subscriptions, last_tries, stop_events)
 
     # -- from the first beat --
 
@@ -230,6 +241,7 @@ class WorkerSession:
             # Whatever went wrong: while a session sends beats, no other worker recovers its jobs.
             await self.lease.stop()
         self._unsubscribe()
+        self._background.stop_events()
         if not self.is_lost.is_set():
             await shutdown.leave()
         left = LAST_MESSAGES_TIMEOUT

@@ -48,6 +48,10 @@ def pid() -> int:
     return os.getpid()
 
 
+def state() -> Any:
+    return asyncq.current().state
+
+
 def double(values: list[int]) -> list[int]:
     return [2 * value for value in values]
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NO_APP = 113
 """The exit code of a process that could not import the app. Hardly any body ends its process with it."""
+WORKER_FAILED = 114
+"""The exit code of a process in which the worker failed and no job, for example because of its lifespan."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from asyncq.broker.background import BackgroundTasks
 from asyncq.worker.processes import interpreter
-from asyncq.worker.processes.app_source import NO_APP, AppSource, child_setup
+from asyncq.worker.processes.app_source import NO_APP, WORKER_FAILED, AppSource, child_setup
 from asyncq.worker.processes.liveness import LifeWatch
 
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ class Spawner:
                 "a process for jobs on their last try could not import %s; from now on such jobs run in this "
                 "process",
                 source.target,
+            )
+        elif code == WORKER_FAILED:
+            log.warning(
+                "a process for jobs on their last try has ended by an error of its own, see above; another "
+                "one is started while such jobs wait"
             )
         elif code:
             log.error(

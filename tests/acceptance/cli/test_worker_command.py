@@ -171,3 +171,28 @@ def test_the_app_may_be_named_in_pyproject(project, stop):
     assert "shop:app, 6 tasks" in banner[1]
     assert "5 jobs at a time" in banner[4]
     assert stop(worker, signal.SIGTERM).code == 0
+
+
+LIFESPAN = """
+from contextlib import asynccontextmanager
+from asyncq import AsyncQ
+
+@asynccontextmanager
+async def lifespan(app):
+    if {enters}:
+        raise ConnectionError("no database")
+    yield 1
+    raise ConnectionError("no database")
+
+app = AsyncQ(lifespan=lifespan)
+"""
+
+
+@pytest.mark.parametrize("when", ["entered", "left"])
+def test_a_lifespan_that_raises_is_said_in_one_line_and_the_exit_code_is_1(project, stop, when):
+    project.write("shop.py", LIFESPAN.format(enters=when == "entered"))
+    text = f"the lifespan of the app failed when it was {when}: ConnectionError: no database"
+    ended = project.run("worker", "shop") if when == "entered" else stop(project.worker(), signal.SIGTERM)
+    assert ended.code == 1
+    assert text in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
