@@ -6,6 +6,7 @@ from asyncq.app import AsyncQ
 from asyncq.client.deadlock import allow_join_result, denied_join_result
 from asyncq.context import Context, current
 from asyncq.control.dead_letters import DeadLetter
+from asyncq.dependencies.depends import Depends
 from asyncq.errors import (
     AsyncQError,
     BrokerNotConfigured,
@@ -70,6 +71,7 @@ __all__ = [
     "DeadLetter",
     "DecodeError",
     "DependencyGraph",
+    "Depends",
     "EagerResult",
     "Event",
     "Group",

@@ -14,13 +14,15 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from asyncq import config
 from asyncq.client.sessions import Sessions
 from asyncq.control.dead_letters import Control
+from asyncq.dependencies.injection import Injection, refuse_annotated
+from asyncq.dependencies.overrides import Overrides
 from asyncq.execution.callables import Kind, kind_of
 from asyncq.limits import Limits
 from asyncq.middleware import middleware as middlewares
@@ -146,6 +148,7 @@ class AsyncQ:
         self.worker_lifespan: WorkerLifespan | None = _checked_lifespan(lifespan)
         self.run_hooks: list[RunHook] = []
         self.outcome_hooks: OutcomeHooks = OutcomeHooks()
+        self.overrides: Overrides = Overrides()
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app, as the flags of the command line do. The app must be closed.
@@ -287,8 +290,12 @@ class AsyncQ:
         origin, known = Origin.of(function), self._origins.get(name)
         if known is not None and not origin.may_replace(known):
             raise origin.conflict(name, known)
-        check_unions(function, check_hints(function, local_of(function)), self.policy)
-        task: Task[..., Any] = _CLASSES[kind](self, function, name, options)
+        injection = Injection.of(function)
+        face = function if injection is None else injection.face
+        hints = check_hints(face, local_of(function))
+        check_unions(face, hints, self.policy)
+        _check_injection(injection, hints, name, options)
+        task: Task[..., Any] = _CLASSES[kind](self, function, name, options, injection)
         self.tasks[name] = task
         self._origins[name] = origin
         return task
@@ -494,6 +501,28 @@ class AsyncQ:
         """
         return self.outcome_hooks.add(State.REVOKED, hook)
 
+    def override(
+        self, instead: Mapping[Callable[..., Any], Callable[..., Any]]
+    ) -> AbstractContextManager[None]:
+        """Returns a block in which other functions make the instances of dependencies, for tests. It holds
+        for all jobs of this app that begin in this process meanwhile, and for `task.apply()`.
+
+        Args:
+            instead: by the function of a dependency, the function that stands for it. It is of any kind that
+                `Depends` takes, and may have dependencies itself.
+
+        Raises:
+            TypeError: something in it cannot be called.
+            ValueError: a function would depend on itself.
+
+        Example:
+            ```python
+            with app.override({get_pool: lambda: FakePool()}):
+                assert rename.apply((7, "Ada")).get_sync() is None
+            ```
+        """
+        return self.overrides.block(instead)
+
     # -- open and close --
 
     async def open(self) -> None:
@@ -626,6 +655,21 @@ def _checked_lifespan(lifespan: WorkerLifespan | None) -> WorkerLifespan | None:
             "manager, and do not call it"
         )
     return lifespan
+
+
+def _check_injection(
+    injection: Injection | None, hints: Mapping[str, Any], name: str, options: Options
+) -> None:
+    refuse_annotated(name, hints)
+    if injection is None:
+        return
+    if options.executor == "process":
+        names = ", ".join(injection.parameters)
+        raise ValueError(
+            f'{name} has executor="process", and a process gets no dependencies ({names}): make them inside '
+            "of the function, or leave executor= out"
+        )
+    injection.check(name)
 
 
 def _check_executor(kind: Kind, name: str, options: Options) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import inspect
 import json
 import logging
 import re
@@ -81,9 +80,9 @@ def call(
             raise CliError(str(error), code=Code.USAGE) from error
     args, kwargs = arguments(values or [], are_options_refused="--" not in invocation.arguments)
     try:
-        inspect.signature(chosen.function).bind(*args, **kwargs)
+        chosen.builder.signature.bind(*args, **kwargs)
     except TypeError as error:
-        signature = f"{chosen.name}{inspect.signature(chosen.function)}"
+        signature = f"{chosen.name}{chosen.builder.signature}"
         raise CliError(f"{chosen.name}: {error}", f"it takes {signature}", Code.USAGE) from error
     # The id is chosen here, so that the command can print it whenever it is interrupted.
     id_ = app.sessions.shards.new_id(secrets.token_hex(12))

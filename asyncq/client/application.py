@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from asyncq.client.sessions import Sessions
     from asyncq.config import Settings
+    from asyncq.dependencies.overrides import Overrides
     from asyncq.middleware.run_chain import RunHook
     from asyncq.serializers import Policy
 
@@ -29,6 +30,7 @@ class App(Protocol):
         made_in: the file that made it. The embedded server of a project is found from there.
         policy: which classes may stand anywhere in its values, and whether instances are validated.
         run_hooks: the hooks around each body, the first of them outermost.
+        overrides: what stands for the functions of dependencies.
     """
 
     settings: Settings
@@ -36,6 +38,7 @@ class App(Protocol):
     made_in: str | None
     policy: Policy
     run_hooks: list[RunHook]
+    overrides: Overrides
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app. The app must be closed."""

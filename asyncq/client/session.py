@@ -433,6 +433,10 @@ class Session:
         """
         broker = self.broker
         try:
+            if len(entries) == 1:  # together with all others of this turn of the loop
+                job, message, _ = entries[0]
+                answer = await broker.intake.enqueue(job, message)
+                return {} if answer is True else {id(job): answer}
             others = await broker.intake.enqueue_many([(job, message) for job, message, _ in entries])
         except BaseException:
             for _, _, waiter in entries:

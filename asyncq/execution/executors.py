@@ -20,7 +20,7 @@ import time
 import types
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from asyncq.execution.slots import Slots
     from asyncq.serializers import ValueCodec
     from asyncq.sync_bridge import LoopOwner
+
+
+T = TypeVar("T")
 
 
 class AttemptState(enum.Enum):
@@ -168,6 +171,9 @@ class JobControl:
                 self.state = state
             return before
 
+    def cleaning_up(self, is_cleaning: bool) -> None:
+        """Notes that the clean-up of the job's dependencies begins or has ended: nothing may cancel it."""
+
     def sink(self, codec: ValueCodec) -> ItemSink:
         """Returns the sink for the items of a generator. A subclass says which."""
         raise NotImplementedError
@@ -227,11 +233,16 @@ async def in_thread(
         raise error.with_traceback(None) from None  # the frames of anyio mean nothing to the user
     except Exception as error:
         # Not by assignment: a frozen dataclass refuses that.
-        BaseException.with_traceback(error, _of_function(error.__traceback__))
+        BaseException.with_traceback(error, of_function(error.__traceback__))
         raise
     finally:
         control.in_thread = False
         control.release_executor_slot()
+
+
+async def run_in_thread(call: Callable[[], T]) -> T:
+    """Calls a function on a thread. If this is cancelled, it leaves the thread running."""
+    return await anyio.to_thread.run_sync(call, limiter=_unlimited(), abandon_on_cancel=True)
 
 
 @functools.cache
@@ -242,10 +253,10 @@ def _unlimited() -> anyio.CapacityLimiter:
     return anyio.CapacityLimiter(math.inf)
 
 
-def _of_function(trace: types.TracebackType | None) -> types.TracebackType | None:
+def of_function(trace: types.TracebackType | None) -> types.TracebackType | None:
     """Returns the part of a traceback that is the task's own, without the frames that started its thread."""
     below = trace
-    while below is not None and below.tb_frame.f_code is not unstoppable.__code__:
+    while below is not None and below.tb_frame.f_code is not guarded.__code__:
         below = below.tb_next
     return trace if below is None or below.tb_next is None else below.tb_next
 
@@ -256,6 +267,11 @@ def unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any],
     """
     if not control.begin():
         return None  # it was revoked while it waited for a thread, and the outcome is stored
+    return guarded(function, args, kwargs)
+
+
+def guarded(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """Calls a function on its thread, see `unstoppable`."""
     try:
         return function(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:

@@ -27,7 +27,9 @@ from asyncq.errors import (
     WorkerLost,
 )
 from asyncq.execution import callables, executors, generators, parent_results, retry
-from asyncq.execution.executors import RUNNING
+from asyncq.execution.executors import RUNNING, STARTING
+from asyncq.execution.injected_body import InjectedBody
+from asyncq.execution.job_thread import JobThread
 from asyncq.execution.process_body import ProcessBody
 from asyncq.execution.run_results import Finish, Replace, Requeue, Unknown
 from asyncq.middleware import run_chain
@@ -35,7 +37,10 @@ from asyncq.middleware import run_chain
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from asyncq.dependencies.injection import Injection
     from asyncq.execution.executors import JobControl
+    from asyncq.execution.injector import Injector
+    from asyncq.execution.job_thread import PlainCalls
     from asyncq.execution.slots import Slots
     from asyncq.execution.task_body import TaskBody
     from asyncq.middleware.run_chain import RunHook
@@ -77,6 +82,7 @@ class Runner:
         hooks: called around each body, the first of them outermost. An empty list costs one truth test. The
             runner of a child process has none: its worker calls them, around the whole run in the process.
         lifespan_state: what the lifespan of the app has yielded in this worker.
+        injector: makes the instances of dependencies. Only tasks that have some need it.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class Runner:
         self._extended = extended
         self.hooks: list[RunHook] = []
         self.lifespan_state: Any = None
+        self.injector: Injector | None = None
 
     def _derived(self, name: str) -> TaskBody | None:
         """Returns a task that is not registered by itself, see `Registry`, or None."""
@@ -208,7 +215,9 @@ class Runner:
         self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], control: JobControl
     ) -> Any:
         """Runs the body, on the loop or in a thread, under its time limits."""
-        if task.is_generator:
+        if task.is_composed:
+            if task.injection is not None:
+                return await self._injected(task, task.injection, job, args, kwargs, control)
             return await self._yielded(task, job, args, kwargs, control)
         if task.is_coroutine:
             control.state = RUNNING
@@ -245,6 +254,61 @@ class Runner:
                     await sink.close()
             finally:
                 sink.drop()
+
+    async def _injected(
+        self,
+        task: TaskBody,
+        injection: Injection,
+        job: wire.Job,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        control: JobControl,
+    ) -> Any:
+        """Runs the body with the instances of its dependencies. The time limits are for the set-up and the
+        body, and not for the clean-up, which has a limit of its own.
+        """
+        injector = self.injector
+        assert injector is not None, "whoever runs tasks with dependencies sets it"
+        if not task.is_coroutine:
+            await self._until_thread(control, job)
+        if control.move(RUNNING, STARTING) is not STARTING:
+            raise asyncio.CancelledError
+        calls = self._plain_calls(task, control)
+        instances = injector.instances(calls, control)
+        body = InjectedBody(task, injection, instances, calls, control)
+        error: BaseException | None = None
+        value: Any = None
+        try:
+            run = body.run(args, kwargs)
+            value = await (self._in_time(task, job, run, control) if _has_time_limit(task, job) else run)
+        except BaseException as raised:  # noqa: BLE001 - raised again when all is cleaned up
+            error = raised
+        if not control.is_wanted and (error is None or isinstance(error, asyncio.CancelledError)):
+            # A thread has ended well, or a wait for it was over. The outcome of the job is stored already.
+            error = _end_of_unwanted(control, error)
+        control.cleaning_up(True)
+        try:
+            # A workflow that takes the job's place is no failure: what was written is to stay.
+            is_failure = error is not None and not isinstance(_control_flow(error), Replaced)
+            raised_instead = await instances.clean_up(error if is_failure else None)
+        finally:
+            calls.close()
+            control.cleaning_up(False)
+        error = raised_instead or error
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            del error, raised_instead  # the traceback refers to this frame: this would be a cycle
+
+    async def _until_thread(self, control: JobControl, job: wire.Job) -> None:
+        """Waits until a thread is free for the body."""
+        await executors.until_thread(control, self._threads, job.deadline)
+
+    def _plain_calls(self, task: TaskBody, control: JobControl) -> PlainCalls:  # noqa: ARG002 - `apply` asks for the task
+        """Returns what makes the calls of plain functions around a job."""
+        return JobThread(control)
 
     async def _in_time(
         self, task: TaskBody, job: wire.Job, body: Coroutine[Any, Any, Any], control: JobControl
@@ -417,6 +481,13 @@ def _control_flow(error: BaseException) -> BaseException:
     while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
         inner = inner.exceptions[0]
     return inner if isinstance(inner, (Replaced, RetryLater, SoftTimeLimitExceeded)) else error
+
+
+def _end_of_unwanted(control: JobControl, error: asyncio.CancelledError | None) -> BaseException:
+    """Returns what is raised in the dependencies of a job whose outcome does not count."""
+    if control.is_late:
+        return TimeLimitExceeded("the time limit of the job is over")
+    return error or asyncio.CancelledError()
 
 
 def _has_time_limit(task: TaskBody, job: wire.Job) -> bool:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncq.context import Owner
+    from asyncq.dependencies.injection import Injection
     from asyncq.execution.retry import Retry
     from asyncq.serializers import ArgumentCodec, ValueCodec
 
@@ -24,6 +25,14 @@ class TaskBody(Protocol):
     function: Callable[..., Any]
     is_coroutine: bool
     is_generator: bool
+    is_composed: bool
+    """Whether its body is more than one call: it is a generator, or has dependencies."""
+
+    @property
+    def injection(self) -> Injection | None:
+        """Its dependencies; None if it has none."""
+        ...
+
     executor: str
     retry: Retry | None
     timeout: float | None

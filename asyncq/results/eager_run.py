@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asyncq import wire
 from asyncq.errors import SyncInAsyncContext
 from asyncq.execution import callables, executors, generators
+from asyncq.execution.injector import Injector
 from asyncq.execution.run_results import Finish, Replace, Requeue
 from asyncq.execution.runner import Runner
 from asyncq.execution.slots import Slots
@@ -27,10 +28,11 @@ from asyncq.results.eager import EagerResult, eager_result
 from asyncq.sync_bridge import INLINE, driven, refuse_in_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from asyncq.client.application import App, Returning, Runnable
     from asyncq.execution.executors import JobControl
+    from asyncq.execution.job_thread import PlainCalls
     from asyncq.execution.task_body import TaskBody
     from asyncq.serializers import ValueCodec
     from asyncq.sync_bridge import LoopOwner
@@ -120,9 +122,12 @@ def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.Colle
     runner.items = items
     runner.hooks = task.app.run_hooks
     run = _until_ended(runner, job, values)
+    if task.injection is not None:
+        runner.injector = Injector(task.app.overrides, contextvars.copy_context())
+        run = _until_closed(run, runner.injector)
     if task.is_coroutine:
         ended_as = asyncio.run(_unless_cancelled(run))
-    elif runner.hooks:
+    elif runner.hooks or task.injection is not None:
         runner.caller = CallerThread()
         ended_as = runner.caller.run(run)
     else:
@@ -168,7 +173,7 @@ class _EagerRunner(Runner):
     async def _body(
         self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], control: JobControl
     ) -> Any:
-        if task.is_coroutine:
+        if task.is_coroutine or task.injection is not None:
             return await super()._body(task, job, args, kwargs, control)
 
         def body() -> Any:
@@ -185,6 +190,23 @@ class _EagerRunner(Runner):
             return await self.caller.call(partial(executors.unstoppable, body, (), {}, control))
         return executors.unstoppable(body, (), {}, control)
 
+    async def _until_thread(self, control: JobControl, job: wire.Job) -> None:
+        """Returns at once: the caller's thread is free."""
+
+    async def _in_time(
+        self, task: TaskBody, job: wire.Job, body: Coroutine[Any, Any, Any], control: JobControl
+    ) -> Any:
+        """Runs a body under its time limits. A plain function has none here."""
+        return await (super()._in_time(task, job, body, control) if task.is_coroutine else body)
+
+    def _plain_calls(self, task: TaskBody, control: JobControl) -> PlainCalls:
+        if task.is_coroutine:
+            return super()._plain_calls(task, control)
+        assert self.caller is not None, (
+            "a plain function has dependencies, so a loop of another thread runs this"
+        )
+        return _CallerCalls(self, self.caller)
+
     def _finished(self, task: TaskBody, value: Any) -> Any:
         """Runs the coroutine that a plain function returned, on an event loop of its own."""
         try:
@@ -196,6 +218,30 @@ class _EagerRunner(Runner):
         return asyncio.run(callables.finished(value))
 
 
+class _CallerCalls:
+    """Makes the calls of plain functions on the caller's thread."""
+
+    def __init__(self, runner: _EagerRunner, caller: CallerThread) -> None:
+        self._runner = runner
+        self._caller = caller
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Calls a function. Ctrl-C in it is meant for the caller."""
+
+        def here() -> T:
+            try:
+                return function()
+            except KeyboardInterrupt as error:
+                self._runner.interrupt = error
+                raise
+
+        value: T = await self._caller.call(partial(executors.guarded, here, (), {}))
+        return value
+
+    def close(self) -> None:
+        """Does nothing: the thread is the caller's."""
+
+
 async def _until_ended(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
     """Runs the job, and again at once as often as its retry policy allows, without the pauses."""
     retries, last = 0, b""
@@ -205,6 +251,14 @@ async def _until_ended(runner: _EagerRunner, job: wire.Job, values: bytes) -> Fi
         if not isinstance(run_result, Requeue):
             return run_result
         retries, last = run_result.retries, run_result.last
+
+
+async def _until_closed(run: Coroutine[Any, Any, T], injector: Injector) -> T:
+    """Runs a job, and cleans up what would be shared by the jobs of a worker."""
+    try:
+        return await run
+    finally:
+        await injector.close()
 
 
 async def _unless_cancelled(run: Coroutine[Any, Any, T]) -> T:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from asyncq.client.application import App
     from asyncq.context import Context
+    from asyncq.dependencies.injection import Injection
 
 MAX_SIGNATURE_KEYS = 1000
 """How many combinations of argument names are remembered for one task: with `**kwargs` there is no end."""
@@ -51,10 +52,11 @@ class JobBuilder:
         name: the task's name.
         function: the task's function, whose parameters the arguments must fit.
         options: the options of the task; `with_options` gives those of a call.
+        injection: the dependencies of the function, which are no arguments.
 
     Attributes:
         arguments: the codec of the arguments.
-        signature: of the function.
+        signature: of the function, without its dependencies.
         has_own_id: whether a job has an id that the caller chose (`task_id=`, `key=`). Another job may have
             the same id.
         resolved: the values that follow from the options and the settings.
@@ -67,16 +69,26 @@ class JobBuilder:
         "_puts",
         "arguments",
         "has_own_id",
+        "injection",
         "name",
         "options",
         "resolved",
         "signature",
     )
 
-    def __init__(self, app: App, name: str, function: Callable[..., Any], options: Options) -> None:
+    def __init__(
+        self,
+        app: App,
+        name: str,
+        function: Callable[..., Any],
+        options: Options,
+        injection: Injection | None = None,
+    ) -> None:
         self.name: str = name
-        self.signature: inspect.Signature = inspect.signature(function)
-        self.arguments: ArgumentCodec = ArgumentCodec(function, app.policy)
+        self.injection: Injection | None = injection
+        face = function if injection is None else injection.face
+        self.signature: inspect.Signature = inspect.signature(face)
+        self.arguments: ArgumentCodec = ArgumentCodec(face, app.policy)
         self._app = app
         self._checked_keys: set[object] = set()
         self._use(options, is_call=False)
@@ -92,7 +104,7 @@ class JobBuilder:
         """Returns a builder of calls with these options."""
         other: JobBuilder = object.__new__(JobBuilder)
         other.name, other.signature, other.arguments = self.name, self.signature, self.arguments
-        other._app, other._checked_keys = self._app, self._checked_keys
+        other._app, other._checked_keys, other.injection = self._app, self._checked_keys, self.injection
         other._use(options, is_call=True)
         return other
 
@@ -134,14 +146,18 @@ class JobBuilder:
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+            raise TypeError(f"{self.name}{self.signature}: {error}{self._hint(kwargs)}") from None
 
     def check_part(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses arguments that can never become a call, whatever is put before them. Raises as `check`."""
         try:
             self.signature.bind_partial(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+            raise TypeError(f"{self.name}{self.signature}: {error}{self._hint(kwargs)}") from None
+
+    def _hint(self, kwargs: dict[str, Any]) -> str:
+        given = () if self.injection is None else self.injection.parameters.keys() & kwargs.keys()
+        return f"; {', '.join(sorted(given))}: the worker fills what has Depends(...)" if given else ""
 
     # -- jobs --
 

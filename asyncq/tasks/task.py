@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from asyncq.client.application import App
+    from asyncq.dependencies.injection import Injection
     from asyncq.execution.retry import Retry
     from asyncq.results.eager import EagerResult
     from asyncq.sync_bridge import LoopOwner
@@ -69,6 +70,22 @@ Y = TypeVar("Y")
 H_co = TypeVar("H_co", bound=AsyncResult[Any], default=AsyncResult[R], covariant=True)
 
 
+class _Introspection:
+    """What Python's tools read of the methods of a task.
+
+    Attributes:
+        by_method: the attributes of each method. It is filled at first use, for a program registers many
+            tasks when it starts. Copies of the task share it.
+        last: the method that was accessed last.
+    """
+
+    __slots__ = ("by_method", "last")
+
+    def __init__(self, by_method: dict[str, dict[str, Any]]) -> None:
+        self.by_method = by_method
+        self.last: str = ""
+
+
 class Task(Generic[P, R, H_co]):
     """A registered function. `Task[P, R]` carries its parameters and result type to `delay`, `call` and
     `AsyncResult[R]`. The type of the handle is a third parameter, which need not be given.
@@ -79,6 +96,7 @@ class Task(Generic[P, R, H_co]):
         app: the app with which it is registered.
         name: the name by which workers know it: `module.function`, unless another was given.
         function: the function itself.
+        is_composed: whether its body is more than one call: it is a generator, or has dependencies.
         is_coroutine: whether it is a coroutine function, or an async generator function.
         executor: where a worker runs it: `loop`, `thread` or `process`.
         is_generator: whether its jobs are streams of what it yields.
@@ -92,13 +110,21 @@ class Task(Generic[P, R, H_co]):
     items: ValueCodec = PLAIN_VALUE
     handle: type[Any] = AsyncResult  # the class for `H_co`
 
-    def __init__(self, app: App, function: Callable[P, Any], name: str, options: Options) -> None:
+    def __init__(
+        self,
+        app: App,
+        function: Callable[P, Any],
+        name: str,
+        options: Options,
+        injection: Injection | None = None,
+    ) -> None:
         self.app = app
         self.name = name
         self.function = function
-        self.builder: JobBuilder = JobBuilder(app, name, function, options)
+        self.is_composed: bool = self.is_generator or injection is not None
+        self.builder: JobBuilder = JobBuilder(app, name, function, options, injection)
         self.arguments: ArgumentCodec = self.builder.arguments
-        self.returns: ValueCodec = ValueCodec.of_result(function, app.policy)
+        self.returns: ValueCodec = ValueCodec.of_result(self.face, app.policy)
         self.is_linked: bool = False
         self._batch_task: Task[..., Any] | None = None
         self.executor: str = "loop" if self.is_coroutine else options.executor or "thread"
@@ -111,20 +137,29 @@ class Task(Generic[P, R, H_co]):
         for attribute in ("__module__", "__qualname__", "__doc__", "__name__"):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
-        self._last_bound = ""
-        # Filled at first use, for a program registers many tasks when it starts. Copies share it.
-        self._introspection: dict[str, dict[str, Any]] = {}
+        self._introspection: _Introspection = _Introspection({})
 
     def __copy__(self) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         for name in _OF_FUNCTION:  # partials that `_OfFunction` stored here are bound to the original
             other.__dict__.pop(name, None)
-        other._last_bound = ""
+        other._introspection = _Introspection(self._introspection.by_method)
         return other
 
     def __repr__(self) -> str:
         return f"<Task {self.name}{self.builder.signature}>"
+
+    @property
+    def injection(self) -> Injection | None:
+        """The dependencies of the function; None if it has none."""
+        return self.builder.injection
+
+    @property
+    def face(self) -> Callable[..., Any]:
+        """The function as callers see it, without the parameters that the worker fills. It is not called."""
+        injection = self.builder.injection
+        return self.function if injection is None else injection.face
 
     @property
     def _loop_owner(self) -> LoopOwner:
@@ -135,7 +170,7 @@ class Task(Generic[P, R, H_co]):
         """Returns, for each method by name, the attributes that Python's tools read. The parameters are those
         of the function, and the result is that of the method.
         """
-        function = self.function
+        function = self.face
         # As values of type Any: a type checker would take `handle[value]` for a type.
         generic: Any = self.handle
         signature: Any = Signature
@@ -592,8 +627,11 @@ class Task(Generic[P, R, H_co]):
             )
         if self._batch_task is None:
             kind: Any = CoroutineTask if self.is_coroutine else FunctionTask
-            function = _one_by_one(self.function, self.is_coroutine)
-            batch_task: Task[..., Any] = kind(self.app, function, f"{self.name}*", self.builder.options)
+            function = _one_by_one(self.function, self.is_coroutine, self.injection)
+            name, options = f"{self.name}*", self.builder.options
+            # All calls of the job share the instances, which `function` puts in their places.
+            injection = None if self.injection is None else self.injection.by_name(function)
+            batch_task: Task[..., Any] = kind(self.app, function, name, options, injection)
             batch_task.use_codecs(self.arguments.of_calls(), self.returns.of_list())
             self._batch_task = batch_task
         return self._batch_task
@@ -652,16 +690,17 @@ class _OfFunction:
         if task is None:
             return self.method
         bound = functools.partial(self.method, task)
-        if not task._introspection:
-            task._introspection.update(task._introspected())
-        bound.__dict__.update(task._introspection[self.name])
+        known = task._introspection
+        if not known.by_method:
+            known.by_method.update(task._introspected())
+        bound.__dict__.update(known.by_method[self.name])
         for name in ("__name__", "__qualname__", "__doc__"):
             setattr(bound, name, getattr(self.method, name))
-        if task._last_bound == self.name:
+        if known.last == self.name:
             # Not at the first access: a copy that `options` makes is mostly used once, and a task that refers
             # to itself stays in memory until the garbage collector runs.
             task.__dict__[self.name] = bound
-        task._last_bound = self.name
+        known.last = self.name
         return bound
 
 
@@ -707,26 +746,38 @@ def _positional(task: Task[..., Any], args: Any, verb: str) -> tuple[Any, ...]:
     return tuple(args or ())
 
 
-def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..., Any]:
+def _one_by_one(
+    function: Callable[..., Any], is_coroutine: bool, injection: Injection | None
+) -> Callable[..., Any]:
+    """Returns a function that makes several calls of another one. The instances of dependencies, if the other
+    has some, are named arguments of it.
+    """
+
+    def one(args: Any, given: dict[str, Any]) -> Any:
+        if injection is None:
+            return function(*args)
+        positional, named = injection.placed(args, {}, given)
+        return function(*positional, **named)
+
     if is_coroutine:
 
-        async def each(calls: list[Any]) -> list[Any]:
-            return [await callables.awaited(function(*args)) for args in calls]
+        async def each(calls: list[Any], **given: Any) -> list[Any]:
+            return [await callables.awaited(one(args, given)) for args in calls]
 
         return each
 
-    def all_of(calls: list[Any]) -> Any:
+    def all_of(calls: list[Any], **given: Any) -> Any:
         values: list[Any] = []
         for args in calls:
-            value = function(*args)
+            value = one(args, given)
             if callables.is_unfinished(value):
-                return goes_on(values, value, calls[len(values) + 1 :])
+                return goes_on(values, value, calls[len(values) + 1 :], given)
             values.append(value)
         return values
 
-    async def goes_on(values: list[Any], value: Any, calls: list[Any]) -> list[Any]:
+    async def goes_on(values: list[Any], value: Any, calls: list[Any], given: dict[str, Any]) -> list[Any]:
         values.append(await callables.finished(value))
-        return values + [await callables.finished(function(*args)) for args in calls]
+        return values + [await callables.finished(one(args, given)) for args in calls]
 
     return all_of
 
@@ -752,10 +803,17 @@ class StreamTask(Task[P, None, StreamResult[Y]], Generic[P, Y]):
     is_generator = True
     handle = StreamResult
 
-    def __init__(self, app: App, function: Callable[P, Any], name: str, options: Options) -> None:
-        super().__init__(app, function, name, options)
+    def __init__(
+        self,
+        app: App,
+        function: Callable[P, Any],
+        name: str,
+        options: Options,
+        injection: Injection | None = None,
+    ) -> None:
+        super().__init__(app, function, name, options, injection)
         self.returns = PLAIN_VALUE
-        self.items: ValueCodec = ValueCodec.of_items(function, app.policy)
+        self.items: ValueCodec = ValueCodec.of_items(self.face, app.policy)
 
 
 class AsyncGeneratorTask(StreamTask[P, Y]):
@@ -790,7 +848,8 @@ class NamedTask(Task[..., Any]):
 
     def __init__(self, app: App, name: str, options: Options) -> None:
         super().__init__(app, _anything, name, options)
-        self._introspection = NamedTask._of_all  # shared: `send` makes a new NamedTask for each call
+        # Shared: `send` makes a new NamedTask for each call.
+        self._introspection = _Introspection(NamedTask._of_all)
 
 
 def _anything(*args: Any, **kwargs: Any) -> Any:

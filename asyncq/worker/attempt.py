@@ -134,6 +134,18 @@ class RunningJob(JobControl):
             self.move(CANCELLING, RUNNING)
             attempts.held.ending.add(self)
 
+    def cleaning_up(self, is_cleaning: bool) -> None:
+        """Notes that the clean-up of the job's dependencies begins or has ended: nothing may cancel it."""
+        if is_cleaning:
+            self.attempts.held.cleaning_up.add(self)
+        else:
+            self.attempts.held.cleaning_up.discard(self)
+
+    def _cancel_task(self) -> None:
+        """Cancels the asyncio task of the job, unless it is in its clean-up, which ends soon by itself."""
+        if self.task is not None and self not in self.attempts.held.cleaning_up:
+            self.task.cancel()
+
     def sink(self, codec: ValueCodec) -> StreamSink:
         """Returns the sink for the items of a generator."""
         return StreamSink(self, codec)
@@ -199,8 +211,8 @@ class RunningJob(JobControl):
             # function returns, and its result is dropped.
             if self.wait_slot is not None:
                 self.wait_slot.stop_waits()
-        elif before is not FETCHED and self.task is not None:
-            self.task.cancel()
+        elif before is not FETCHED:
+            self._cancel_task()
 
     def withdraw(self) -> bool:
         """Ends the attempt if its body has not begun, and returns whether it did.
@@ -211,8 +223,8 @@ class RunningJob(JobControl):
             self.state = DROPPED
         elif self.move(CANCELLING, STARTING) is not STARTING:
             return False
-        elif self.task is not None:
-            self.task.cancel()
+        else:
+            self._cancel_task()
         return True
 
     def cancel(self) -> None:
@@ -224,8 +236,7 @@ class RunningJob(JobControl):
             self.state = DROPPED
         elif self.state is not DROPPED:
             self.move(CANCELLING, STARTING, RUNNING)
-            if self.task is not None:
-                self.task.cancel()
+            self._cancel_task()
 
     def end_unfinished(self) -> AttemptState:
         """Returns the last state of an attempt that leaves its slot and whose body did not run to its end.

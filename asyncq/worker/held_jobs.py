@@ -37,6 +37,7 @@ class HeldJobs:
         jobs: the jobs by entry and id. The entry alone is not enough: a server that lost its data may give
             out the same entry id again.
         ending: jobs whose outcome is sent already, while their bodies go on and keep their slots.
+        cleaning_up: jobs whose dependencies are being cleaned up. Nothing cancels their asyncio tasks.
         newest: by id, the job that was delivered last.
         older: by id, the jobs that were delivered before `newest`. After a flush of the server, the same id
             may be delivered in a second entry.
@@ -51,6 +52,7 @@ class HeldJobs:
         self.stop: asyncio.Event = stop
         self.jobs: dict[tuple[str, str], RunningJob] = {}
         self.ending: set[RunningJob] = set()
+        self.cleaning_up: set[RunningJob] = set()
         self.newest: dict[str, RunningJob] = {}
         self.older: dict[str, list[RunningJob]] = {}
         self.hooks: int = 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import failures
 from asyncq.errors import AsyncQError
-from asyncq.worker.own_task import OwnTask
+from asyncq.execution.own_task import OwnTask
 
 if TYPE_CHECKING:
     import asyncio

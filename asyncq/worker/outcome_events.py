@@ -84,8 +84,9 @@ class OutcomeEvents:
 
     async def _call(self, hook: OutcomeHook, event: JobEvent) -> None:
         extra = {"job_id": event.id, "task": event.task, "queue": event.queue, "worker": self._worker}
+        limit = asyncio.timeout(HOOK_TIMEOUT)
         try:
-            async with asyncio.timeout(HOOK_TIMEOUT) as limit:
+            async with limit:
                 await hook(event)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from typing import TYPE_CHECKING
 
+from asyncq.execution.injector import Injector
 from asyncq.worker.lifespan import Lifespan
 from asyncq.worker.outcome_events import OutcomeEvents
 from asyncq.worker.processes.pool import Pool
@@ -25,6 +26,7 @@ class Resources:
         pool: the child processes.
         events: calls the outcome hooks.
         lifespan: the lifespan of the app.
+        injector: makes the instances of dependencies.
     """
 
     def __init__(self, worker: Worker, stop: StopRequest) -> None:
@@ -32,6 +34,7 @@ class Resources:
         self._grace = worker.grace
         self.pool: Pool = Pool(worker.app, worker.name, worker.target)
         self.events: OutcomeEvents = OutcomeEvents(worker.app, worker.name)
+        self.injector: Injector = Injector(worker.app.overrides, contextvars.copy_context())
         self.lifespan: Lifespan = Lifespan(worker.app, contextvars.copy_context(), worker.stop)
 
     async def close(self, *, is_cancelled: bool) -> None:
@@ -47,6 +50,7 @@ class Resources:
             until = self._stop.asked_at + (0.0 if is_cancelled else self._grace)
             await self.events.finish(until, self._stop.stops_at_once)
         finally:
+            await self.injector.close()  # before the lifespan: they may use what it holds
             try:
                 await self.lifespan.leave(self._stop.stops_at_once)
             finally:

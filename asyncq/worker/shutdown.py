@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import unexpected
+from asyncq.execution import instances
 from asyncq.execution.executors import STARTING
 from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
 
@@ -138,7 +139,8 @@ class Shutdown:
             )
         self._outcomes.counts.left = 0
         self._leave_behind(in_threads, "they run in threads, which nothing can stop")
-        deaf = [job for job, task in tasks.items() if not task.done()]
+        cleaning_up = self._held.cleaning_up
+        deaf = [job for job, task in tasks.items() if not task.done() and job not in cleaning_up]
         self._leave_behind(deaf, "they did not end when they were cancelled")
 
     def _leave_behind(self, jobs: Sequence[RunningJob], why: str) -> None:
@@ -191,6 +193,14 @@ class Shutdown:
                 with suppress(Exception):  # unreadable: the next worker that reads the entry sets it aside
                     id_ = self._consumer.delivery(item).job.id
                     by_stream.setdefault(stream, []).append((item[1], id_))
+
+    async def until_clean(self) -> None:
+        """Waits for the clean-up of dependencies, which takes at most `instances.CLEAN_UP` seconds. The jobs
+        have ended or are handed back by then.
+        """
+        tasks = [job.task for job in self._held.cleaning_up if job.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=instances.CLEAN_UP)
 
     async def leave(self) -> None:
         """Tells the server that the session is over, so that other workers do not wait for its lease."""

@@ -96,6 +96,7 @@ class WorkerSession:
         )
         runner.hooks = app.run_hooks
         runner.lifespan_state = resources.lifespan.state
+        runner.injector = resources.injector
         self.job_log: JobLog = JobLog(worker.name)
         claims = Claims(
             self.broker.commands,
@@ -244,6 +245,7 @@ class WorkerSession:
         self._background.stop_events()
         if not self.is_lost.is_set():
             await shutdown.leave()
+            await shutdown.until_clean()
         left = LAST_MESSAGES_TIMEOUT
         if not self.is_lost.is_set():
             # A worker in a program of its own may be the last thing on its loop: nobody would wait for the

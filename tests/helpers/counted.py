@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import hiredis
 import redis
 
-from asyncq import AsyncQ, Worker
+from asyncq import AsyncQ, Middleware, Worker
 from asyncq.broker.consumer import Consumer
 from asyncq.worker import attempt, fetcher
 from asyncq.worker.body_times import BodyTimes
@@ -151,6 +151,11 @@ class ClientAndWorker:
 
         return app
 
+    def add_middleware(self) -> None:
+        """Puts a middleware around each enqueue and each attempt from now on."""
+        for app in self._apps:
+            app.add_middleware(Tenant())
+
     def _until_answered(self) -> None:
         sent = sum(side.seen["bytes_sent"] for side in (self.client, self.worker))
         self._server.has_answered(sent - self._sent)
@@ -204,6 +209,18 @@ class ClientAndWorker:
         return Counter({name: count for name, count in calls.items() if name not in NOT_COUNTED})
 
 
+class Tenant(Middleware):
+    """A middleware as small as one can be that does something."""
+
+    async def on_enqueue(self, call: Any, call_next: Any) -> Any:
+        call.headers["tenant"] = "a"
+        return await call_next(call)
+
+    async def on_run(self, job: Any, call_next: Any) -> Any:
+        assert job.headers["tenant"] == "a"
+        return await call_next(job)
+
+
 # -- the ways in which jobs are run --
 
 
@@ -251,6 +268,9 @@ def ways(both: ClientAndWorker) -> Iterator[tuple[str, dict[str, float]]]:
     yield "get", figures
     del results  # else the handles would know the values
     yield "get_by_id", both.counted(fetched(handle, ids), alone=True)[0]
+    both.add_middleware()
+    both.run(batched(add, AT_ONCE))
+    yield "middleware", both.counted(batched(add, JOBS))[0]
 
 
 def main(path: str, *options: str) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FILE = Path(__file__).with_name("counts.txt")
-WAYS = ("lone", "batched", "map", "get", "get_by_id")
+WAYS = ("lone", "batched", "map", "get", "get_by_id", "middleware")
 """In which ways `helpers.counted` runs jobs."""
 NEAR = 0.02
 """How far a figure may be from the stored one, as a share of that."""

@@ -171,3 +171,45 @@ def test_an_unknown_variable_is_reported_once_for_all_processes_and_apps(project
     assert "did you mean ASYNCQ_LEASE?" in ended.err
     refused = project.run("call", "cores:app", "double", "4", ASYNCQ_LEESE="3s", ASYNCQ_STRICT="1")
     assert (refused.code, "ASYNCQ_LEESE is not a setting" in refused.err) == (78, True), refused
+
+
+AROUND = """
+from contextlib import asynccontextmanager
+
+import asyncq
+from asyncq import AsyncQ, Depends
+
+
+class Tenant(asyncq.Middleware):
+    async def on_enqueue(self, call, call_next):
+        call.headers["tenant"] = "ada"
+        return await call_next(call)
+
+
+@asynccontextmanager
+async def lifespan(app):
+    yield {"users": 3}
+
+
+async def get_users(job=Depends(asyncq.current)):
+    yield job.state["users"]
+
+
+app = AsyncQ(lifespan=lifespan)
+app.add_middleware(Tenant())
+
+
+@app.task
+async def greet(word: str, users: int = Depends(get_users)) -> str:
+    return f"{word}, {asyncq.current().headers['tenant']} and {users - 1} others"
+"""
+
+
+def test_a_call_goes_through_middleware_and_its_worker_has_the_lifespan_and_dependencies(project):
+    project.write("shop.py", AROUND)
+    called, wrong = project.run_each(
+        ("call", "shop", "greet", "Hello", "-q"), ("call", "shop", "greet", "Hello", "users=3")
+    )
+    assert (called.code, called.out) == (0, "Hello, ada and 2 others\n"), called
+    assert wrong.code == 2
+    assert "it takes shop.greet(word: str) -> str" in wrong.err

@@ -1,0 +1,1 @@
+"""Dependencies of tasks: parameters that the worker fills, with `Depends` as their default."""
