@@ -143,6 +143,14 @@ class Book:
     def is_held_as(self, hand: Hand, delivery: wire.Delivery) -> bool:
         return self.letter == wire.LIVE and self.holder is hand and self.entry == delivery.entry
 
+    def may_be_ended_as(self, hand: Hand, delivery: wire.Delivery) -> bool:
+        """Whether `finish` accepts the outcome. The record is enough for a call that has no signal, and that
+        is the one in the record: no worker knows an entry that it was not given.
+        """
+        is_named = self.letter == wire.LIVE and self.entry == delivery.entry
+        is_same_call = self.call == delivery.job.request_id.partition("~")[0]
+        return is_named and (self.holder is hand or (is_same_call and self.signal == "-"))
+
     def was_ended_as(self, hand: Hand, delivery: wire.Delivery) -> bool:
         return not self.is_live and self.entry == delivery.entry and self.ended_by == hand.name
 
@@ -699,7 +707,7 @@ class Machine(RuleBasedStateMachine):
         for delivery in batch:
             book = self.book_of(delivery)
             done_before = book.was_ended_as(hand, delivery)
-            counts = book.is_held_as(hand, delivery)
+            counts = book.may_be_ended_as(hand, delivery)
             if counts:
                 self.end(book, letter, hand.name)
             first.append(1 if counts else 2 if done_before else 0)

@@ -74,6 +74,13 @@ def test_a_name_in_a_comment_or_in_a_string_is_not_a_call():
 READERS = readers_in(["local function state_of(record) return string.sub(record, 1, 1) end\nlocal x = 1"])
 
 
+def test_a_comparison_that_is_written_out_stays_one_behind_not():
+    readers = readers_in(["local function is_signalled(record) return string.sub(record, 2, 2) ~= '-' end"])
+    assert expand("if not is_signalled(flags) then", readers) == (
+        "if not (string.sub(flags, 2, 2) ~= '-') then"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "expanded"),
     [

@@ -61,7 +61,8 @@ for k, key in ipairs(keys) do
     local flags, current_entry, ended_by, stored_id, channels = parse_record(found[k])
     if current_entry == entry and state_of(flags) == STATE.LIVE then
       -- A call may name a job twice. It ends once. The last job of a workflow that replaced a job has the request id of that job in its record.
-      if not taken[key] and (same_call(stored_id, request_id) or is_pending(entry)) then
+      -- The signal of a revocation lies with the worker that has the entry.
+      if not taken[key] and ((same_call(stored_id, request_id) and not is_signalled(flags)) or is_pending(entry)) then
         accepted_jobs[#accepted_jobs + 1] = { key, i, flags, stored_id, channels }
         answer, taken[key] = 1, true
       end

@@ -19,6 +19,7 @@ _STRING = r"'(?:[^'\\\n]|\\.)*'"
 _NO_CODE = re.compile(rf"(--.*|{_STRING})")
 _STRINGS = re.compile(rf"--.*|{_STRING}(?: \.\. {_STRING})*")
 _CONSTANT = re.compile(rf"\b({'|'.join(CONSTANTS)})\.(\w+)")
+_COMPARES = re.compile(r" [~=<>]=? | and | or ")
 _READER = re.compile(r"^local function (\w+)\((\w+)\) return (.*) end$", re.MULTILINE)
 
 
@@ -38,7 +39,11 @@ class Readers(NamedTuple):
 
 def readers_in(texts: Iterable[str]) -> Readers:
     """Finds the functions of one line and one argument in some files."""
-    bodies = {name: (argument, body) for text in texts for name, argument, body in _READER.findall(text)}
+    found = [parts for text in texts for parts in _READER.findall(text)]
+    # A comparison is put into parentheses: `not` binds closer than it.
+    bodies = {
+        name: (argument, f"({body})" if _COMPARES.search(body) else body) for name, argument, body in found
+    }
     names = "|".join(bodies) or "(?!)"
     # An argument without parentheses, such as `flags` and `found[k]`.
     call = re.compile(rf"\b({names})\(([\w.\[\]]*)\)?")

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from asyncq.cli.bench import IN_FLIGHT
 from asyncq.cli.bench.figure import per_second
 from asyncq.cli.bench.histogram import Histogram
 from asyncq.cli.bench.latency import merged, percentiles
@@ -20,8 +21,6 @@ from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
     from asyncq.cli.bench.environment import BenchEnvironment
-
-IN_FLIGHT = 100
 
 
 @dataclass(frozen=True, slots=True)
