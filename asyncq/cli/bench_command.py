@@ -31,6 +31,7 @@ from asyncq.cli.bench.report import verdict_lines
 from asyncq.cli.bench.throughput import IN_FLIGHT, ThroughputPlan
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import Invocation, command
+from asyncq.json_values import plain
 from asyncq.system import cores
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _measured(invocation: Invocation, plan: AnyPlan, outputs: Outputs, *, own_wo
 
 def _put_out(invocation: Invocation, report: BenchReport, tree: dict[str, Any], outputs: Outputs) -> None:
     """Prints the measurement and writes the files."""
-    tree = console.plain(tree)
+    tree = plain(tree)
     if invocation.json:
         console.document(tree)
     else:
