@@ -30,6 +30,8 @@ pytestmark = pytest.mark.anyio
 SITES = {
     "FastAPI": ["jobs_site.py"],
     "FastAPI behind middleware": ["jobs_site.py"],
+    "aiohttp": ["aiohttp_jobs_site.py"],
+    "aiohttp with handler_cancellation": ["aiohttp_jobs_site.py", "cancel"],
 }
 """The programs of the sites. The second has a `BaseHTTPMiddleware` around the requests of our client."""
 
@@ -53,7 +55,7 @@ def urls(start: Callable[..., Program]) -> Iterator[Callable[..., str]]:
         assert status in {0, -15}, "uvicorn raises the signal again when it has shut down"
 
 
-@pytest.fixture(scope="module", params=["FastAPI"])
+@pytest.fixture(scope="module", params=["FastAPI", "aiohttp"])
 def site(urls: Callable[..., str], request: pytest.FixtureRequest) -> str:
     return urls(*SITES[request.param])
 
@@ -64,7 +66,7 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 
 on_every_loop = pytest.mark.parametrize("site", list(SITES), indirect=True)
-with_web_sockets = pytest.mark.parametrize("site", ["FastAPI"], indirect=True)
+with_web_sockets = pytest.mark.parametrize("site", ["FastAPI", "aiohttp"], indirect=True)
 on_fastapi = pytest.mark.parametrize("site", ["FastAPI"], indirect=True)
 
 
