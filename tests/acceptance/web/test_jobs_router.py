@@ -32,6 +32,7 @@ SITES = {
     "FastAPI behind middleware": ["jobs_site.py"],
     "aiohttp": ["aiohttp_jobs_site.py"],
     "aiohttp with handler_cancellation": ["aiohttp_jobs_site.py", "cancel"],
+    "Flask": ["flask_jobs_site.py"],
 }
 """The programs of the sites. The second has a `BaseHTTPMiddleware` around the requests of our client."""
 
@@ -55,7 +56,7 @@ def urls(start: Callable[..., Program]) -> Iterator[Callable[..., str]]:
         assert status in {0, -15}, "uvicorn raises the signal again when it has shut down"
 
 
-@pytest.fixture(scope="module", params=["FastAPI", "aiohttp"])
+@pytest.fixture(scope="module", params=["FastAPI", "aiohttp", "Flask"])
 def site(urls: Callable[..., str], request: pytest.FixtureRequest) -> str:
     return urls(*SITES[request.param])
 
@@ -65,7 +66,7 @@ def framework(request: pytest.FixtureRequest) -> str:
     return request.node.callspec.params["site"]
 
 
-on_every_loop = pytest.mark.parametrize("site", list(SITES), indirect=True)
+on_every_loop = pytest.mark.parametrize("site", [name for name in SITES if name != "Flask"], indirect=True)
 with_web_sockets = pytest.mark.parametrize("site", ["FastAPI", "aiohttp"], indirect=True)
 on_fastapi = pytest.mark.parametrize("site", ["FastAPI"], indirect=True)
 
