@@ -1,4 +1,4 @@
-"""FastAPI: an endpoint that awaits a job, one that only launches it, and one that looks it up by its id.
+"""FastAPI: an endpoint that awaits a job, one that only launches it, and a router that shows it by its id.
 
 Run it with `python examples/fastapi_app.py`: it starts the site and a worker, sends requests as a client
 would, and ends. To keep the site running, run `uvicorn fastapi_app:site` and `python worker.py` in this
@@ -10,19 +10,27 @@ import socket
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
+from starlette.requests import HTTPConnection
 from tasks import add, app, slow_add
 
-from asyncq import ResultNotFound, ResultTimeout, Worker
+from asyncq import Worker
+from asyncq.integrations.fastapi import (
+    JobAccepted,
+    accepted,
+    add_error_handlers,
+    cancel_on_disconnect,
+    jobs_router,
+)
+
+
+async def may_see(_request: HTTPConnection, _id: str) -> bool:
+    return True  # a real site looks whether the job belongs to the user of the request
+
 
 site = FastAPI(lifespan=app.lifespan)
-
-
-@site.exception_handler(ResultTimeout)
-async def answer_504(_request: Request, _error: ResultTimeout) -> JSONResponse:
-    # No worker runs, or none finished in time. The job goes on.
-    return JSONResponse({"detail": "the job takes longer than ten seconds"}, 504)
+site.include_router(jobs_router(app, authorize=may_see), prefix="/jobs")
+add_error_handlers(site)  # a wait that is over is 504, what a task raised is 500, ...
 
 
 @site.get("/sum")
@@ -32,36 +40,33 @@ async def wait_for_sum(x: int, y: int) -> int:
 
 @site.get("/blocking/sum")
 def wait_for_sum_in_a_thread(x: int, y: int) -> int:
-    # A `def` endpoint runs in a thread; its asyncq calls run on the site's own loop.
+    # A `def` endpoint runs in a thread; its asyncq calls run on the app's background loop.
     return add.options(wait=10).call_sync(x, y)
 
 
-@site.post("/jobs", status_code=202)
-async def launch(x: int, y: int) -> dict[str, str]:
-    result = await slow_add.delay(x, y, seconds=0.5)
-    return {"id": result.id}
+@site.get("/slow/sum")
+async def wait_while_the_client_waits(x: int, y: int, request: Request, wait: float) -> int:
+    async with cancel_on_disconnect(request, await slow_add.delay(x, y, seconds=0.5)) as result:
+        return await result.get(timeout=wait)
 
 
-@site.get("/jobs/{job_id}")
-async def look(job_id: str, wait: float = 0) -> dict[str, object]:
-    result = slow_add.AsyncResult(job_id)
-    try:
-        return {"ready": True, "value": await result.get(timeout=wait)}
-    except ResultTimeout:
-        return {"ready": False}
-    except ResultNotFound:
-        raise HTTPException(404, "no such job") from None
+@site.post("/sums", status_code=202)
+async def launch(x: int, y: int, request: Request, response: Response) -> JobAccepted:
+    return accepted(await slow_add.delay(x, y, seconds=0.5), response, request)
 
 
 async def ask(url: str) -> None:
     async with httpx.AsyncClient(base_url=url) as client:
         print("GET /sum:", (await client.get("/sum", params={"x": 4, "y": 4})).json())
         print("GET /blocking/sum:", (await client.get("/blocking/sum", params={"x": 20, "y": 22})).json())
-        launched = await client.post("/jobs", params={"x": 1, "y": 2})
-        job = launched.json()["id"]
-        print("POST /jobs:", launched.status_code)
-        print("GET /jobs/ID at once:", (await client.get(f"/jobs/{job}")).json())
-        print("GET /jobs/ID, waiting:", (await client.get(f"/jobs/{job}", params={"wait": 10})).json())
+        late = await client.get("/slow/sum", params={"x": 1, "y": 2, "wait": 0.01})
+        print("GET /slow/sum:", late.status_code, late.json()["title"])
+        launched = await client.post("/sums", params={"x": 1, "y": 2})
+        job = launched.headers["Location"]
+        print("POST /sums:", launched.status_code)
+        print("GET /jobs/ID at once:", "value" in (await client.get(job)).json())
+        shown = (await client.get(job, headers={"Prefer": "wait=10"})).json()
+        print("GET /jobs/ID, waiting:", shown["state"], shown["value"])
         print("GET /jobs/nonsense:", (await client.get("/jobs/nonsense")).status_code)
 
 
@@ -81,7 +86,8 @@ if __name__ == "__main__":
 # Output:
 # GET /sum: 8
 # GET /blocking/sum: 42
-# POST /jobs: 202
-# GET /jobs/ID at once: {'ready': False}
-# GET /jobs/ID, waiting: {'ready': True, 'value': 3}
+# GET /slow/sum: 504 The job did not end in time
+# POST /sums: 202
+# GET /jobs/ID at once: False
+# GET /jobs/ID, waiting: SUCCESS 3
 # GET /jobs/nonsense: 404

@@ -6,20 +6,18 @@ functions block. An stderr that cannot be written is ignored; an stdout that can
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import json
-import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import date, time, timedelta
-from enum import Enum
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from asyncq.cli.exits import CliError
+from asyncq.json_values import plain
 from asyncq.logs import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _RED, _YELLOW = "31", "33"
 _use_colors = True
@@ -102,42 +100,6 @@ def _tell(text: str, end: str = "\n") -> None:
     # same.
     with suppress(OSError, ValueError):
         print(text, end=end, file=sys.stderr, flush=True)  # noqa: T201  the command's output
-
-
-def plain(value: Any) -> Any:  # noqa: PLR0911  a table of types reads best as one
-    """Returns the JSON value that is nearest to a value.
-
-    Bytes become base64, times ISO 8601, a timedelta seconds, sets lists, keys strings; NaN and infinities
-    become null.
-
-    >>> plain({1: b"a", "day": date(2026, 1, 2)})
-    {'1': 'YQ==', 'day': '2026-01-02'}
-    """
-    match value:
-        case Enum():
-            return plain(value.value)
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case bytes():
-            return base64.b64encode(value).decode()
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case Mapping():
-            return {str(plain(key)): plain(item) for key, item in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [plain(item) for item in value]
-    return _plain_record(value)
-
-
-def _plain_record(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    dump = getattr(value, "model_dump", None)  # a pydantic model; importing pydantic to ask would cost 100 ms
-    return str(value) if dump is None else plain(dump())
 
 
 def named(error: Exception) -> str:

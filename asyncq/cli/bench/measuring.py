@@ -25,6 +25,7 @@ from asyncq.cli.bench.others import OthersMeter
 from asyncq.cli.bench.report import verdict_lines
 from asyncq.cli.bench.throughput import ThroughputPlan
 from asyncq.cli.exits import Code
+from asyncq.json_values import plain
 from asyncq.system import cores
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def measured(invocation: Invocation, plan: AnyPlan, outputs: Outputs, *, own_wor
 
 def _put_out(invocation: Invocation, report: BenchReport, tree: dict[str, Any], outputs: Outputs) -> None:
     """Prints the measurement and writes the files."""
-    tree = console.plain(tree)
+    tree = plain(tree)
     if invocation.json:
         console.document(tree)
     else:

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,6 +218,13 @@ def test_the_tutorial_shows_the_output_of_nearly_every_block() -> None:
     python = [block for block in _blocks(ROOT / "docs/tutorial.md") if block.language == "python"]
 
     assert [block.file for block in python if block.output is None] == ["tasks.py"]
+
+
+def test_the_page_about_fastapi_shows_the_script_of_the_example_that_a_browser_runs() -> None:
+    page = ROOT / "docs/howto/fastapi.md"
+    [script] = [text for language, text in FENCE.findall(page.read_text()) if language == "javascript"]
+
+    assert textwrap.indent(script, "    ") in (ROOT / "examples/progress_page.py").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.program import Program
+from helpers.quiet import without_job_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,13 +24,15 @@ def shared_namespace() -> str:
 
 
 @pytest.fixture(scope="session")
-def environ(server_url: str, shared_namespace: str) -> dict[str, str]:
+def environ(
+    server_url: str, shared_namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     # This lives for the whole run: the fixture that clears such variables for each test comes too late.
     return {
         **{name: text for name, text in os.environ.items() if not name.startswith(("ASYNCQ_", "PYTHON"))},
         "ASYNCQ_URL": server_url,
         "ASYNCQ_NAMESPACE": shared_namespace,
-        "PYTHONPATH": str(SITES),
+        "PYTHONPATH": without_job_log(tmp_path_factory.mktemp("quiet"), SITES),
     }
 
 
@@ -45,11 +48,12 @@ def worker(environ: dict[str, str]) -> Iterator[Program]:
 
 @pytest.fixture(scope="module")  # the tests of a file share its site
 def start(environ: dict[str, str], worker: Program) -> Iterator[Callable[..., Program]]:
-    """Starts a program beside the worker: a file of `sites`, or a script given as text."""
+    """Starts a program beside the worker: a file of `sites` with its arguments, or a script given as text."""
     programs = []
 
-    def start(what: str) -> Program:
-        program = Program([what] if what.endswith(".py") else ["-c", what], SITES, environ)
+    def start(what: str, *arguments: str) -> Program:
+        words = [what, *arguments] if what.endswith(".py") else ["-c", what]
+        program = Program(words, SITES, environ)
         programs.append(program)
         return program
 

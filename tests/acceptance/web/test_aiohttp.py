@@ -63,3 +63,44 @@ async def test_a_job_of_a_request_can_be_awaited_elsewhere_by_its_id(
 
     async with AsyncQ(server_url, namespace=shared_namespace) as app:
         assert await app.AsyncResult(job_id).get(timeout=30) == 42
+
+
+@pytest.mark.anyio
+async def test_the_end_of_a_site_ends_its_streams_and_web_sockets_at_once(
+    start: Callable[..., Program], server_url: str, shared_namespace: str
+) -> None:
+    import aiohttp
+
+    program = start("aiohttp_jobs_site.py")
+    url = f"http://127.0.0.1:{program.first_line()}"
+    async with aiohttp.ClientSession(url) as client:
+        async with client.post("/naps?seconds=60") as answer:
+            job = answer.headers["Location"]
+        async with client.get(f"{job}/events") as events, client.ws_connect(f"{job}/ws") as socket:
+            assert await events.content.readline() == b"id: 1\n"
+            assert (await socket.receive_json())["state"] in {"PENDING", "STARTED"}
+
+            program.process.terminate()
+
+            await events.read()  # to its end, which is no error
+            while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+            assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+    assert program.end() == ""
+    async with AsyncQ(server_url, namespace=shared_namespace) as app:
+        await app.AsyncResult(job.rpartition("/")[2]).revoke(terminate=True)
+
+
+@pytest.mark.anyio
+async def test_a_site_without_a_router_says_what_accepted_needs(server_url: str) -> None:
+    from aiohttp import web
+    from aiohttp.test_utils import make_mocked_request
+
+    from asyncq.integrations.aiohttp import accepted, jobs_router
+
+    app = AsyncQ(server_url)
+    request = make_mocked_request("GET", "/", app=web.Application())
+    with pytest.raises(LookupError, match="add_subapp"):
+        accepted(app.AsyncResult("x"), request)
+    with pytest.raises(TypeError, match="authorize=True"):
+        jobs_router(app, authorize=True)  # type: ignore[arg-type]

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator  # noqa: TC003  asyncq reads the annotations
+from dataclasses import dataclass
+from datetime import timedelta
 
+import asyncq
 from asyncq import AsyncQ, Worker
 
 app = AsyncQ()
@@ -27,6 +31,46 @@ async def slow_add(x: int, y: int, seconds: float) -> int:
 @app.task
 def process_id() -> int:
     return os.getpid()
+
+
+@dataclass
+class Picture:
+    title: str
+    exposure: timedelta
+
+
+@app.task
+async def draw(steps: int) -> Picture:
+    job = asyncq.current()
+    for step in range(1, steps + 1):
+        await job.progress(step, steps, f"line {step}")
+        await asyncio.sleep(0.02)
+    return Picture("Dawn", timedelta(seconds=90))
+
+
+@app.task
+async def count(to: int, *, fails: bool = False) -> AsyncIterator[int]:
+    for number in range(1, to + 1):
+        yield number
+    if fails:
+        raise ValueError("no further")
+
+
+@app.task
+async def nap(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "rested"
+
+
+class OutOfStock(Exception):
+    """An exception that the sites do not import under this name."""
+
+
+@app.task
+async def fail(kind: str) -> None:
+    raise {"value": ValueError, "stock": OutOfStock, "timeout": asyncq.ResultTimeout}[kind](
+        "<b>no</b> such luck"
+    )
 
 
 async def work() -> None:
