@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -130,6 +131,23 @@ def server_url() -> Iterator[str]:
     holder.stdin.close()
     holder.stdout.close()
     holder.wait(10)
+
+
+@pytest.fixture(scope="session")
+def harness_servers() -> Iterator[None]:
+    """Two servers of the testing kit, for all tests that use it: a test that starts one would leave the pipes
+    to it open.
+    """
+    from asyncq.testing import harness, private_servers
+
+    async def start() -> None:
+        app, other = (AsyncQ("redis://127.0.0.1:1/0") for _ in range(2))
+        async with harness(app, worker=False), harness(other, worker=False):
+            pass
+
+    asyncio.run(start())
+    yield
+    private_servers.close_all()
 
 
 @pytest.fixture
