@@ -133,10 +133,10 @@ def server_url() -> Iterator[str]:
     holder.wait(10)
 
 
-@pytest.fixture(scope="session")
-def harness_servers() -> Iterator[None]:
-    """Two servers of the testing kit, for all tests that use it: a test that starts one would leave the pipes
-    to it open.
+@pytest.fixture
+def harness_servers() -> None:
+    """Two servers of the testing kit run: a test that starts one would leave the pipes to it open. Tests of the
+    embedded server end all servers of their process.
     """
     from asyncq.testing import harness, private_servers
 
@@ -145,9 +145,8 @@ def harness_servers() -> Iterator[None]:
         async with harness(app, worker=False), harness(other, worker=False):
             pass
 
-    asyncio.run(start())
-    yield
-    private_servers.close_all()
+    if private_servers.count_free() < 2:
+        asyncio.run(start())
 
 
 @pytest.fixture

@@ -66,6 +66,12 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
+def count_free() -> int:
+    """Returns how many servers run that no harness uses."""
+    with _lock:
+        return sum(server.socket.exists() for server in _free)
+
+
 def close_all() -> None:
     """Ends all servers that no harness uses. A harness that begins later starts a new one."""
     with _lock:

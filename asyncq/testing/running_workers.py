@@ -41,9 +41,7 @@ class RunningWorkers:
         """Starts a worker. It takes over the jobs of those that were killed while no other worker ran."""
         await worker.__aenter__()
         self._running.append(worker)
-        dead, self._dead = self._dead, []
-        for session_id in dead:
-            await worker.take_over(session_id)
+        await self._take_over(worker)
 
     async def stop(self, worker: Worker) -> None:
         """Stops a worker. Does nothing if it was killed."""
@@ -77,6 +75,11 @@ class RunningWorkers:
         if worker is self.own:
             await self.start_own()
         elif self._running:
-            dead, self._dead = self._dead, []
-            for each in dead:
-                await self._running[-1].take_over(each)
+            await self._take_over(self._running[-1])
+
+    async def _take_over(self, worker: Worker) -> None:
+        """Makes a worker take the jobs of all dead sessions, without waiting for their leases."""
+        assert worker.session is not None, "it runs"
+        dead, self._dead = self._dead, []
+        for session_id in dead:
+            await worker.session.take_over(session_id)

@@ -217,7 +217,8 @@ class Worker:
 
     def kill(self) -> str | None:
         """Ends the worker as a crash of its process would, for tests: no outcome of a running job is stored,
-        and nothing is handed back. Other workers take the jobs when its lease is over, or by `take_over`.
+        and nothing is handed back. Other workers take the jobs when its lease is over, or by
+        `WorkerSession.take_over`.
 
         Coroutines are cancelled and processes are killed. A thread goes on, and its result is refused.
 
@@ -231,12 +232,10 @@ class Worker:
         self._session.is_lost.set()
         return self._session.consumer.name
 
-    async def take_over(self, session_id: str) -> None:
-        """Takes the jobs of a worker session that is known to be dead, and does not wait for its lease. It
-        counts as a crash. For tests.
-        """
-        assert self._session is not None, "the worker runs"
-        await self._session.take_over(session_id)
+    @property
+    def session(self) -> WorkerSession | None:
+        """The session that runs now, or ran last; None before the first one. For asyncq's own modules."""
+        return self._session
 
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name="asyncq-worker")
