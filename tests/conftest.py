@@ -135,8 +135,9 @@ def server_url() -> Iterator[str]:
 
 @pytest.fixture
 def harness_servers() -> None:
-    """Two servers of the testing kit run: a test that starts one would leave the pipes to it open. Tests of the
-    embedded server end all servers of their process.
+    """Two servers of the testing kit run: a test that starts one would leave the pipes to it open.
+
+    Tests of the embedded server end all servers of their process.
     """
     from asyncq.testing import harness, private_servers
 
