@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -130,6 +131,23 @@ def server_url() -> Iterator[str]:
     holder.stdin.close()
     holder.stdout.close()
     holder.wait(10)
+
+
+@pytest.fixture
+def harness_servers() -> None:
+    """Two servers of the testing kit run: a test that starts one would leave the pipes to it open.
+
+    Tests of the embedded server end all servers of their process.
+    """
+    from asyncq.testing import harness, private_servers
+
+    async def start() -> None:
+        app, other = (AsyncQ("redis://127.0.0.1:1/0") for _ in range(2))
+        async with harness(app, worker=False), harness(other, worker=False):
+            pass
+
+    if private_servers.count_free() < 2:
+        asyncio.run(start())
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.broker.waiters import Listener
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
 from asyncq.serializers import PLAIN_VALUE
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -279,7 +279,7 @@ class Broker:
         while found := [one for one in dict.fromkeys(found) if one not in seen]:
             seen.update(found)
             text = reason.encode("utf-8", "replace")
-            ended = wire.Ended(wire.REVOKED, text, finished=int(time.time() * 1000))
+            ended = wire.Ended(wire.REVOKED, text, finished=int(clock.now() * 1000))
             words = wire.encode_bad_end(ended, partial(failures.short, reason))
             ends = (self._end_early(one, wire.REVOKED, words, signal, reason, parents=True) for one in found)
             found = [above for _, ids in await asyncio.gather(*ends) for above in ids]
@@ -291,7 +291,7 @@ class Broker:
         Returns:
             `revoked` if it has ended so, `running` if a worker has it, `ended` or `unknown`.
         """
-        outcome = wire.encode_ended(wire.Ended(wire.EXPIRED, finished=int(time.time() * 1000)))
+        outcome = wire.encode_ended(wire.Ended(wire.EXPIRED, finished=int(clock.now() * 1000)))
         answer, _ = await self._end_early(id, wire.EXPIRED, outcome, wire.NOT_AGAIN)
         return answer
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +23,7 @@ from asyncq.broker.commands import FOREVER
 from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import GROUP, LAST_ATTEMPT, leveled, name_to, result_ttl_ms, text_of
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -527,7 +527,7 @@ class Claims:
         """Returns the outcome of a job that its worker will not finish: revoked or lost."""
         queue = self._served.queues[stream]
         worker = text_of(name_to(holder.rpartition("-")[0]))
-        finished = int(time.time() * 1000)
+        finished = int(clock.now() * 1000)
         return wire.encode_ended(
             wire.Ended(letter, finished=finished, attempts=attempts, worker=worker, queue=queue)
         )

@@ -93,7 +93,9 @@ class Commands:
         self.settings = settings
         self.channel = channel
         self.shards: Shards = Shards(settings.namespace, settings.shards)
-        self.scripts: dict[str, scripts.Script] = scripts.load()
+        self.scripts: dict[str, scripts.Script] = (
+            scripts.load_for_tests() if address.has_virtual_clock else scripts.load()
+        )
         self.client: str = f"{socket.gethostname()}-{os.getpid()}"
         self.is_closed: bool = False
         self.forwarder: Forwarder = Forwarder(self)

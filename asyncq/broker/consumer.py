@@ -546,6 +546,11 @@ class Consumer:
         taken = [name_from(name) for tag, name, *_ in found if tag == answer_tags.DEAD]
         return Observation(number, silent, taken, *_ages_in(ages_before))
 
+    async def beat_of(self, keys: Keys, session_id: str) -> str | None:
+        """Returns the count of a session's heartbeat in a shard; None if it has none."""
+        count = await self._commands.send(keys, "HGET", keys.beats, session_id)
+        return None if count is None else name_from(count)
+
     async def watch_streams(self, keys: Keys) -> StreamWatch:
         """Finds out what this worker session must know of its streams in a shard; called three times a lease.
 

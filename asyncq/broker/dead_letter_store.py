@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import TYPE_CHECKING
+
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,7 +59,7 @@ class DeadLetterStore:
 
     async def _newest_in(self, keys: Keys, limit: int) -> list[tuple[bytes, list[bytes]]]:
         """Returns the newest of one shard. Reads few at a time: each may hold a long message."""
-        oldest = int((time.time() - self._commands.settings.dead_ttl) * 1000)
+        oldest = int((clock.now() - self._commands.settings.dead_ttl) * 1000)
         found: list[tuple[bytes, list[bytes]]] = []
         before = "+"
         while len(found) < limit:

@@ -7,13 +7,13 @@ fence). Reports and items are numbered, so a call that is sent again adds nothin
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import DAY_MS
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ class JobOutput:
             "progress",
             (keys.records + id_, keys.latest + id_),
             (
-                *(self.delivery.entry, number, int(time.time() * 1000), state, meta),
+                *(self.delivery.entry, number, int(clock.now() * 1000), state, meta),
                 *(DAY_MS, self.events, wire.PUSH_LIMIT),
             ),
             timeout=FOREVER,

@@ -26,7 +26,6 @@ import asyncio
 import contextvars
 import logging
 import random
-import time
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,6 +40,7 @@ from asyncq.broker.transport.server_error import ServerError
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
 from asyncq.states import State
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -670,7 +670,7 @@ def _join_kin(one: Waiter, other: Waiter) -> None:
 
 
 def _until(milliseconds: int) -> float:
-    return max(0.0, milliseconds / 1000 - time.time()) + 0.002
+    return max(0.0, milliseconds / 1000 - clock.now()) + 0.002
 
 
 def _resolve_future(future: asyncio.Future[None]) -> None:

@@ -24,7 +24,7 @@ import os
 import threading
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asyncq.broker.schema.shards import Shards
 from asyncq.client.session import Session
@@ -34,11 +34,15 @@ from asyncq.sync_bridge import LoopThread, running_loop
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
+    from asyncq import wire
     from asyncq.broker.transport.connection import Address
     from asyncq.client.application import App
     from asyncq.middleware.enqueue_chain import EnqueueHook
+
+    Ended = tuple[str, bytes]
+    """How a job ended: the letter of its record, and the encoded outcome."""
 
 R = TypeVar("R")
 
@@ -54,6 +58,30 @@ def _address_of(url: str, revive: Callable[[], None] | None) -> Address:
     return parse(url, revive)
 
 
+class InlineCalls(Protocol):
+    """Runs calls where they are made, in place of a server and its workers. The testing kit has one."""
+
+    async def run(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> str | None:
+        """Runs jobs, parents before children. Afterwards `outcome` and `items` know of them.
+
+        Returns:
+            The id of a job that was refused because another call has it; None if all were accepted.
+        """
+        ...
+
+    def outcome(self, id: str, /) -> Ended | None:
+        """Returns how a job ended; None if it is unknown."""
+        ...
+
+    def items(self, id: str, /) -> Sequence[bytes]:
+        """Returns what a job has yielded."""
+        ...
+
+    def forget(self, id: str, /) -> None:
+        """Forgets a job."""
+        ...
+
+
 class Sessions:
     """The sessions of one app.
 
@@ -64,7 +92,12 @@ class Sessions:
         shards: the keys of the app's namespace.
         on_enqueue: the hooks around each enqueue of each session, the first of them outermost.
         address_of: makes the address of a server from its URL and from a function that starts it again.
+        inline: runs the calls where they are made, if there is no server. Only tests have it.
+        session_class: the class of the sessions.
     """
+
+    inline: InlineCalls | None = None
+    session_class: type[Session] = Session
 
     def __init__(self, app: App) -> None:
         self._app = weakref.ref(app)
@@ -86,6 +119,11 @@ class Sessions:
         with self._lock:
             self._prune()
             return any(session.is_open_or_opening for session in self._by_loop.values())
+
+    def all_open(self) -> list[Session]:
+        """Returns the sessions that are open now, on whatever loop."""
+        with self._lock:
+            return list(self._open.values())
 
     def reconfigure(self) -> None:
         """Makes the keys again after the app's settings were changed. No session may be open."""
@@ -252,7 +290,7 @@ class Sessions:
             if session is None:
                 app = self._app()
                 assert app is not None, "a method of the app is running"
-                session = self._by_loop[loop] = Session(app)
+                session = self._by_loop[loop] = self.session_class(app)
         try:
             await session.until_open()
         except BaseException:
@@ -365,7 +403,8 @@ def the_only_app() -> App:
     Raises:
         RuntimeError: there is none, or more than one; the message says what to write instead.
     """
-    apps = [app for sessions in _everyones if (app := sessions._app()) is not None]
+    # By identity: an app that is being tested has its own sessions and those of the test.
+    apps = list({id(app): app for sessions in _everyones if (app := sessions._app()) is not None}.values())
     if len(apps) == 1:
         return apps[0]
     found = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +23,7 @@ from asyncq.results.server_job import ServerJob
 from asyncq.results.view import handle_of
 from asyncq.short_repr import brief
 from asyncq.sync_bridge import blocking, on_app_loop
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -142,7 +142,7 @@ class DeadLetters:
             id=f"{old.id}.{id}",
             request_id=id + wire.UNTRACKED if wire.UNTRACKED in old.request_id else id,
             channel="" if old.ignore_result else session.channel,
-            enqueued=int(time.time() * 1000),
+            enqueued=int(clock.now() * 1000),
             expires=None,
             deadline=None,
             body=body,

@@ -16,7 +16,6 @@ import enum
 import functools
 import math
 import threading
-import time
 import types
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from asyncq.config import shown
 from asyncq.errors import AsyncQError, SoftTimeLimitExceeded, TimeLimitExceeded
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.sync_bridge import running_loop
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -211,7 +211,7 @@ async def until_thread(control: JobControl, threads: Slots, deadline: int | None
         await threads.take()
     else:
         try:
-            async with asyncio.timeout(deadline / 1000 - time.time()):
+            async with asyncio.timeout(deadline / 1000 - clock.now()):
                 await threads.take()
         except TimeoutError:
             raise TimeLimitExceeded("no thread was free for the job before its deadline") from None
@@ -304,7 +304,7 @@ def time_limit(timeout: float | None, job: wire.Job) -> TimeLimit | None:
     """Returns the limit of a job whose task has that timeout, or None if there is none."""
     if job.timeout is not None:
         timeout = job.timeout / 1000
-    left = None if job.deadline is None else job.deadline / 1000 - time.time()
+    left = None if job.deadline is None else job.deadline / 1000 - clock.now()
     if left is not None and (timeout is None or left < timeout):
         return TimeLimit(left, None)
     return None if timeout is None else TimeLimit(timeout, timeout)

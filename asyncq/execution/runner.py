@@ -11,7 +11,6 @@ app, is in `Runner.hooks`.
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +32,7 @@ from asyncq.execution.job_thread import JobThread
 from asyncq.execution.process_body import ProcessBody
 from asyncq.execution.run_results import Finish, Replace, Requeue, Unknown
 from asyncq.middleware import run_chain
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -495,7 +495,7 @@ def _has_time_limit(task: TaskBody, job: wire.Job) -> bool:
 
 
 def _now() -> int:
-    return int(time.time() * 1000)
+    return int(clock.now() * 1000)
 
 
 def _is_late(job: wire.Job, now: float) -> bool:

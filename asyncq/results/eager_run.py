@@ -7,6 +7,8 @@ pauses between retries.
 
 A coroutine function runs on an event loop of its own, so the caller's thread must have none that runs. If the
 app has middleware, the loop of a plain function's call runs on another thread, see `caller_thread`.
+`run_all_on_loop` is for a thread whose loop runs: coroutines run on that loop, and plain functions in
+threads, as in a worker.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from asyncq.results.eager import EagerResult, eager_result
 from asyncq.sync_bridge import INLINE, driven, refuse_in_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from asyncq.client.application import App, Returning, Runnable
     from asyncq.execution.executors import JobControl
@@ -70,20 +72,57 @@ def run_all(
     Returns:
         How each job ended, by its id, and what each yielded.
     """
-    ended: dict[str, EndedAs] = {}
-    yielded: dict[str, generators.CollectedItems] = {}
-    failed: set[str] = set()  # the jobs that ran: error callbacks of others are not called
+    run = _LocalRun()
     for job, message in jobs:
-        values = _values_of_failed(job, ended, failed) if job.on_error else _values(job, ended)
-        if isinstance(values, bytes):
-            arrived = wire.decode_job(job.id, job.queue, message)
-            yielded[job.id] = generators.CollectedItems()
-            ended[job.id] = _ended(app.task_named(job.name), arrived, values, yielded[job.id])
-            if ended[job.id][0] == wire.FAILED:
-                failed.add(job.id)
-        else:
-            ended[job.id] = values
-    return ended, yielded
+        values = run.values(job)
+        if values is not None:
+            task, arrived = app.task_named(job.name), wire.decode_job(job.id, job.queue, message)
+            run.add(job, _ended(task, arrived, values, run.items(job)))
+    return run.ended, run.yielded
+
+
+async def run_all_on_loop(
+    jobs: Sequence[tuple[wire.Job, bytes]], app: App
+) -> tuple[dict[str, EndedAs], dict[str, generators.CollectedItems]]:
+    """Runs jobs as `run_all` does, on the event loop that runs on this thread. Each job has an asyncio task
+    of its own, with a copy of the caller's context variables. Time limits hold.
+
+    If the call is cancelled, so is the body that runs.
+    """
+    run = _LocalRun()
+    for job, message in jobs:
+        values = run.values(job)
+        if values is not None:
+            task, arrived = app.task_named(job.name), wire.decode_job(job.id, job.queue, message)
+            run.add(job, await _ended_on_loop(task, arrived, values, run.items(job)))
+    return run.ended, run.yielded
+
+
+class _LocalRun:
+    """What became of the jobs of a workflow so far."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, EndedAs] = {}
+        self.yielded: dict[str, generators.CollectedItems] = {}
+        self._failed: set[str] = set()  # the jobs that ran: error callbacks of others are not called
+
+    def values(self, job: wire.Job) -> bytes | None:
+        """Returns the values that a job waited for; None if it has ended now, because one is missing."""
+        found = _values_of_failed(job, self.ended, self._failed) if job.on_error else _values(job, self.ended)
+        if isinstance(found, bytes):
+            return found
+        self.ended[job.id] = found
+        return None
+
+    def items(self, job: wire.Job) -> generators.CollectedItems:
+        """Returns the list for what a job yields."""
+        return self.yielded.setdefault(job.id, generators.CollectedItems())
+
+    def add(self, job: wire.Job, ended_as: EndedAs) -> None:
+        """Notes how a job ended that ran."""
+        self.ended[job.id] = ended_as
+        if ended_as[0] == wire.FAILED:
+            self._failed.add(job.id)
 
 
 def _values(job: wire.Job, ended: dict[str, EndedAs]) -> bytes | EndedAs:
@@ -119,9 +158,8 @@ def _kept_for_child(parent: str, outcome: bytes) -> bytes:
 
 def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.CollectedItems) -> EndedAs:
     runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
-    runner.items = items
     runner.hooks = task.app.run_hooks
-    run = _until_ended(runner, job, values)
+    run = _until_ended(runner, job, values, items)
     if task.injection is not None:
         runner.injector = Injector(task.app.overrides, contextvars.copy_context())
         run = _until_closed(run, runner.injector)
@@ -136,6 +174,24 @@ def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.Colle
         raise runner.interrupt
     if isinstance(ended_as, Replace):
         outcomes, yielded = run_all(ended_as.jobs, task.app)
+        items[:] = yielded.get(job.id, ())
+        return outcomes[job.id]
+    return ended_as.letter, ended_as.outcome
+
+
+async def _ended_on_loop(
+    task: Runnable, job: wire.Job, values: bytes, items: generators.CollectedItems
+) -> EndedAs:
+    # Not `_EagerRunner`: a plain function must not block this loop, nor find it running on its thread.
+    runner = Runner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
+    runner.hooks = task.app.run_hooks
+    run = _until_ended(runner, job, values, items)
+    if task.injection is not None:
+        runner.injector = Injector(task.app.overrides, contextvars.copy_context())
+        run = _until_closed(run, runner.injector)
+    ended_as = await _unless_cancelled(asyncio.create_task(run))
+    if isinstance(ended_as, Replace):
+        outcomes, yielded = await run_all_on_loop(ended_as.jobs, task.app)
         items[:] = yielded.get(job.id, ())
         return outcomes[job.id]
     return ended_as.letter, ended_as.outcome
@@ -168,7 +224,6 @@ class _EagerRunner(Runner):
     interrupt: KeyboardInterrupt | SyncInAsyncContext | None = None
     caller: CallerThread | None = None
     """The caller's thread, if the runner itself runs on another one."""
-    items: generators.CollectedItems
 
     async def _body(
         self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], control: JobControl
@@ -242,12 +297,14 @@ class _CallerCalls:
         """Does nothing: the thread is the caller's."""
 
 
-async def _until_ended(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
+async def _until_ended(
+    runner: Runner, job: wire.Job, values: bytes, items: generators.CollectedItems
+) -> Finish | Replace:
     """Runs the job, and again at once as often as its retry policy allows, without the pauses."""
     retries, last = 0, b""
     while True:
         delivery = wire.Delivery("", job.queue, 0, retries, job, values, last=last)
-        run_result = await runner.run(delivery, _EagerControl(runner.items))
+        run_result = await runner.run(delivery, _EagerControl(items))
         if not isinstance(run_result, Requeue):
             return run_result
         retries, last = run_result.retries, run_result.last
@@ -261,7 +318,7 @@ async def _until_closed(run: Coroutine[Any, Any, T], injector: Injector) -> T:
         await injector.close()
 
 
-async def _unless_cancelled(run: Coroutine[Any, Any, T]) -> T:
+async def _unless_cancelled(run: Awaitable[T]) -> T:
     """Raises the cancellation that Ctrl-C is for a loop: the runner takes it for a failure of the job."""
     finish = await run
     task = asyncio.current_task()

@@ -19,6 +19,7 @@ from asyncq.errors import IncompleteStream, ResultTimeout
 from asyncq.results import handle_serialization
 from asyncq.results.following import Following
 from asyncq.results.known_job import checked_id
+from asyncq.results.local_call import local_call
 from asyncq.results.server_job import ServerJob
 from asyncq.results.streams import Stream, SyncStream
 from asyncq.results.tree import JobTree
@@ -72,7 +73,12 @@ class AsyncResult(View[R_co]):
     def __init__(self, id: str, app: App | None = None, *, task: Returning[R_co] | None) -> None: ...
 
     def __init__(self, id: str, app: App | None = None, *, task: Returning[R_co] | None = None) -> None:
-        super().__init__(ServerJob(checked_id(id), app, task))
+        checked_id(id)
+        inline = None if app is None else app.sessions.inline
+        if app is None or inline is None:
+            super().__init__(ServerJob(id, app, task))
+        else:
+            super().__init__(local_call(inline, id, app, task))
 
     # -- waiting --
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncq.client.application import App, Runnable
     from asyncq.client.session import Session
+    from asyncq.client.sessions import InlineCalls
     from asyncq.results.events import Event
     from asyncq.sync_bridge import LoopOwner
 
@@ -125,6 +126,21 @@ class LocalCall(KnownJob[R_co]):
     async def forget(self) -> None:
         """Drops the outcome."""
         self._outcome = None
+        if self._app is not None and self._app.sessions.inline is not None:
+            self._app.sessions.inline.forget(self.id)
+
+
+def local_call(inline: InlineCalls, id: str, app: App, task: Runnable | None) -> LocalCall[Any]:
+    """Returns the call behind a handle that is made from an id, where calls run inline."""
+    ended = inline.outcome(id)
+    if ended is None:
+        call: LocalCall[Any] = LocalCall(GivenOutcome(id, None, State.SUCCESS, None, None), app, task)
+        call._outcome = None  # unknown, or forgotten: there is no way to tell
+        return call
+    decoded = wire.decode_ended(*ended)
+    task = task or app.find_task(decoded.name or "")
+    returns = PLAIN_VALUE if task is None else task.returns
+    return LocalCall(Outcome(id, decoded, returns), app, task, inline.items(id))
 
 
 class _OneEvent:

@@ -29,6 +29,7 @@ from asyncq.serializers import PLAIN_ARGUMENTS, PLAIN_VALUE
 from asyncq.short_repr import brief
 from asyncq.states import State
 from asyncq.sync_bridge import on_app_loop
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -360,6 +361,6 @@ class ServerJob(KnownJob[R_co]):
 def _revoked(job: KnownJob[Any], reason: str | None) -> bytes:
     """Returns the outcome of a job that is revoked before it has begun."""
     text = (reason or "").encode("utf-8", "replace")
-    now = int(time.time() * 1000)
+    now = int(clock.now() * 1000)
     ended = wire.Ended(wire.REVOKED, text, finished=now, name=job.name or "", queue=job.queue or "")
     return wire.encode_bad_end(ended, partial(failures.short, reason or ""))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncq import wire
@@ -18,6 +17,7 @@ from asyncq.context import MAX_ANCESTORS, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.serializers import ArgumentCodec
 from asyncq.short_repr import brief
+from asyncq.system import clock
 from asyncq.tasks import idempotency
 from asyncq.tasks.options import Options, Resolved, end_by
 
@@ -174,7 +174,7 @@ class JobBuilder:
                 body,
                 random[24:],
                 channel,
-                int(time.time() * 1000),
+                int(clock.now() * 1000),
                 resolved.result_ttl,
             )
             return job, wire.encode_plain(job)
@@ -202,7 +202,7 @@ class JobBuilder:
             body,
             random[24:],
             "" if resolved.ignore_result else channel,
-            int(time.time() * 1000),
+            int(clock.now() * 1000),
             resolved.result_ttl,
             ignore_result=resolved.ignore_result,
         )

@@ -26,10 +26,12 @@ from asyncq.serializers.value_paths import MAX_DEPTH
 from asyncq.tasks.options import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from asyncq.client.application import App
     from asyncq.client.session import Entry, Session
+    from asyncq.client.sessions import InlineCalls
+    from asyncq.results.eager_run import EndedAs
     from asyncq.tasks.job_builder import Sendable
 
     Handle = AsyncResult[Any] | GroupResult[Any, Any]
@@ -298,7 +300,26 @@ class Plan:
         """Runs all jobs here and now. Returns the handle of their value, with eager results in it."""
         if self.app is None:
             return handle
-        outcomes, yielded = eager_run.run_all(self.messages(), self.app)
+        return self._as_run(handle, *eager_run.run_all(self.messages(), self.app))
+
+    async def run_inline(self, handle: Handle, inline: InlineCalls) -> Any:
+        """Runs all jobs where the call is made, in place of `submit`, see `InlineCalls`. Returns as `run`.
+
+        Raises:
+            ValueError: an id is that of another call.
+        """
+        refused = await inline.run(self.messages())
+        if refused is not None:
+            raise self.jobs[0].task.builder.taken(refused)
+        ids = [planned.job.id for planned in self.jobs]
+        outcomes = {id_: ended for id_ in ids if (ended := inline.outcome(id_)) is not None}
+        return self._as_run(handle, outcomes, {id_: inline.items(id_) for id_ in ids})
+
+    def _as_run(
+        self, handle: Handle, outcomes: dict[str, EndedAs], yielded: Mapping[str, Sequence[bytes]]
+    ) -> Any:
+        """Returns the handle of the value of jobs that have run, with eager results in it."""
+        assert self.app is not None, "there are jobs, so there is their app"
         results: dict[int, Any] = {}
         for planned in self.jobs:
             ended = wire.decode_ended(*outcomes[planned.job.id])

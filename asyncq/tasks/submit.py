@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 async def submit(app: App, calls: Iterable[Workflow[Any]]) -> list[Any]:
     """Enqueues calls and returns their handles. Arguments and errors as `AsyncQ.submit`."""
     given = _checked(calls)
+    if app.sessions.inline is not None:
+        return [await call.delay() for call in given]
     single: list[Call] = []
     plans: list[tuple[Plan, list[tuple[wire.Job, bytes]]]] = []
     handles: list[Any] = [None] * len(given)

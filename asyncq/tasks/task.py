@@ -22,6 +22,7 @@ from asyncq import config, wire
 from asyncq.client.deadlock import check_join
 from asyncq.execution import callables
 from asyncq.results import eager_run
+from asyncq.results.eager import eager_result
 from asyncq.results.handle import AsyncResult
 from asyncq.results.resultset import ResultSet
 from asyncq.results.server_job import ServerJob
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from asyncq.client.application import App
+    from asyncq.client.sessions import InlineCalls
     from asyncq.dependencies.injection import Injection
     from asyncq.execution.retry import Retry
     from asyncq.results.eager import EagerResult
@@ -320,7 +322,7 @@ class Task(Generic[P, R, H_co]):
                 "app.submit([task.options(key=...).s(...), ...])"
             )
         given = [_positional(self, args, "map()") for args in calls]
-        if self.is_linked:
+        if self.is_linked or self.app.sessions.inline is not None:
             linked = await submit(self.app, [Signature(self, args, {}) for args in given])
             return ResultSet(linked, app=self.app)
         session = self.app.sessions.current()
@@ -651,6 +653,9 @@ class Task(Generic[P, R, H_co]):
         sessions = self.app.sessions
         session = sessions.here()
         if session is None:
+            if sessions.inline is not None:
+                ran: H_co = await self._run_inline(sessions.inline, args, kwargs)
+                return ran
             return await sessions.run_on_app_loop(self._send_there(args, kwargs))
         builder = self.builder
         body = builder.body(args, kwargs)
@@ -664,6 +669,16 @@ class Task(Generic[P, R, H_co]):
         )
         handle: H_co = handle_of(self.handle, known)
         return handle
+
+    async def _run_inline(self, inline: InlineCalls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a call where it is made, and returns its handle: an `EagerResult`."""
+        builder = self.builder
+        job, message = builder.call(builder.body(args, kwargs), "")
+        refused = await inline.run([(job, message)])
+        ended = inline.outcome(job.id)
+        if refused is not None or ended is None:
+            raise builder.taken(job.id)
+        return eager_result(self, job, wire.decode_ended(*ended), inline.items(job.id), args, kwargs)
 
     async def _send_there(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> H_co:
         """Sends a call on the app's loop. Raises `BrokerUnavailable` if the app was closed meanwhile."""

@@ -271,6 +271,9 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
         whole = self.clone(args, kwargs, **(options or {})) if args or kwargs or options else self
         plan = Plan(self.app)
         handle = whole.plan(plan, None)
+        inline = None if plan.app is None else plan.app.sessions.inline
+        if inline is not None and plan.jobs:
+            return await plan.run_inline(handle, inline)
         await plan.submit(plan.messages())
         return handle
 

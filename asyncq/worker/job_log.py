@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, logs, wire
 from asyncq.config import shown
 from asyncq.errors import DecodeError
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from asyncq.execution.run_results import Finish, Requeue
@@ -154,7 +154,7 @@ class JobLog:
             "attempt": delivery.attempt,
         }
         if started is not None:
-            extra["duration"] = max(0.0, time.time() - started / 1000)
+            extra["duration"] = max(0.0, clock.now() - started / 1000)
         return extra
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from asyncq.middleware.job_event import JobEvent
 from asyncq.outcome import Outcome
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import State
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +175,7 @@ def _ended_now(end: ClaimEnd, started: int | None, worker: str) -> wire.Ended:
     """
     letter = wire.FAILED if end.way is Way.RETRIED and end.answer == 1 else wire.REVOKED
     payload = end.outcome if letter == wire.FAILED else b""
-    return wire.Ended(letter, payload, started, int(time.time() * 1000), worker=worker)
+    return wire.Ended(letter, payload, started, int(clock.now() * 1000), worker=worker)
 
 
 def _state(end: ClaimEnd, ended: wire.Ended, *, has_started: bool) -> State | None:

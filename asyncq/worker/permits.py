@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.errors import AsyncQError
+from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -61,7 +61,7 @@ class Permit:
         """
         job = self._delivery.job
         ends = [timestamp for timestamp in (job.expires, job.deadline) if timestamp is not None]
-        left = min(ends) - int(time.time() * 1000) if ends else None
+        left = min(ends) - int(clock.now() * 1000) if ends else None
         if left is not None and left <= 0:
             if self._limits.concurrency and self._delivery.limiter_state:
                 self._limiter.forget_waiting(self._limits, job.id)

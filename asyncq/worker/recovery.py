@@ -216,6 +216,13 @@ class Reclaimer:
         if last_tries:
             self._on_last_tries(last_tries)
 
+    async def take_over(self, dead: str) -> None:
+        """Takes the claims of a session that is known to be dead. Its heartbeat has stopped."""
+        seen = await self._consumer.beat_of(self._shard, dead)
+        put_back = await self._take_from(self._consumer.served.streams_in(self._shard), dead, seen)
+        if put_back and (last_tries := await self._consumer.last_tries(self._shard)):
+            self._on_last_tries(last_tries)
+
     async def _observe_beats(self) -> Observation:
         """Asks the server which sessions have not beaten since the own observation of a lease ago."""
         observations, now = self._observations, time.monotonic()

@@ -215,6 +215,28 @@ class Worker:
         """
         self._stop.make()
 
+    def kill(self) -> str | None:
+        """Ends the worker as a crash of its process would, for tests: no outcome of a running job is stored,
+        and nothing is handed back. Other workers take the jobs when its lease is over, or by
+        `WorkerSession.take_over`.
+
+        Coroutines are cancelled and processes are killed. A thread goes on, and its result is refused.
+
+        Returns:
+            The id of the session that died; None if the worker has not begun one.
+        """
+        self._stop.make()
+        self._stop.stops_at_once.set()
+        if self._session is None:
+            return None
+        self._session.is_lost.set()
+        return self._session.consumer.name
+
+    @property
+    def session(self) -> WorkerSession | None:
+        """The session that runs now, or ran last; None before the first one. For asyncq's own modules."""
+        return self._session
+
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name="asyncq-worker")
         started = asyncio.create_task(self.started.wait())

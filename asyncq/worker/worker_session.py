@@ -56,14 +56,15 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class _Background(NamedTuple):
-    """The loops of a session, the channels that it subscribes to, the part that runs last attempts, and what
-    ends the calls of outcome hooks.
+    """The loops of a session, the channels that it subscribes to, the part that runs last attempts, what ends
+    the calls of outcome hooks, and the parts that take the jobs of dead sessions.
     """
 
     loops: list[Loop]
     subscriptions: list[tuple[str, Callable[[bytes], None]]]
     last_tries: LastTries
     stop_events: Callable[[], None]
+    reclaimers: list[Reclaimer]
 
 
 class WorkerSession:
@@ -151,6 +152,7 @@ class WorkerSession:
         spawner = None if is_child else Spawner(worker.app, worker.target, worker.queues, url)
         last_tries = LastTries(spawner, self.consumer, self.held, executor_queues)
         loops: list[Loop] = []
+        reclaimers: list[Reclaimer] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
             (channel, signals.on_message) for channel in self.consumer.signal_channels
         ]
@@ -160,6 +162,7 @@ class WorkerSession:
                 *(self.consumer, self.attempts.outcomes.claims, shard, lease),
                 *(last_tries.call, self._on_level, self.job_log),
             )
+            reclaimers.append(reclaimer)
             loops += (reclaimer.run, promoter.run)
             subscriptions += ((shard.wake, promoter.call), (shard.new_levels, partial(self._on_level, shard)))
         loops += (
@@ -169,7 +172,7 @@ class WorkerSession:
             executor_queues.run,
             last_tries.run,
         )
-        return _Background(loops, subscriptions, last_tries, stop_events)
+        return _Background(loops, subscriptions, last_tries, stop_events, reclaimers)
 
     # -- from the first beat --
 
@@ -207,6 +210,11 @@ class WorkerSession:
                 for end in ends:
                     end.cancel()
             group.cancel_scope.cancel()
+
+    async def take_over(self, dead: str) -> None:
+        """Takes the jobs of a session that is known to be dead, without waiting for its lease."""
+        for reclaimer in self._background.reclaimers:
+            await reclaimer.take_over(dead)
 
     def _on_level(self, shard: Keys, name: bytes) -> None:
         """Adds a level of priority that a queue has had only since now, so that it is read, too."""
@@ -261,10 +269,11 @@ class WorkerSession:
     async def _give_up_jobs(self, shutdown: Shutdown, grace: float, at_once: asyncio.Event) -> None:
         """Drains and hands back the jobs, or cancels them after a lost lease."""
         if self.is_lost.is_set():
-            log.error(
-                "this worker was taken for dead, because its heartbeat stood still for a lease; its jobs run "
-                "elsewhere, and it begins a new session"
-            )
+            if not self.held.stop.is_set():
+                log.error(
+                    "this worker was taken for dead, because its heartbeat stood still for a lease; its jobs "
+                    "run elsewhere, and it begins a new session"
+                )
             await shutdown.cancel_all()
         elif self._has_run:  # otherwise it has read nothing, and the groups may not exist
             shutdown.withdraw()

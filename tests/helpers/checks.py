@@ -150,6 +150,8 @@ def descriptors_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that leaves a file descriptor open."""
     if "server_url" in request.fixturenames:
         request.getfixturevalue("server_url")  # for the whole run: it is not this test's
+    if "harness_servers" in request.fixturenames:
+        request.getfixturevalue("harness_servers")  # likewise
     before = set(meter.descriptors())
     yield
     if "leaves_descriptors" in request.fixturenames:

@@ -107,6 +107,8 @@ class Address:
     """Starts the server again if it is an embedded one and has died. Blocks."""
     blocking_class: type[Any] = blocking.Connection
     """The connection class for a thread without a loop."""
+    has_virtual_clock: bool = False
+    """Whether it is a test server, whose scripts read the time of a virtual clock."""
 
     @property
     def is_plain_tcp(self) -> bool:

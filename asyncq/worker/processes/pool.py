@@ -11,7 +11,6 @@ import asyncio
 import logging
 import operator
 import sys
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from asyncq.broker.background import BackgroundTasks
 from asyncq.errors import TimeLimitExceeded
 from asyncq.execution.executors import time_limit
 from asyncq.execution.slots import Slots
-from asyncq.system import cores
+from asyncq.system import clock, cores
 from asyncq.system.main_module import run_as
 from asyncq.worker.processes import frames
 from asyncq.worker.processes.app_source import child_setup
@@ -229,4 +228,4 @@ def _script() -> str | None:
 
 def _left(deadline: int | None) -> float | None:
     """Returns the seconds until a deadline."""
-    return None if deadline is None else deadline / 1000 - time.time()
+    return None if deadline is None else deadline / 1000 - clock.now()

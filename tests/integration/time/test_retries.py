@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from itertools import pairwise
 
@@ -12,6 +11,8 @@ from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import Retry, RetryLater, TaskRevoked, Worker
+from asyncq.system import clock
+from asyncq.testing import harness
 
 pytestmark = pytest.mark.anyio
 
@@ -149,17 +150,36 @@ async def test_a_job_that_requests_a_retry_at_an_impossible_time_fails(app, coun
     assert outcome.state == "FAILURE"
 
 
-async def test_a_job_that_is_revoked_between_two_attempts_never_runs_again(app, raw, flaky, diary):
-    async with Worker(app):
-        result = await flaky.options(retry=Retry(backoff=0.4, jitter=False)).delay(100)
-        await until_state(result, "RETRY")
+async def test_a_job_that_is_revoked_between_two_attempts_never_runs_again(
+    app, flaky, diary, harness_servers
+):
+    async with harness(app) as t:
+        result = await flaky.options(retry=Retry(backoff=60, jitter=False)).delay(100)
+        await t.drain()
+        assert result.state == "RETRY"
         assert await result.revoke(wait=True) == "REVOKED"
+        await t.advance(24 * 3600)
         with pytest.raises(TaskRevoked):
             await result
-        await asyncio.sleep(0.6)  # well past the time of the next attempt, which must not start
-    assert diary.texts == [1]
-    assert await raw.zcard(app.sessions.shards[0].delayed) == 0
-    assert not await raw.exists(app.sessions.shards[0].messages + result.id)
+        assert diary.texts == [1]
+        keys, send = app.sessions.shards[0], app.sessions.current().broker.commands.send
+        assert await send(keys, "ZCARD", keys.delayed) == 0
+        assert await send(keys, "EXISTS", keys.messages + result.id) == 0
+
+
+async def test_the_pauses_of_a_long_policy_double_up_to_the_longest(app, harness_servers):
+    tries: list[float] = []
+
+    @app.task(retry=Retry(max_retries=12, jitter=False))
+    async def fails() -> None:
+        tries.append(clock.now())
+        raise OSError
+
+    async with harness(app) as t:
+        result = await fails.delay()
+        await t.advance(24 * 3600)
+        assert result.state == "FAILURE"
+    assert [round(b - a) for a, b in pairwise(tries)] == [2**n for n in range(10)] + [600, 600]
 
 
 async def test_a_retry_runs_on_any_worker_and_returns_to_its_own_queue(app, flaky, diary):
