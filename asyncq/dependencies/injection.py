@@ -32,9 +32,9 @@ class Injection:
     def __init__(
         self, parameters: dict[str, Dependency], positions: list[tuple[int, str]], face: Callable[..., Any]
     ) -> None:
-        self.parameters = parameters
+        self.parameters: dict[str, Dependency] = parameters
         self._positions = positions
-        self.face = face
+        self.face: Callable[..., Any] = face
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Injection | None:
