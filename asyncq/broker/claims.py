@@ -238,9 +238,7 @@ class Claims:
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
             job = delivery.job
-            # Without the channel, the script reads the record of such a job before it writes.
-            channel = "" if job.dependents or job.ignore_result else job.channel
-            command += (delivery.entry, job.id, job.request_id, channel, letter, job.result_ttl, outcome)
+            command += (delivery.entry, job.id, job.request_id, job.channel, letter, job.result_ttl, outcome)
         return tuple(command)
 
     def _answered(self, stream: str, command: tuple[Any, ...], batch: list[Outcome], answer: Any) -> None:

@@ -21,8 +21,6 @@ from asyncq.cli import banner, loop, parameters
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.cli.worker_service import WorkerLogging, WorkerOptions, serve
-from asyncq.worker.processes.supervised import WorkerStartError
-from asyncq.worker.supervisor import KILL, Supervisor
 from asyncq.worker.worker import checked_name, default_name
 
 if TYPE_CHECKING:
@@ -115,6 +113,8 @@ def _supervise(invocation: Invocation, options: WorkerOptions, count: int) -> in
     Raises:
         CliError: an option does not fit, or a worker could not start.
     """
+    from asyncq.worker.processes.supervised import WorkerStartError  # a single worker has no use for it
+
     names = _names(options.name, count)
     logging_ = WorkerLogging.of(invocation, options)
     if logging_.handler is None:
@@ -132,6 +132,8 @@ def _supervise(invocation: Invocation, options: WorkerOptions, count: int) -> in
 
 
 async def _run(names: list[str], setup: dict[str, Any], *, prints: bool) -> int:
+    from asyncq.worker.supervisor import KILL, Supervisor  # as above
+
     supervisor = Supervisor("asyncq.cli.worker_process", setup, names, _folder())
     supervisor.handle_signals()
 

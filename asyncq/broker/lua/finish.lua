@@ -10,32 +10,24 @@
 -- USES: record workflow
 -- RARELY: end_flagged deliver_end_of
 
--- Most jobs have a record without flags and one waiter. Such a record is replaced and compared in one command. The first job that is not like
--- that gets its record back: it and all jobs behind it are read before anything is written.
+-- All reads of records come before the first write: a script that fails keeps what it wrote so far.
+local keys = {}
+for i = first + 1, #ARGV, stride do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. ARGV[i] end
+local found, taken = redis.call('MGET', unpack(keys)), {} -- `taken`: a call may name a job twice, which ends once
+
+-- Most jobs have a record without flags and one waiter. The first job that is not like that, and all behind it, take the longer way below.
 local notifications, max_pushed = {}, tonumber(push_limit)
 local to_acknowledge, first_other = {}, nil
-for i = first, #ARGV, stride do
-  local entry, id, request_id, channel, letter, outcome = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 6]
-  local record = true
-  if channel ~= '' then
-    local key, ended = key_prefix .. KEY.RECORDS .. id, FLAGS.NONE .. ' ' .. entry .. ' ' .. consumer .. ' ' .. request_id .. ' '
-    record = redis.pcall('SET', key, letter .. ended .. outcome, 'XX', 'GET', 'PX', ARGV[i + 5])
-    if record ~= STATE.LIVE .. FLAGS.NONE .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. channel then
-      if type(record) == 'string' and is_live(record) then
-        redis.call('SET', key, record)
-      elseif type(record) == 'string' then
-        -- It has ended already. How long its record would have stood is not known any more, so it stands as long as a new one would.
-        redis.call('SET', key, record, 'PX', state_of(record) == STATE.TOMBSTONE and 60000 or ARGV[i + 5])
-      end
-      record = true
-    end
-  end
-  if record == true then
-    first_other = i
+for k, key in ipairs(keys) do
+  local i = first + (k - 1) * stride
+  local entry, request_id, channel, letter, outcome = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 6]
+  if found[k] ~= STATE.LIVE .. FLAGS.NONE .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. channel or taken[key] then
+    first_other = k
     break
   end
-  to_acknowledge[#to_acknowledge + 1] = entry
-  local parts, framed = notifications[channel], frame_outcome(id, letter, outcome, max_pushed)
+  redis.call('SET', key, letter .. FLAGS.NONE .. ' ' .. entry .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ARGV[i + 5])
+  taken[key], to_acknowledge[k] = true, entry
+  local parts, framed = notifications[channel], frame_outcome(ARGV[i + 1], letter, outcome, max_pushed)
   if parts then parts[#parts + 1] = framed else notifications[channel] = { framed } end
 end
 local count = #to_acknowledge
@@ -48,20 +40,17 @@ if not first_other then return count end
 
 local function is_pending(entry) return redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] ~= nil end
 
--- All reads come before the first write: a script that fails keeps what it wrote so far.
-local keys, answers, accepted_jobs = {}, {}, {}
+local answers, accepted_jobs = {}, {}
 for k = 1, count do answers[k] = 1 end
-for i = first_other + 1, #ARGV, stride do keys[#keys + 1] = key_prefix .. KEY.RECORDS .. ARGV[i] end
-local found, taken = redis.call('MGET', unpack(keys)), {}
 to_acknowledge, notifications = {}, {}
-for k, key in ipairs(keys) do
-  local i = first_other + (k - 1) * stride
+for k = first_other, #keys do
+  local i, key = first + (k - 1) * stride, keys[k]
   local entry, id, request_id, answer = ARGV[i], ARGV[i + 1], ARGV[i + 2], 0
   if found[k] then
     local flags, current_entry, ended_by, stored_id, channels = parse_record(found[k])
     if current_entry == entry and state_of(flags) == STATE.LIVE then
-      -- A call may name a job twice. It ends once. The last job of a workflow that replaced a job has the request id of that job in its record.
-      -- The signal of a revocation lies with the worker that has the entry.
+      -- The last job of a workflow that replaced a job has the request id of that job in its record. The signal of a revocation lies with the
+      -- worker that has the entry.
       if not taken[key] and ((same_call(stored_id, request_id) and not is_signalled(flags)) or is_pending(entry)) then
         accepted_jobs[#accepted_jobs + 1] = { key, i, flags, stored_id, channels }
         answer, taken[key] = 1, true
@@ -77,7 +66,7 @@ for k, key in ipairs(keys) do
     local item = redis.call('XRANGE', stream, entry, entry)[1]
     if not item or (item[2][1] == 'i' and item[2][2] == id) then to_acknowledge[#to_acknowledge + 1] = entry end
   end
-  answers[count + k] = answer
+  answers[k] = answer
 end
 
 -- MAX_DELIVERED bounds the deliveries for all these jobs together: `delivered` counts through the whole call.
