@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -149,6 +150,9 @@ class AsyncQ:
         self.run_hooks: list[RunHook] = []
         self.outcome_hooks: OutcomeHooks = OutcomeHooks()
         self.overrides: Overrides = Overrides()
+        _apps.add(self)
+        for middleware in _of_every_app:
+            self.add_middleware(middleware)
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app, as the flags of the command line do. The app must be closed.
@@ -450,10 +454,14 @@ class AsyncQ:
             ```
         """
         middlewares.check(middleware)
+        self._insert(middleware, len(self.sessions.on_enqueue), len(self.run_hooks))
+
+    def _insert(self, middleware: Middleware, enqueue_place: int, run_place: int) -> None:
+        middleware.on_add(self)
         if middlewares.has_own(middleware, "on_enqueue"):
-            self.sessions.on_enqueue.append(middleware.on_enqueue)
+            self.sessions.on_enqueue.insert(enqueue_place, middleware.on_enqueue)
         if middlewares.has_own(middleware, "on_run"):
-            self.run_hooks.append(middleware.on_run)
+            self.run_hooks.insert(run_place, middleware.on_run)
 
     def on_success(self, hook: K) -> K:
         """Registers a hook that a worker calls when a job of this app has succeeded and its value is stored.
@@ -612,6 +620,29 @@ class AsyncQ:
         """Returns whether both apps see the same jobs: the same namespace of the same server."""
         mine, others = self.settings, other.settings
         return self is other or (mine.url, mine.namespace) == (others.url, others.namespace)
+
+
+_apps: weakref.WeakSet[AsyncQ] = weakref.WeakSet()
+_of_every_app: list[Middleware] = []
+
+
+def add_to_every_app(middleware: Middleware) -> None:
+    """Registers a middleware with every app of this process: those that exist, where it becomes the
+    outermost, and those that are made later. It is for libraries that are set up once for a process; an app
+    of your own has `AsyncQ.add_middleware`. A second call registers it a second time.
+
+    Raises:
+        TypeError: as `AsyncQ.add_middleware`.
+
+    Example:
+        ```python
+        add_to_every_app(Timing())
+        ```
+    """
+    middlewares.check(middleware)
+    _of_every_app.append(middleware)
+    for app in list(_apps):
+        app._insert(middleware, 0, 0)
 
 
 class _Decorator:

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from asyncq.context import current_job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 FORMATS = ("plain", "json")
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -31,6 +31,7 @@ MAX_TRACEBACK = 64 * 1024
 _ROOT_NAME = "asyncq"
 _COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
 _JOB_FIELDS = ("job_id", "task", "queue", "worker", "attempt")
+_more_fields: list[Callable[[], Mapping[str, Any]]] = []
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -85,7 +86,7 @@ class JsonFormatter(logging.Formatter):
 
     Its keys are `time` (ISO 8601, UTC), `level`, `logger` and `message`; `job_id`, `task`, `queue`, `worker`
     and `attempt` if the record is about a job; `duration` in seconds at the end of an attempt; `exception`
-    with the traceback; and all that was given as `extra=`.
+    with the traceback; all that was given as `extra=`; and what the functions of `add_fields` return.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -105,7 +106,27 @@ class JsonFormatter(logging.Formatter):
             # A field of the caller's cannot replace a field of the record.
             if name not in _STANDARD_FIELDS and value is not None and (name not in _JOB_FIELDS or value):
                 fields.setdefault(name, value)
+        for more in _more_fields:
+            for name, value in more().items():
+                fields.setdefault(name, value)
         return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def add_fields(fields: Callable[[], Mapping[str, Any]]) -> None:
+    """Adds fields to each record that `JsonFormatter` formats in this process from now on. A second call with
+    the same function has no effect.
+
+    Args:
+        fields: returns them. It is called for each record, on the thread that logs. A field of the record
+            itself is never replaced.
+
+    Example:
+        ```python
+        logs.add_fields(lambda: {"release": "2026-11"})
+        ```
+    """
+    if fields not in _more_fields:
+        _more_fields.append(fields)
 
 
 def cut(text: str) -> str:

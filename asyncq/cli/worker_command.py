@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq import config
-from asyncq.cli import banner, loop, parameters
+from asyncq.cli import banner, loop, metrics_port as metrics, parameters
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.cli.worker_service import WorkerLogging, WorkerOptions, serve
@@ -61,6 +61,10 @@ def worker(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a server that may lose jobs, instead of warning.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", help="Serve metrics for Prometheus."),
+    ] = None,
     log_level: Annotated[
         str | None,
         typer.Option(metavar="LEVEL", help="Level of the log: debug, info, warning or error."),
@@ -101,6 +105,7 @@ def worker(
         log_level=log_level,
         log_format=log_format,
         no_configure_logging=no_configure_logging,
+        metrics_port=metrics_port,
     )
     if workers == 1:
         return serve(invocation, options)
@@ -125,13 +130,16 @@ def _supervise(invocation: Invocation, options: WorkerOptions, count: int) -> in
         "options": dataclasses.asdict(options),
         "argv": sys.argv,
     }
+    port, prints = options.metrics_port, logging_.has_banner
     try:
-        return loop.run(_run(names, setup, prints=logging_.has_banner), kind="asyncio", catch_terminate=False)
+        with metrics.serving(port, is_supervisor=True):
+            run = _run(names, setup, prints=prints, port=port)
+            return loop.run(run, kind="asyncio", catch_terminate=False)
     except WorkerStartError as error:
         raise CliError(str(error.args[0]), error.hint, error.code) from error
 
 
-async def _run(names: list[str], setup: dict[str, Any], *, prints: bool) -> int:
+async def _run(names: list[str], setup: dict[str, Any], *, prints: bool, port: int | None) -> int:
     from asyncq.worker.supervisor import KILL, Supervisor  # as above
 
     supervisor = Supervisor("asyncq.cli.worker_process", setup, names, _folder())
@@ -143,7 +151,7 @@ async def _run(names: list[str], setup: dict[str, Any], *, prints: bool) -> int:
         banner.show(
             f"{len(pids)} workers",
             facts._replace(runs=f"each {facts.runs}"),
-            [("workers", banner.pids(pids))],
+            [("workers", banner.pids(pids)), *metrics.row(port)],
             prints=prints,
             workers=pids,
         )

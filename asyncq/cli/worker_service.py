@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from asyncq import config, logs
 from asyncq.broker.transport.url import mask
-from asyncq.cli import banner, loop, target as targets
+from asyncq.cli import banner, loop, metrics_port, target as targets
 from asyncq.cli.exits import CliError, Code
 from asyncq.worker import Worker
 from asyncq.worker.worker import check_annotations
@@ -55,6 +55,7 @@ class WorkerOptions:
     log_level: str | None
     log_format: str | None
     no_configure_logging: bool
+    metrics_port: int | None
 
 
 def _tune_collector() -> None:
@@ -97,8 +98,14 @@ def serve(invocation: Invocation, options: WorkerOptions, supervisor: Supervisor
         check_annotations(app)
     except TypeError as error:
         raise CliError(str(error), code=Code.CONFIGURATION) from error
-    service = Service(here, full, has_banner=logging_.has_banner, supervisor=supervisor)
-    return loop.run(service.run(), kind=options.loop, catch_terminate=False, code_if_left=Code.RETURNED_JOBS)
+    port = options.metrics_port
+    if port is not None:
+        metrics_port.count(app)
+    service = Service(here, full, has_banner=logging_.has_banner, metrics=port, supervisor=supervisor)
+    with metrics_port.serving(port if supervisor is None else None):
+        return loop.run(
+            service.run(), kind=options.loop, catch_terminate=False, code_if_left=Code.RETURNED_JOBS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +167,24 @@ class Service:
         worker: the worker.
         target: `module:attribute` of its app.
         has_banner: whether to print a banner and not log it.
+        metrics: the port at which the metrics are served; None if there are none.
         supervisor: the connection to the supervisor of this process, if it has one. Then the supervisor shows
             the banner, and says when to stop.
     """
 
     def __init__(
-        self, worker: Worker, target: str, *, has_banner: bool, supervisor: SupervisorLink | None = None
+        self,
+        worker: Worker,
+        target: str,
+        *,
+        has_banner: bool,
+        metrics: int | None = None,
+        supervisor: SupervisorLink | None = None,
     ) -> None:
         self._worker = worker
         self._target = target
         self._has_banner = has_banner
+        self._metrics = metrics
         self._supervisor = supervisor
         self._signals = 0
         self._step = 0
@@ -215,7 +230,8 @@ class Service:
             if self._is_up:
                 await self._introduce(app)
             _tune_collector()
-            await task
+            async with metrics_port.measuring(self._worker, self._metrics if self._is_up else None):
+                await task
         finally:
             for each in (task, started):
                 each.cancel()
@@ -227,7 +243,8 @@ class Service:
             self._supervisor.ready(facts._asdict())
         else:
             name = self._worker.name
-            banner.show(f"worker {name}", facts, [], prints=self._has_banner, worker=name)
+            rows = metrics_port.row(self._metrics)
+            banner.show(f"worker {name}", facts, rows, prints=self._has_banner, worker=name)
 
     def _on_signal(self) -> None:
         # The supervisor's wishes do not count here, and the other way round: a service manager that stops

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from asyncq.outcome import Outcome
     from asyncq.states import State
@@ -43,6 +44,13 @@ class JobEvent:
     worker: str
     headers: Mapping[str, Any]
     _outcome: Outcome[Any] = field(repr=False)
+
+    @property
+    def enqueued_at(self) -> datetime | None:
+        """When the job was enqueued, by the clock of the client; None if an attempt has ended and not the
+        job, or if nobody knows.
+        """
+        return self._outcome.enqueued_at
 
     @property
     def value(self) -> Any:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 class Middleware:
     """Runs around each enqueue of an app, and around each attempt of its jobs. Derive from it, and register
-    an instance with `app.add_middleware`. Either method may be left out.
+    an instance with `app.add_middleware`. Each method may be left out, but not both `on_enqueue` and
+    `on_run`.
 
     Example:
         ```python
@@ -38,6 +39,23 @@ class Middleware:
         app.add_middleware(Tenant())
         ```
     """
+
+    def on_add(self, app: Any) -> None:
+        """Is called once by `app.add_middleware`, before the app uses the middleware. Here a middleware may
+        register outcome hooks of its own, for it does not learn what became of a job that it has seen.
+
+        Args:
+            app: the `AsyncQ` that it is added to.
+
+        Raises:
+            Exception: whatever it raises, `add_middleware` raises, and the middleware is not added.
+
+        Example:
+            ```python
+            def on_add(self, app: AsyncQ) -> None:
+                app.on_failure(self.report)
+            ```
+        """
 
     async def on_enqueue(self, call: Call, call_next: Callable[[Call], Awaitable[bool]]) -> Any:
         """Runs around the enqueue of one job, in the process that enqueues it.

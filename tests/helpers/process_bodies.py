@@ -252,3 +252,7 @@ def register(app: AsyncQ) -> SimpleNamespace:
     )
     tasks["fails_once"] = app.task(name="fails_once", executor="process", retry=POLICY)(fails_once)
     return SimpleNamespace(**tasks)
+
+
+def headers() -> dict[str, Any]:
+    return dict(asyncq.current().headers)

@@ -22,6 +22,7 @@ TOGETHER = (
 )
 BY_FILE = (
     "tests/acceptance/examples/",  # one fixture starts all examples
+    "tests/acceptance/sentry/",  # one program, whose output all tests read
     "tests/acceptance/web/",  # the tests of a file share a worker
     # What they share takes a second to make.
     "tests/integration/test_counts.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from helpers import process_bodies
 from helpers.waiting import until
 
 import asyncq
-from asyncq import Middleware, Retry, Worker, chain, group
+from asyncq import Middleware, Retry, Worker, app as app_module, chain, group
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -744,3 +745,50 @@ def test_what_is_no_middleware_is_refused(make_app):
     ):
         with pytest.raises(TypeError, match=text):
             app.add_middleware(wrong)
+
+
+# -- what a middleware learns of its apps --
+
+
+async def test_on_add_gets_the_app_and_may_register_hooks_and_its_error_refuses_the_middleware(app, tell):
+    class Following(Noting):
+        ended: list[str] = []  # noqa: RUF012  of the one that is made here
+
+        def on_add(self, app: Any) -> None:
+            app.on_success(self.note)
+
+        async def note(self, event: asyncq.JobEvent) -> None:
+            self.ended.append(event.task)
+            assert event.enqueued_at is not None
+            assert abs(event.enqueued_at.timestamp() - time.time()) < 20
+
+    class Refusing(Noting):
+        def on_add(self, app: Any) -> None:
+            raise LookupError("not this app")
+
+    following = Following()
+    app.add_middleware(following)
+    with pytest.raises(LookupError):
+        app.add_middleware(Refusing())
+    async with Worker(app):
+        assert await tell.call() == {"number": 0}
+    assert following.ended == ["tell"]
+    assert len(app.run_hooks) == 1
+
+
+async def test_a_middleware_of_every_app_is_the_outermost_of_those_that_exist_and_of_later_ones(
+    app, make_app, monkeypatch
+):
+    monkeypatch.setattr(app_module, "_of_every_app", [])
+    monkeypatch.setattr(app_module, "_apps", weakref.WeakSet([app]))
+    inner, outer = Noting(), Noting()
+    app.add_middleware(inner)
+    app_module.add_to_every_app(outer)
+    later = make_app()
+    later.add_middleware(inner)
+    for each in (app, later):
+        assert each.run_hooks == [outer.on_run, inner.on_run]
+        assert each.sessions.on_enqueue == [outer.on_enqueue, inner.on_enqueue]
+    with pytest.raises(TypeError):
+        app_module.add_to_every_app(Noting)
+    assert len(make_app().run_hooks) == 1

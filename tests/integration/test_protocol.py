@@ -20,6 +20,7 @@ from asyncq import QueueFull, wire
 from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.cross_shard.wait_cycles import find_cycle
 from asyncq.broker.limiter import LimiterAnswer, Permits
+from asyncq.broker.queue_figures import QueueMeter
 from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import GROUP
 from asyncq.limits import Limits
@@ -439,6 +440,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "message": lambda s: s.broker.message("job"),
     "unknown_entries": lambda s: s.mine.unknown_entries(s.stream, []),
     "watch_streams": lambda s: s.mine.watch_streams(s.keys),
+    "queue_figures": lambda s: QueueMeter(s.broker.commands, [QUEUE], lease=5).measure(),
     "observe_workers": lambda s: s.mine.observe(s.keys, 0, 0),
     "rights": lambda s: s.mine.check_rights(),
     "announce": lambda s: s.mine.announce(["task"]),

@@ -203,3 +203,17 @@ def test_an_exception_whose_text_fails_is_shown_with_its_type():
 )
 def test_a_short_time_is_shown_in_milliseconds(seconds, shown):
     assert job_log._time({"duration": seconds}) == shown
+
+
+def test_json_has_the_fields_that_functions_add_and_none_of_them_replaces_another(monkeypatch):
+    monkeypatch.setattr(logs, "_more_fields", [])
+    names = iter("ab")
+
+    def fields() -> dict[str, str]:
+        return {"release": next(names), "message": "other"}
+
+    logs.add_fields(fields)
+    logs.add_fields(fields)
+    shown = [json.loads(logs.JsonFormatter().format(_record("hello"))) for _ in range(2)]
+    assert [(record["release"], record["message"]) for record in shown] == [("a", "hello"), ("b", "hello")]
+    assert "release" not in logs.PlainFormatter().format(_record("hello"))

@@ -115,6 +115,7 @@ class Keys:
     announcements: str = field(init=False)
     started: str = field(init=False)
     watchers: str = field(init=False)
+    reporters: str = field(init=False)
     dead: str = field(init=False)
     delayed: str = field(init=False)
     clock_offset: str = field(init=False)
@@ -168,6 +169,7 @@ class Keys:
             # + session id: hash, "<entry> <id>" of jobs with which a worker has died and that start again
             ("started", f"{tag}:bg:"),
             ("watchers", f"{tag}:ww:"),  # + queue: the note of the worker session that watches its stream
+            ("reporters", f"{tag}:mr:"),  # + queue: which worker reports its metrics
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
             ("clock_offset", f"{tag}:t"),  # by how many ms the server's clock was set back so far; a string

@@ -1,0 +1,111 @@
+"""Measures the queues of a namespace for metrics: how many jobs wait, and for how long the oldest has waited.
+
+Each queue is reported by one worker at a time, which holds a lease on it at the server. Only workers that
+report metrics ask for a lease. Runs on the session's loop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncq.broker.schema.keys import GROUP, token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.schema.keys import Keys
+
+_NAMESPACE = "!"
+"""Stands for the whole namespace among the queues. No queue can have this name, and no stream has it."""
+
+
+class QueueFigures(NamedTuple):
+    """What was measured of a queue.
+
+    Attributes:
+        waiting: how many jobs wait in it, whatever their priority. Those that are delayed or wait for other
+            jobs are in no queue, and running jobs do not wait.
+        oldest: for how many seconds the one that came first has waited; 0 if none waits.
+    """
+
+    waiting: int
+    oldest: float
+
+
+class NamespaceFigures(NamedTuple):
+    """What was measured of a namespace.
+
+    Attributes:
+        workers: how many worker sessions have a heartbeat. A dead one counts until its jobs are taken over.
+        dead: how many dead letters there are.
+    """
+
+    workers: int
+    dead: int
+
+
+class Figures(NamedTuple):
+    """What one reporter has to report now.
+
+    Attributes:
+        queues: the queues on which it has the lease.
+        namespace: None if another reporter has the lease on it.
+    """
+
+    queues: Mapping[str, QueueFigures]
+    namespace: NamespaceFigures | None
+
+
+class QueueMeter:
+    """One reporter of metrics.
+
+    Args:
+        commands: of the session.
+        queues: those that it may report.
+        lease: seconds for which it stays the reporter of a queue without asking again.
+    """
+
+    def __init__(self, commands: Commands, queues: Sequence[str], lease: float) -> None:
+        self._commands = commands
+        self._queues = [*dict.fromkeys(queues), _NAMESPACE]
+        self._lease_ms = max(1, round(lease * 1000))
+        self._name = token()
+
+    async def measure(self) -> Figures:
+        """Asks for the leases, or keeps them, and measures. Raises as `Commands.run`.
+
+        The leases lie in the first shard. The reporter of a queue measures it in all shards.
+        """
+        first, *others = self._commands.shards
+        found = await self._in_shard(first, self._queues, self._name)
+        mine = list(found)
+        measured = [found, *[await self._in_shard(keys, mine, "") for keys in others]]
+        queues = {
+            queue: QueueFigures(
+                sum(each[queue].waiting for each in measured), max(each[queue].oldest for each in measured)
+            )
+            for queue in mine
+        }
+        has_namespace = queues.pop(_NAMESPACE, None) is not None
+        return Figures(queues, await self._namespace() if has_namespace else None)
+
+    async def _in_shard(self, keys: Keys, queues: Sequence[str], reporter: str) -> dict[str, QueueFigures]:
+        if not queues:
+            return {}
+        answers = await self._commands.run(
+            keys,
+            "queue_figures",
+            [keys.stream(queue) for queue in queues],
+            (GROUP, keys.levels, keys.reporters, reporter, self._lease_ms),
+        )
+        return {
+            queue: QueueFigures(answer[0], answer[1] / 1000)
+            for queue, answer in zip(queues, answers, strict=True)
+            if answer
+        }
+
+    async def _namespace(self) -> NamespaceFigures:
+        send, shards = self._commands.send, self._commands.shards
+        dead = [await send(keys, "XLEN", keys.dead) for keys in shards]
+        return NamespaceFigures(await send(shards[0], "HLEN", shards[0].beats), sum(dead))
