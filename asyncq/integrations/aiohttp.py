@@ -39,7 +39,7 @@ from asyncq.integrations.job_resource import (
     checked_handle,
     revoke_abandoned,
 )
-from asyncq.integrations.problems import Problem, failed_in_task, problem_of
+from asyncq.integrations.problems import Problem, failed_in_task, log_failure, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -360,12 +360,5 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
             raise
         problem = problem_of(error)
         if is_failure:
-            # The worker has logged the traceback.
-            log.error(
-                "%s %s waited for a job that failed: %s: %s",
-                request.method,
-                request.path,
-                problem.exception,
-                problem.detail,
-            )
+            log_failure(log, problem, request.method, request.path)
         return _problem(problem)

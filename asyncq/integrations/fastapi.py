@@ -42,7 +42,7 @@ from asyncq.integrations.job_resource import (
     checked_handle,
     revoke_abandoned,
 )
-from asyncq.integrations.problems import failed_in_task, problem_of
+from asyncq.integrations.problems import failed_in_task, log_failure, problem_of
 from asyncq.integrations.starlette_endpoints import JOB_ROUTE, JobEndpoints
 
 if TYPE_CHECKING:
@@ -298,12 +298,4 @@ class _TaskFailures:
 
 
 def _log_failure(scope: Scope, error: Exception) -> None:
-    problem = problem_of(error)
-    # The worker has logged the traceback.
-    log.error(
-        "%s %s waited for a job that failed: %s: %s",
-        scope.get("method"),
-        scope.get("path"),
-        problem.exception,
-        problem.detail,
-    )
+    log_failure(log, problem_of(error), scope.get("method"), scope.get("path"))

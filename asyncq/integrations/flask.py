@@ -34,7 +34,7 @@ from asyncq import sync_bridge
 from asyncq.errors import ResultNotFound
 from asyncq.integrations import job_resource, problems, server_sent_events
 from asyncq.integrations.job_resource import JobAccepted, JobResource, checked_handle
-from asyncq.integrations.problems import Problem, failed_in_task, problem_of
+from asyncq.integrations.problems import Problem, failed_in_task, log_failure, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -237,14 +237,7 @@ def _answer(error: Exception) -> Response:
         return _problem(Problem(400, "bad-request", "Bad request", str(error)))
     problem = problem_of(error)
     if failed_in_task(error):
-        # The worker has logged the traceback.
-        log.error(
-            "%s %s waited for a job that failed: %s: %s",
-            request.method,
-            request.path,
-            problem.exception,
-            problem.detail,
-        )
+        log_failure(log, problem, request.method, request.path)
     return _problem(problem)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import (
     BrokerUnavailable,
@@ -21,6 +21,9 @@ from asyncq.errors import (
     TaskRevoked,
     WorkerLost,
 )
+
+if TYPE_CHECKING:
+    import logging
 
 MEDIA_TYPE: Final = "application/problem+json"
 GONE: Final = 499
@@ -117,6 +120,18 @@ def problem_of(error: BaseException) -> Problem:
     if kind is None:
         return _failure(error)
     return kind if kind.detail else replace(kind, detail=str(error))
+
+
+def log_failure(log: logging.Logger, problem: Problem, method: object, path: object) -> None:
+    """Logs that a request waited for a job that failed. The worker has logged the traceback.
+
+    Args:
+        log: the logger of the site's framework.
+        problem: of the failure.
+        method: of the request.
+        path: of the request.
+    """
+    log.error("%s %s waited for a job that failed: %s: %s", method, path, problem.exception, problem.detail)
 
 
 def _failure(error: BaseException) -> Problem:
