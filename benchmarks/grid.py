@@ -5,11 +5,14 @@ one.
 from scenario import Scenario
 
 RATES = (100, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+SERVICE_RATES = (100, 250, 500, 1_000, 1_500, 2_000)
 CORE = ("enqueue", "drain", "closed", "inflight100", "open")
 """The scenarios that are also run with other servers and other versions of Python."""
 GROWTH = ("grow_queued", "grow_delayed", "grow_waiters", "grow_queues", "grow_workers")
 """The scenarios of growth: their figures are curves."""
-SMOKE = ("enqueue", "drain", "closed", "inflight100", "open", "waiters1000", "kill", *GROWTH)
+SERVICE = ("service", "service_faults")
+"""The scenarios of a web service."""
+SMOKE = ("enqueue", "drain", "closed", "inflight100", "open", "waiters1000", "kill", *SERVICE, *GROWTH)
 """The scenarios of the smoke test."""
 FEATURED = {"asyncq"}
 """The systems that the scenarios of features are for."""
@@ -25,6 +28,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
     from latency import BlockingCalls, OneInFlight
     from load import Ladder
     from payloads import Payloads
+    from service import Service, ServiceFaults
     from throughput import Drain, Enqueue, ManyInFlight
     from volume import Delayed, Queued
     from waiters import WaiterGrowth, Waiters
@@ -53,6 +57,8 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "grow_waiters": WaiterGrowth(counts=(100,), wait=0.1),
             "grow_queues": ServedQueues(counts=(20,), jobs=20),
             "grow_workers": ManyWorkers(counts=(1, 3), jobs=20, seconds=0.2),
+            "service": Service(rates=(50,), seconds=0.2, warmup=0.1),
+            "service_faults": ServiceFaults(aborted=20, rate=50, seconds=1.0),
         } | _features()
     long = grid == "full"
     seconds = 5.0 if long else 1.6
@@ -87,6 +93,8 @@ def scenarios(grid: str) -> dict[str, Scenario]:
         "grow_workers": ManyWorkers(
             counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=15 if long else 10
         ),
+        "service": Service(rates=SERVICE_RATES, seconds=10.0 if long else 3.0, warmup=1.0),
+        "service_faults": ServiceFaults(aborted=2_000, rate=300, seconds=8.0),
     } | _features()
 
 
@@ -97,7 +105,8 @@ def names(grid: str) -> list[str]:
         return list(SMOKE)
     if grid == "full":
         return list(every)
-    return [name for name, each in every.items() if not each.features and name not in {"queued", "delayed"}]
+    left_out = {name for name, each in every.items() if each.features and name not in SERVICE}
+    return [name for name in every if name not in left_out | {"queued", "delayed"}]
 
 
 def concerns(scenario_name: str, scenario: Scenario, system: str) -> bool:

