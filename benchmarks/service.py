@@ -24,7 +24,7 @@ from system import HERE, System, start_worker, worker
 
 CONNECTIONS = 200
 """How many requests the client has in flight at most."""
-SETTLED_WITHIN = 10.0
+DROPPED_WITHIN = 10.0
 """Seconds that the site and the worker have to drop what clients gave up."""
 
 
@@ -94,7 +94,7 @@ class ServiceFaults(Scenario):
             for size in waves:
                 await client.abort("/nap?seconds=600", size)
             with suppress(TimeoutError):  # what is still there is in the figures
-                async with asyncio.timeout(SETTLED_WITHIN):
+                async with asyncio.timeout(DROPPED_WITHIN):
                     while any((await more_than_before()).values()):  # noqa: ASYNC110  another process has them
                         await asyncio.sleep(0.05)
             left = await more_than_before()

@@ -57,6 +57,12 @@ class Figures(NamedTuple):
     namespace: NamespaceFigures | None
 
 
+async def waiting_in(commands: Commands, queues: Sequence[str]) -> int:
+    """Returns how many jobs wait in some queues together. Raises as `Commands.run`."""
+    measured = [await _measured(commands, keys, queues) for keys in commands.shards]
+    return sum(figures.waiting for each in measured for figures in each.values())
+
+
 class QueueMeter:
     """One reporter of metrics.
 
@@ -78,9 +84,9 @@ class QueueMeter:
         The leases lie in the first shard. The reporter of a queue measures it in all shards.
         """
         first, *others = self._commands.shards
-        found = await self._in_shard(first, self._queues, self._name)
+        found = await _measured(self._commands, first, self._queues, self._name, self._lease_ms)
         mine = list(found)
-        measured = [found, *[await self._in_shard(keys, mine, "") for keys in others]]
+        measured = [found, *[await _measured(self._commands, keys, mine) for keys in others]]
         queues = {
             queue: QueueFigures(
                 sum(each[queue].waiting for each in measured), max(each[queue].oldest for each in measured)
@@ -90,22 +96,26 @@ class QueueMeter:
         has_namespace = queues.pop(_NAMESPACE, None) is not None
         return Figures(queues, await self._namespace() if has_namespace else None)
 
-    async def _in_shard(self, keys: Keys, queues: Sequence[str], reporter: str) -> dict[str, QueueFigures]:
-        if not queues:
-            return {}
-        answers = await self._commands.run(
-            keys,
-            "queue_figures",
-            [keys.stream(queue) for queue in queues],
-            (GROUP, keys.levels, keys.reporters, reporter, self._lease_ms),
-        )
-        return {
-            queue: QueueFigures(answer[0], answer[1] / 1000)
-            for queue, answer in zip(queues, answers, strict=True)
-            if answer
-        }
-
     async def _namespace(self) -> NamespaceFigures:
         send, shards = self._commands.send, self._commands.shards
         dead = [await send(keys, "XLEN", keys.dead) for keys in shards]
         return NamespaceFigures(await send(shards[0], "HLEN", shards[0].beats), sum(dead))
+
+
+async def _measured(
+    commands: Commands, keys: Keys, queues: Sequence[str], reporter: str = "", lease_ms: int = 0
+) -> dict[str, QueueFigures]:
+    """Measures the queues of one shard: all of them, or those on which the reporter gets the lease."""
+    if not queues:
+        return {}
+    answers = await commands.run(
+        keys,
+        "queue_figures",
+        [keys.stream(queue) for queue in queues],
+        (GROUP, keys.levels, keys.reporters, reporter, lease_ms),
+    )
+    return {
+        queue: QueueFigures(answer[0], answer[1] / 1000)
+        for queue, answer in zip(queues, answers, strict=True)
+        if answer
+    }

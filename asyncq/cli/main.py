@@ -27,6 +27,7 @@ from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
 from asyncq.cli.server import server
 from asyncq.cli.worker_command import worker
+from asyncq.system import first_process
 
 if TYPE_CHECKING:
     from typer.core import TyperGroup
@@ -132,7 +133,9 @@ def run(arguments: list[str] | None = None) -> int:
     Args:
         arguments: of the command line (default: those of the process).
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        first_process.run_in_child()
+        arguments = sys.argv[1:]
     console.open_streams()
     logs.flush_each_line()
     try:

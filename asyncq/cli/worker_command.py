@@ -7,24 +7,29 @@ its own, see `worker_process`.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from asyncq import config
-from asyncq.cli import banner, loop, metrics_port as metrics, parameters
+from asyncq.cli import banner, health_port as health_ports, loop, metrics_port as metrics, parameters
 from asyncq.cli.exits import CliError, Code
+from asyncq.cli.health_port import LIVE_WITHIN, Health
 from asyncq.cli.invocation import Invocation, command
 from asyncq.cli.worker_service import WorkerLogging, WorkerOptions, serve
+from asyncq.system import service_manager
 from asyncq.worker.worker import checked_name, default_name
 
 if TYPE_CHECKING:
     from asyncq.worker.processes.supervised import WorkerChild
+    from asyncq.worker.supervisor import Supervisor
 
 
 @command
@@ -43,35 +48,45 @@ def worker(
         typer.Option("--concurrency", "-c", min=1, metavar="N", help="Jobs at the same time. Default: 100."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Plain functions at the same time. Default: 32.")
+        int | None, typer.Option(min=1, metavar="N", help="Plain functions at once. Default: 32.")
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", "-w", min=1, metavar="N", help="Worker processes.")
     ] = 1,
     grace: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Time for running jobs to end when it stops. Default: 25s."),
+        typer.Option(metavar="TIME", help="For running jobs at the stop. Default: 25s."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Its name in results. Default: HOST-PID.")
     ] = None,
-    kind: Annotated[
-        str, typer.Option("--loop", metavar="KIND", help="Event loop: auto, asyncio or uvloop.")
-    ] = "auto",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a server that may lose jobs, instead of warning.")
+    kind: Annotated[str, typer.Option("--loop", metavar="KIND", help="auto, asyncio or uvloop.")] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a server that may lose jobs.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="End when no job waits or runs.")] = False,
+    fail_on_error: Annotated[
+        bool, typer.Option("--fail-on-error", help="With --burst: exit code 1 if a job has failed.")
     ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start anew when a Python file has changed.")
+    ] = False,
+    max_jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="A new process after so many jobs.")
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="A new process once it has so much: 512mb.")
+    ] = None,
+    health_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Serve /livez and /readyz.")
+    ] = None,
     metrics_port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, metavar="PORT", help="Serve metrics for Prometheus."),
+        int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Serve metrics for Prometheus.")
     ] = None,
     log_level: Annotated[
-        str | None,
-        typer.Option(metavar="LEVEL", help="Level of the log: debug, info, warning or error."),
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="Format of the log: plain or json."),
+        typer.Option(metavar="FORMAT", help="plain or json."),
     ] = None,
     no_configure_logging: Annotated[
         bool, typer.Option("--no-configure-logging", help="Leave logging as the app sets it up.")
@@ -79,16 +94,13 @@ def worker(
 ) -> int:
     """Runs the jobs of an app.
 
-    SIGTERM or Ctrl-C stops it: it takes no new jobs, and running jobs have --grace to end. A second signal
-    hands them back at once, a third ends the process. While the app is imported, the first signal ends the
-    process. Exit code 0; 75 if it handed back running jobs, or left a body behind that it could not stop.
-
-    With --workers, a worker process that dies is restarted, and SIGHUP replaces all of them one by one, while
-    jobs run. The exit code is the highest of theirs.
+    SIGTERM or Ctrl-C: takes no new jobs, running ones have --grace. A second
+    signal hands them back, a third ends it at once. Exit code 0; 75 if jobs
+    were handed back. With several workers, one that dies is restarted, and
+    SIGHUP replaces all while jobs run.
 
     \b
     Examples:
-      asyncq worker shop.tasks:app
       asyncq worker shop.tasks:app critical default -c 20 --grace 1m
       asyncq --url redis://localhost:6379/0 worker shop.tasks -w 4
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
@@ -106,13 +118,21 @@ def worker(
         log_format=log_format,
         no_configure_logging=no_configure_logging,
         metrics_port=metrics_port,
+        health_port=health_port,
+        burst=burst,
+        fail_on_error=fail_on_error,
+        max_jobs=max_jobs,
+        max_memory=None if max_memory is None else parameters.size("--max-memory", max_memory),
     )
-    if workers == 1:
+    if fail_on_error and not burst:
+        raise CliError("--fail-on-error needs --burst", "a worker that runs on has no end", Code.USAGE)
+    # A new process needs somebody who starts it.
+    if workers == 1 and not (reload or max_jobs or max_memory):
         return serve(invocation, options)
-    return _supervise(invocation, options, workers)
+    return _supervise(invocation, options, workers, reloads=reload)
 
 
-def _supervise(invocation: Invocation, options: WorkerOptions, count: int) -> int:
+def _supervise(invocation: Invocation, options: WorkerOptions, count: int, *, reloads: bool) -> int:
     """Runs several workers, each in a process of its own, until they are stopped. Returns the exit code.
 
     Raises:
@@ -130,31 +150,85 @@ def _supervise(invocation: Invocation, options: WorkerOptions, count: int) -> in
         "options": dataclasses.asdict(options),
         "argv": sys.argv,
     }
-    port, prints = options.metrics_port, logging_.has_banner
+    watched = _watched() if reloads else None
+    health = _SupervisorHealth()
     try:
-        with metrics.serving(port, is_supervisor=True):
-            run = _run(names, setup, prints=prints, port=port)
+        with (
+            metrics.serving(options.metrics_port, is_supervisor=True),
+            health_ports.serving(options.health_port, health.check),
+        ):
+            run = _run(names, setup, options, health, watched, prints=logging_.has_banner)
             return loop.run(run, kind="asyncio", catch_terminate=False)
     except WorkerStartError as error:
         raise CliError(str(error.args[0]), error.hint, error.code) from error
 
 
-async def _run(names: list[str], setup: dict[str, Any], *, prints: bool, port: int | None) -> int:
+def _watched() -> str:
+    """Returns the folder in which files are watched for changes.
+
+    Raises:
+        CliError: watchfiles is not installed.
+    """
+    if find_spec("watchfiles") is None:
+        raise CliError("--reload needs watchfiles", "pip install 'asyncq[reload]'", Code.CONFIGURATION)
+    return _folder() or str(Path.cwd())
+
+
+class _SupervisorHealth:
+    """Answers for all workers of a supervisor, on any thread.
+
+    Attributes:
+        supervisor: None before there is one.
+        loop: its event loop.
+    """
+
+    def __init__(self) -> None:
+        self.supervisor: Supervisor | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def check(self) -> Health:
+        """Asks all workers. Blocks for at most a little more than `LIVE_WITHIN` seconds."""
+        if self.supervisor is None or self.loop is None:
+            return Health(is_live=True, is_ready=False)
+        asked = asyncio.run_coroutine_threadsafe(self.supervisor.check(LIVE_WITHIN), self.loop)
+        try:
+            answers = asked.result(LIVE_WITHIN + 1)
+        except TimeoutError:
+            asked.cancel()
+            return Health(is_live=False, is_ready=False)
+        return Health(is_live=None not in answers, is_ready=all(answers))
+
+
+async def _run(
+    names: list[str],
+    setup: dict[str, Any],
+    options: WorkerOptions,
+    health: _SupervisorHealth,
+    watched: str | None,
+    *,
+    prints: bool,
+) -> int:
     from asyncq.worker.supervisor import KILL, Supervisor  # as above
 
-    supervisor = Supervisor("asyncq.cli.worker_process", setup, names, _folder())
+    supervisor = Supervisor("asyncq.cli.worker_process", setup, names, _folder(), watched=watched)
     supervisor.handle_signals()
+    health.supervisor, health.loop = supervisor, asyncio.get_running_loop()
 
     def show(children: list[WorkerChild]) -> None:
         facts = banner.Facts(**children[0].facts)
         pids = {child.name: child.pid for child in children}
         banner.show(
-            f"{len(pids)} workers",
+            f"{len(pids)} worker{'s' * (len(pids) != 1)}",
             facts._replace(runs=f"each {facts.runs}"),
-            [("workers", banner.pids(pids)), *metrics.row(port)],
+            [
+                ("workers", banner.pids(pids)),
+                *metrics.row(options.metrics_port),
+                *health_ports.row(options.health_port),
+            ],
             prints=prints,
             workers=pids,
         )
+        service_manager.notify("READY=1")
 
     code = await supervisor.run(show)
     return Code.RETURNED_JOBS if supervisor.step == KILL else code

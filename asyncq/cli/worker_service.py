@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from asyncq import config, logs
 from asyncq.broker.transport.url import mask
-from asyncq.cli import banner, loop, metrics_port, target as targets
+from asyncq.cli import banner, health_port, loop, metrics_port, target as targets
 from asyncq.cli.exits import CliError, Code
+from asyncq.cli.health_port import WorkerHealth
+from asyncq.cli.worker_limits import Limits, until_limit
+from asyncq.system import service_manager
 from asyncq.worker import Worker
 from asyncq.worker.worker import check_annotations
 
@@ -56,6 +59,16 @@ class WorkerOptions:
     log_format: str | None
     no_configure_logging: bool
     metrics_port: int | None
+    health_port: int | None
+    burst: bool
+    fail_on_error: bool
+    max_jobs: int | None
+    max_memory: int | None
+
+    @property
+    def limits(self) -> Limits:
+        """When the worker ends by itself."""
+        return Limits(self.burst, self.max_jobs, self.max_memory)
 
 
 def _tune_collector() -> None:
@@ -101,8 +114,12 @@ def serve(invocation: Invocation, options: WorkerOptions, supervisor: Supervisor
     port = options.metrics_port
     if port is not None:
         metrics_port.count(app)
-    service = Service(here, full, has_banner=logging_.has_banner, metrics=port, supervisor=supervisor)
-    with metrics_port.serving(port if supervisor is None else None):
+    service = Service(here, full, options, has_banner=logging_.has_banner, supervisor=supervisor)
+    is_alone = supervisor is None
+    with (
+        metrics_port.serving(port if is_alone else None),
+        health_port.serving(options.health_port if is_alone else None, service.health.check),
+    ):
         return loop.run(
             service.run(), kind=options.loop, catch_terminate=False, code_if_left=Code.RETURNED_JOBS
         )
@@ -166,25 +183,29 @@ class Service:
     Args:
         worker: the worker.
         target: `module:attribute` of its app.
+        options: of the command.
         has_banner: whether to print a banner and not log it.
-        metrics: the port at which the metrics are served; None if there are none.
         supervisor: the connection to the supervisor of this process, if it has one. Then the supervisor shows
             the banner, and says when to stop.
+
+    Attributes:
+        health: answers whether the worker is alive and ready.
     """
 
     def __init__(
         self,
         worker: Worker,
         target: str,
+        options: WorkerOptions,
         *,
         has_banner: bool,
-        metrics: int | None = None,
         supervisor: SupervisorLink | None = None,
     ) -> None:
+        self.health: WorkerHealth = WorkerHealth(worker)
         self._worker = worker
         self._target = target
+        self._options = options
         self._has_banner = has_banner
-        self._metrics = metrics
         self._supervisor = supervisor
         self._signals = 0
         self._step = 0
@@ -208,8 +229,10 @@ class Service:
                 # The supervisor has logged it, once for all workers.
                 here.call_soon_threadsafe(self._go_to, step, logging.DEBUG)
 
+        self.health.loop = here
         if self._supervisor is not None:
             self._supervisor.on_stop = stop
+            self._supervisor.on_check = self.health.answer
         log.debug("connecting to %s", mask(self._worker.app.settings.url))
         try:
             # The banner needs the server's version, so the app is open here, too.
@@ -224,18 +247,34 @@ class Service:
     async def _serve(self, app: AsyncQ) -> None:
         task = asyncio.create_task(self._worker.run(), name="asyncq-worker")
         started = asyncio.create_task(self._worker.started.wait())
+        limited = None
+        port = self._options.metrics_port
         try:
             await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
             self._is_up = started.done()
             if self._is_up:
                 await self._introduce(app)
             _tune_collector()
-            async with metrics_port.measuring(self._worker, self._metrics if self._is_up else None):
+            if self._is_up and self._options.limits.are_set:
+                limited = asyncio.create_task(self._end_at_limit())
+            async with metrics_port.measuring(self._worker, port if self._is_up else None):
                 await task
         finally:
-            for each in (task, started):
+            tasks = [each for each in (task, started, limited) if each is not None]
+            for each in tasks:
                 each.cancel()
-            await asyncio.gather(task, started, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end_at_limit(self) -> None:
+        """Stops the worker when it has reached a limit of its options. Running jobs end within the grace."""
+        limits = self._options.limits
+        why = await until_limit(self._worker, limits)
+        if self._step:
+            return
+        log.info("%s: it reads no more jobs", why, extra={"worker": self._worker.name})
+        if self._supervisor is not None:
+            self._supervisor.ending(why, is_done=limits.burst)
+        self._go_to(1, logging.DEBUG)
 
     async def _introduce(self, app: AsyncQ) -> None:
         facts = await banner.of(self._worker, app, self._target)
@@ -243,8 +282,12 @@ class Service:
             self._supervisor.ready(facts._asdict())
         else:
             name = self._worker.name
-            rows = metrics_port.row(self._metrics)
+            rows = [
+                *metrics_port.row(self._options.metrics_port),
+                *health_port.row(self._options.health_port),
+            ]
             banner.show(f"worker {name}", facts, rows, prints=self._has_banner, worker=name)
+            service_manager.notify("READY=1")
 
     def _on_signal(self) -> None:
         # The supervisor's wishes do not count here, and the other way round: a service manager that stops
@@ -268,6 +311,8 @@ class Service:
             loop.leave(Code.RETURNED_JOBS)
         elif self._step == 1:
             self._stopped_at = time.monotonic()
+            if self._supervisor is None:
+                service_manager.notify("STOPPING=1")
             log.log(
                 level,
                 "draining: running jobs have %g s to end (a second signal hands them back)",
@@ -287,4 +332,6 @@ class Service:
         # A stop without force hands back only entries that the last read may still have claimed: no running
         # job was ended, so the exit code is 0.
         forced = self._step > 1 or time.monotonic() - self._stopped_at >= worker.grace
-        return Code.RETURNED_JOBS if worker.counts.left or (worker.handed_back and forced) else Code.OK
+        if worker.counts.left or (worker.handed_back and forced):
+            return Code.RETURNED_JOBS
+        return Code.FAILED if self._options.fail_on_error and worker.failed else Code.OK

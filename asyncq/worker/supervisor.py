@@ -13,6 +13,12 @@ A rollover starts the new worker first, and stops the old one when the new one i
 fewer workers than before, and a version of the app that cannot start replaces nothing. It waits for the end
 of the old worker before it goes on, so there is never more than one worker too many. Both have the same name,
 but the server knows each by an id of its own.
+
+A worker may also end by itself: because it has run enough jobs, and then a new process takes its place at
+once; or because no jobs are left, and then nothing does. When all have ended so, the supervisor ends, too.
+
+With a folder to watch, a change of a Python file in it is a rollover, which hands running jobs back: who has
+just changed the code waits for it. A version that cannot start waits for the next change.
 """
 
 from __future__ import annotations
@@ -22,9 +28,11 @@ import logging
 import os
 import signal
 from contextlib import suppress
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from asyncq.config import shown
+from asyncq.system import service_manager
 from asyncq.worker.processes.interpreter import how_it_ended
 from asyncq.worker.processes.supervised import DRAIN, HAND_BACK, WorkerChild, WorkerStartError
 
@@ -50,18 +58,27 @@ class Supervisor:
             process from all later ones, which need not repeat its warnings.
         names: of the workers.
         folder: the working directory of the worker processes (default: that of this process).
+        watched: a folder; each change of a Python file in it replaces the workers. It needs watchfiles.
 
     Attributes:
         step: how far it has been asked to stop: 0, `DRAIN`, `HAND_BACK` or `KILL`.
     """
 
     def __init__(
-        self, program: str, setup: Mapping[str, Any], names: Sequence[str], folder: str | None = None
+        self,
+        program: str,
+        setup: Mapping[str, Any],
+        names: Sequence[str],
+        folder: str | None = None,
+        *,
+        watched: str | None = None,
     ) -> None:
         self.step: int = 0
-        self._program = program
+        self._watched = watched
         self._setup = setup
-        self._folder = folder
+        self._spawn: Callable[[str, Mapping[str, Any]], Awaitable[WorkerChild]] = lambda name, setup: (
+            WorkerChild.start(program, name, setup, folder)
+        )
         self._stopping = asyncio.Event()
         self._keepers = [_Keeper(name, self._start, self._stopping) for name in names]
         self._children: set[WorkerChild] = set()
@@ -84,18 +101,36 @@ class Supervisor:
             WorkerStartError: a worker could not start the first time. It is the first such error; the other
                 workers were stopped.
         """
+        watching = None if self._watched is None else asyncio.create_task(self._watch(self._watched))
         try:
             await asyncio.gather(*map(self._start_first, self._keepers))
             if not self.step:
                 on_ready([keeper.child for keeper in self._keepers if keeper.child is not None])
-            await asyncio.gather(self._roll_over_when_asked(), *(keeper.keep() for keeper in self._keepers))
+            await asyncio.gather(self._roll_over_when_asked(), self._keep_all())
             # A keeper does not wait for a replacement that has become ready after the stop.
             await asyncio.gather(*(child.wait() for child in list(self._children)))
         finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait({watching})
             await self._kill_all()
         if self._failure is not None:
             raise self._failure
         return max(self._codes, default=0)
+
+    async def _keep_all(self) -> None:
+        """Keeps all workers running, until the stop, or until they have ended because no jobs are left."""
+        await asyncio.gather(*(keeper.keep() for keeper in self._keepers))
+        self._stopping.set()
+        self._rollover_wanted.set()  # wakes the task that waits for it, which ends then
+
+    async def check(self, timeout: float) -> list[bool | None]:
+        """Asks each worker whether it is ready for jobs: None for one whose loop does not answer in time.
+
+        Args:
+            timeout: seconds.
+        """
+        return await asyncio.gather(*(keeper.check(timeout) for keeper in self._keepers))
 
     def stop(self) -> None:
         """Asks all workers to stop: they read no more jobs, and running jobs may end within the grace.
@@ -106,6 +141,7 @@ class Supervisor:
             return
         if self.step == 0:
             self._log_drain()
+            service_manager.notify("STOPPING=1")
         elif self.step == DRAIN:
             log.info("handing running jobs back (a third signal kills the workers)")
         elif self.step == HAND_BACK:
@@ -174,7 +210,7 @@ class Supervisor:
         """Starts a worker process, and follows it to its end."""
         setup = {**self._setup, "is_first": self._is_first}
         self._is_first = False
-        child = await WorkerChild.start(self._program, name, setup, self._folder)
+        child = await self._spawn(name, setup)
         self._children.add(child)
         child.on_end(self._note_end)
         if self.step:  # since the start began
@@ -183,23 +219,49 @@ class Supervisor:
 
     def _note_end(self, child: WorkerChild, code: int) -> None:
         self._children.discard(child)
-        if self.step:
+        if self.step or child.is_done:
             self._codes.append(128 - code if code < 0 else code)
 
     async def _start_first(self, keeper: _Keeper) -> None:
-        """Starts the first worker of a keeper. If it cannot start, all workers stop."""
-        try:
-            await keeper.start()
-        except WorkerStartError as error:
-            if not self.step:
-                self._failure = error
-                self._log_drain()
-                self._advance()
+        """Starts the first worker of a keeper. If it cannot start, all workers stop; where files are watched,
+        it is tried again after each change instead.
+        """
+        while True:
+            try:
+                await keeper.start()
+            except WorkerStartError as error:
+                if self.step:
+                    return
+                if self._watched is None:
+                    self._failure = error
+                    self._log_drain()
+                    self._advance()
+                    return
+                log.error(
+                    "worker %r could not start, and is tried again when a file changes: %s",
+                    *(keeper.name, error),
+                    extra={"worker": keeper.name},
+                )
+                await self._rollover_wanted.wait()
+                self._rollover_wanted.clear()
+                if self._stopping.is_set():
+                    return
+            else:
+                return
+
+    async def _watch(self, folder: str) -> None:
+        """Replaces the workers whenever a Python file in a folder has changed."""
+        from watchfiles import PythonFilter, awatch  # an extra, which only this needs
+
+        async for changes in awatch(folder, watch_filter=PythonFilter()):
+            names = sorted({str(PurePath(path).relative_to(folder)) for _, path in changes})
+            log.info("%s changed", names[0] if len(names) == 1 else f"{len(names)} files have")
+            self.roll_over()
 
     async def _roll_over_when_asked(self) -> None:
         while True:
             await self._rollover_wanted.wait()
-            if self.step:
+            if self._stopping.is_set():
                 return
             self._rollover_wanted.clear()
             await self._roll_over()
@@ -208,7 +270,7 @@ class Supervisor:
         log.info("rolling over %d workers", len(self._keepers))
         for keeper in self._keepers:
             try:
-                await keeper.replace()
+                await keeper.replace(DRAIN if self._watched is None else HAND_BACK)
             except WorkerStartError as error:
                 if not self.step:
                     log.error(
@@ -258,10 +320,12 @@ class _Keeper:
         self.child = child
 
     async def keep(self) -> None:
-        """Restarts the worker whenever it has ended, until the supervisor stops and the worker has ended."""
+        """Restarts the worker whenever it has ended, until the supervisor stops and the worker has ended, or
+        until the worker has ended because no jobs are left.
+        """
         while (child := self.child) is not None:
             code = await child.wait()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or child.is_done:
                 if child is self.child:
                     return
             elif child is self.child:
@@ -271,13 +335,21 @@ class _Keeper:
         """Starts a worker in the place of one that has ended, unless a rollover has done so meanwhile."""
         if ended.ran >= STABLE_AFTER:
             self._pause = FIRST_PAUSE
-        why = how_it_ended(code) if ended.failure is None else str(WorkerStartError(*ended.failure))
-        pause = self._next_pause()
-        log.warning(
-            "worker %r (pid %d) has ended: %s; it is restarted in %s",
-            *(self.name, ended.pid, why, shown(pause)),
-            extra={"worker": self.name},
-        )
+        if ended.own_end is not None:
+            pause = 0.0
+            log.info(
+                "worker %r (pid %d) has ended after %s; a new process takes its place",
+                *(self.name, ended.pid, ended.own_end.why),
+                extra={"worker": self.name},
+            )
+        else:
+            why = how_it_ended(code) if ended.failure is None else str(WorkerStartError(*ended.failure))
+            pause = self._next_pause()
+            log.warning(
+                "worker %r (pid %d) has ended: %s; it is restarted in %s",
+                *(self.name, ended.pid, why, shown(pause)),
+                extra={"worker": self.name},
+            )
         while not await self._is_stopped_within(pause):
             async with self._starting:
                 if self.child is not ended or self._stopping.is_set():
@@ -308,8 +380,15 @@ class _Keeper:
                 await self._stopping.wait()
         return self._stopping.is_set()
 
-    async def replace(self) -> None:
+    async def check(self, timeout: float) -> bool | None:
+        """Asks the worker whether it is ready for jobs, see `WorkerChild.check`."""
+        return False if self.child is None else await self.child.check(timeout)
+
+    async def replace(self, step: int) -> None:
         """Starts a new worker process, stops the old one when the new one is ready, and waits for its end.
+
+        Args:
+            step: how the old one stops: `DRAIN` or `HAND_BACK`.
 
         Raises:
             WorkerStartError: the new one could not start. The old one goes on.
@@ -322,11 +401,11 @@ class _Keeper:
             self._pause = FIRST_PAUSE
         if old is not None:
             log.info(
-                "worker %r runs in process %d now; process %d drains",
-                *(self.name, self.pid, old.pid),
+                "worker %r runs in process %d now; process %d %s",
+                *(self.name, self.pid, old.pid, "drains" if step == DRAIN else "hands its jobs back"),
                 extra={"worker": self.name},
             )
-            old.stop(DRAIN)
+            old.stop(step)
             await old.wait()
 
     @property

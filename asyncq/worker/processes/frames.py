@@ -20,8 +20,11 @@ Between a supervisor and one of its workers:
 
     supervisor -> worker  [{...}]               what to run; once, at the start; see `Supervisor`
                           ["stop", step]        1: let running jobs end, 2: hand them back at once
+                          ["check", n]          says whether it is alive and ready
     worker -> supervisor  ["ready", facts]      it reads jobs; what the user is shown about it
                           ["failed", message, hint, code]   why it ends
+                          ["ending", why, is_done]   it reads no more jobs, see `supervised.OwnEnd`
+                          ["checked", n, is_ready]
 
 Values, arguments and failures stand in frames as the bytes that travel through Redis. Nothing is pickled.
 """

@@ -20,7 +20,8 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from asyncq.system import forks
 from asyncq.worker.processes import frames, interpreter
@@ -62,6 +63,18 @@ class WorkerStartError(Exception):
         return f"{self.args[0]} ({hint})" if hint else str(self.args[0])
 
 
+class OwnEnd(NamedTuple):
+    """Why a worker ends by itself.
+
+    Attributes:
+        why: as a person reads it.
+        is_done: whether it ends because there are no jobs left. Otherwise a new process takes its place.
+    """
+
+    why: str
+    is_done: bool
+
+
 class WorkerChild:
     """One worker process, as its supervisor sees it. `start` makes it.
 
@@ -74,6 +87,7 @@ class WorkerChild:
         pid: the process id.
         facts: what the worker says about itself; empty until it reads jobs.
         failure: the message, the hint and the exit code with which the worker ends; None if it named none.
+        own_end: why it ends by itself; None unless it said so.
     """
 
     def __init__(self, name: str, connected: interpreter.Connected) -> None:
@@ -81,6 +95,8 @@ class WorkerChild:
         self.pid: int = connected.process.pid
         self.facts: dict[str, Any] = {}
         self.failure: tuple[str, str, int] | None = None
+        self.own_end: OwnEnd | None = None
+        self._checks: dict[int, asyncio.Future[bool]] = {}
         self._connected = connected
         self._ready = asyncio.Event()
         self._ready_at = 0.0
@@ -141,6 +157,11 @@ class WorkerChild:
         self._end.add_done_callback(lambda end: call(self, end.result()))
 
     @property
+    def is_done(self) -> bool:
+        """Whether it ends, or has ended, because there are no jobs left."""
+        return self.own_end is not None and self.own_end.is_done
+
+    @property
     def ran(self) -> float:
         """How many seconds ago the worker became ready; 0 if it is not."""
         return time.monotonic() - self._ready_at if self._ready.is_set() else 0.0
@@ -166,6 +187,25 @@ class WorkerChild:
             self._killing.cancel()
         timeout = END_TIMEOUT + (self.grace if step == DRAIN else 0.0)
         self._killing = asyncio.get_running_loop().call_later(timeout, self._kill_late)
+
+    async def check(self, timeout: float) -> bool | None:
+        """Asks the worker whether it is ready for jobs. Returns None if its loop does not answer in time.
+
+        Args:
+            timeout: seconds.
+        """
+        if not self._ready.is_set() or self._end.done():
+            return False
+        number = max(self._checks, default=0) + 1
+        answer = self._checks[number] = asyncio.get_running_loop().create_future()
+        self._connected.writer.write(frames.pack(("check", number)))
+        try:
+            async with asyncio.timeout(timeout):
+                return bool(await answer)
+        except TimeoutError:
+            return None
+        finally:
+            del self._checks[number]
 
     def kill(self) -> None:
         """Kills the process. Does nothing if it has ended."""
@@ -206,6 +246,11 @@ class WorkerChild:
                     self._ready.set()
                 case ["failed", message, hint, code]:
                     self.failure = message, hint, code
+                case ["ending", why, is_done]:
+                    self.own_end = OwnEnd(why, is_done)
+                case ["checked", number, is_ready]:
+                    if (answer := self._checks.get(number)) is not None and not answer.done():
+                        answer.set_result(is_ready)
 
 
 class SupervisorLink:
@@ -221,10 +266,14 @@ class SupervisorLink:
     Attributes:
         on_stop: called with each step of stopping, on a thread of this object. It may be replaced at any
             time. At first it ends the process at once, because nothing has begun.
+        on_check: called on a thread of this object with a function, which it calls with whether the worker
+            is ready. It may be replaced at any time. At first it does nothing.
     """
 
     def __init__(self, descriptor: int, supervisor: int) -> None:
         self.on_stop: Callable[[int], object] = _end_at_once
+        self.on_check: Callable[[Callable[[bool], None]], object] = lambda _answer: None
+        self._sending = threading.Lock()
         self._supervisor = supervisor
         os.set_inheritable(descriptor, False)
         resume_when_parent_dies()
@@ -253,8 +302,13 @@ class SupervisorLink:
         """Reports why the worker is about to end with this exit code."""
         self._send("failed", message, hint, code)
 
+    def ending(self, why: str, *, is_done: bool) -> None:
+        """Reports that the worker reads no more jobs, see `OwnEnd`."""
+        self._send("ending", why, is_done)
+
     def _send(self, *frame: Any) -> None:
-        with suppress(OSError):  # the supervisor has died, see `_watch`
+        # Two threads may send, and a frame may need more than one call of the system.
+        with self._sending, suppress(OSError):  # the supervisor has died, see `_watch`
             self._connection.sendall(frames.pack(frame))
 
     def _listen(self) -> None:
@@ -262,6 +316,8 @@ class SupervisorLink:
             match frame:
                 case ["stop", step]:
                     self.on_stop(step)
+                case ["check", number]:
+                    self.on_check(partial(self._send, "checked", number))
 
     def _watch(self) -> None:
         """Stops this worker when the supervisor has ended, on a thread of its own."""
