@@ -98,7 +98,13 @@ class AsyncQ:
             once, before its first job, and leaves it after its last one and after the outcome hooks. What it
             yields is `asyncq.current().state` in the jobs. If it raises, the worker ends with that error.
             Clients do not enter it, and neither do the processes of tasks with `executor="process"`.
-        settings: the other options of `asyncq.config.Settings`, by name.
+        settings: the other settings, by name.
+
+    Attributes:
+        settings: the values of all settings.
+        tasks: the registered tasks by name. It may be read, and is changed by `@app.task` only.
+        control: what an operator does with a running system.
+        GroupResult: makes groups of this app, and finds saved ones.
 
     Raises:
         TypeError: something in `types` is no class, or `lifespan` is no function that returns a context
@@ -390,7 +396,9 @@ class AsyncQ:
         return self.find_task(name) or NamedTask(self, name, Options())
 
     def find_task(self, name: str) -> Task[..., Any] | None:
-        """Returns the task of a name, or None. It also finds batch tasks (`<name>*`) and the barrier task."""
+        """Returns the task of a name, or None, also batch tasks (`<name>*`) and the barrier task. For
+        asyncq's own modules.
+        """
         try:
             return self.tasks[name]
         except KeyError:
@@ -617,7 +625,9 @@ class AsyncQ:
         return self.sessions
 
     def is_same(self, other: App) -> bool:
-        """Returns whether both apps see the same jobs: the same namespace of the same server."""
+        """Returns whether both apps see the same jobs: the same namespace of the same server. For asyncq's
+        own modules.
+        """
         mine, others = self.settings, other.settings
         return self is other or (mine.url, mine.namespace) == (others.url, others.namespace)
 

@@ -171,7 +171,9 @@ class Context:
         return () if self.parent_id is None else (self.parent_id, *(above or ()))
 
     def is_of(self, app: Owner) -> bool:
-        """Whether this is a job of that app, or of another app on the same namespace of the same server."""
+        """Whether this is a job of that app, or of another app on the same namespace of the same server. For
+        asyncq's own modules.
+        """
         return self._app is None or self._app.is_same(app)
 
     def __repr__(self) -> str:

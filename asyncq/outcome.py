@@ -67,7 +67,8 @@ class Outcome(Generic[R_co]):
             del error
 
     def unfollowed(self) -> Outcome[R_co]:
-        """Returns this outcome without the error of the other job, for a job with a `member`.
+        """Returns this outcome without the error of the other job, for a job with a `member`. For asyncq's
+        own modules.
 
         It is a revocation that says for which job this one waited.
         """

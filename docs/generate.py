@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import io
 import os
 import re
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from asyncq import config, errors
+from asyncq import config
 from asyncq.cli.main import cli, run
 from asyncq.tasks.options import TABLE
 
@@ -57,10 +56,6 @@ says so, but not in production, where each container would get an empty server o
 without a warning. `never`: no, a URL must be set. |
 | `ASYNCQ_ENV` | `production` marks this environment as production. asyncq recognizes Kubernetes, Cloud Run, \
 ECS and Heroku without it. |"""
-
-ERRORS = """\
-Every error of asyncq itself is an `AsyncQError`. An exception that a task raised is not one: it arrives as it
-was raised."""
 
 PLACES = {"each": "each call", "first": "the first calls", "last": "the last call", "alone": "refused"}
 
@@ -109,8 +104,14 @@ def pages() -> dict[str, str]:
         "settings.md": settings(),
         "options.md": options(),
         "cli.md": command_line(),
-        "errors.md": error_classes(),
+        **api_pages().pages(),
     }
+
+
+def api_pages() -> Any:
+    """The module beside this one that writes the pages of the Python API."""
+    sys.path.append(str(FOLDER.parent))
+    return importlib.import_module("api_pages")
 
 
 def page_of_values() -> str:
@@ -199,27 +200,6 @@ def help_of(words: tuple[str, ...]) -> str:
     if code:
         raise RuntimeError(f"asyncq {' '.join(words)} --help ended with exit code {code}")
     return printed.getvalue().rstrip()
-
-
-def error_classes() -> str:
-    """The page of errors, in the order of the module."""
-    lines = ["# Errors", MARK, "", ERRORS, ""]
-    for name, kind in vars(errors).items():
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            lines += _error(name, kind)
-    return "\n".join(lines)
-
-
-def _error(name: str, kind: type[Exception]) -> list[str]:
-    bases = ", ".join(f"`{base.__name__}`" for base in kind.__bases__)
-    return [f"## {name}", "", f"Derived from {bases}.", "", _markdown(inspect.getdoc(kind) or ""), ""]
-
-
-def _markdown(docstring: str) -> str:
-    """A docstring in Google's form: its sections become bold words, their entries a list."""
-    text = re.sub(r"^(Args|Attributes):\n", r"**\1**\n\n", docstring, flags=re.MULTILINE)
-    entries = re.sub(r"^ {4}(\w+): ", r"- `\1`: ", text, flags=re.MULTILINE)
-    return re.sub(r"^ {8}", "  ", entries, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ class Retry:
         object.__setattr__(self, "on", kinds)
 
     def to_wire(self) -> list[Any]:
-        """Returns the policy for the message of a call. Classes travel as names and are matched by name."""
+        """Returns the policy for the message of a call. Classes travel as names and are matched by name. For
+        asyncq's own modules.
+        """
         names = [_name_of(kind) for kind in self.on]
         return [
             self.max_retries,

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from asyncq.context import Context
     from asyncq.middleware.outgoing_call import Call
 
+__all__ = ["OpenTelemetryMiddleware", "TraceMode"]
+
 TraceMode = Literal["auto", "child", "link"]
+"""How the trace of a job belongs to the code that sent the job, see `OpenTelemetryMiddleware`."""
 
 LINK_HEADER: Final = "asyncq-trace-link"
 """The header of a job whose trace is one of its own, with a link to the span that sent it."""

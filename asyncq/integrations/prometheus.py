@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from asyncq.context import Context
     from asyncq.middleware.job_event import JobEvent
 
+__all__ = ["BUCKETS", "MetricsServer", "PrometheusMiddleware", "report_queues"]
+
 log: logging.Logger = logging.getLogger(__name__)
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)

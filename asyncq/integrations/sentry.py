@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from asyncq.middleware.job_event import JobEvent
     from asyncq.middleware.outgoing_call import Call
 
+__all__ = ["AsyncqIntegration"]
+
 ORIGIN: Final = "auto.queue.asyncq"
 TRACE_HEADERS: Final = {"sentry-trace": "sentry-trace", "sentry-baggage": "baggage"}
 """Header of a job: the name that Sentry has for it. `baggage` belongs to other tracing libraries, too."""

@@ -42,7 +42,7 @@ class DependencyGraph:
         self._children: dict[AsyncResult[Any], list[AsyncResult[Any]]] = {root: []}
 
     def connect(self, parent: AsyncResult[Any], child: AsyncResult[Any]) -> None:
-        """Notes that one job came from another."""
+        """Notes that one job came from another. For asyncq's own modules."""
         self._children.setdefault(child, [])
         self._children[parent].append(child)
 

@@ -40,6 +40,13 @@ class GroupResult(ResultSet[R, H_co]):
         parent: what the group came after, if anything.
         app: the app; by default that of the first handle.
 
+    Attributes:
+        id: the id of the group.
+        parent: what the group came after, if anything.
+
+    Raises:
+        ValueError: `id` is no text, or an empty one.
+
     Example:
         ```python
         group = GroupResult(results=[await add.delay(1, 2), await add.delay(3, 4)])

@@ -47,6 +47,9 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         results: the handles.
         app: the app; by default that of the first handle.
 
+    Attributes:
+        results: the handles, in order.
+
     Raises:
         TypeError: one of `results` is no handle.
 

@@ -94,7 +94,7 @@ class Chain(Single[R_co, H_co]):
         return tuple(step.clone() for step in self.steps)
 
     def plan(self, plan: Plan, source: Handle | None) -> H_co:
-        """Adds its jobs to a plan, see `Workflow.plan`."""
+        """Adds its jobs to a plan, see `Workflow.plan`. For asyncq's own modules."""
         handle: Any = source
         begin = len(plan.steps)
         for step in self.steps:

@@ -139,7 +139,7 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         return (*before, other)
 
     def plan(self, plan: Plan, source: Handle | None) -> GroupResult[T, M]:
-        """Adds its jobs to a plan, see `Workflow.plan`."""
+        """Adds its jobs to a plan, see `Workflow.plan`. For asyncq's own modules."""
         for step in self.before:
             source = step.plan(plan, source)
         awaited = plan.gathered(source, len(self.members))

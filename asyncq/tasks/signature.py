@@ -111,7 +111,9 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
         return (self.clone(),)
 
     def plan(self, plan: Plan, source: Handle | None, *, failing: Sequence[str] | None = None) -> H_co:
-        """Adds the job of the call to a plan, and those of its callbacks; see `Workflow.plan`."""
+        """Adds the job of the call to a plan, and those of its callbacks; see `Workflow.plan`. For asyncq's
+        own modules.
+        """
         handle = plan.add(self, source, failing=failing)
         plan.follow(handle, self._options.links, self._options.error_links, [handle.id])
         return cast("H_co", handle)

@@ -98,11 +98,11 @@ class Task(Generic[P, R, H_co]):
         app: the app with which it is registered.
         name: the name by which workers know it: `module.function`, unless another was given.
         function: the function itself.
-        is_composed: whether its body is more than one call: it is a generator, or has dependencies.
+        is_composed: whether its body is more than one call; for asyncq's own modules.
         is_coroutine: whether it is a coroutine function, or an async generator function.
         executor: where a worker runs it: `loop`, `thread` or `process`.
         is_generator: whether its jobs are streams of what it yields.
-        is_linked: whether something follows its jobs, see `link`.
+        is_linked: whether something follows its jobs, see `link`; for asyncq's own modules.
         builder: makes its jobs; for asyncq's own modules.
         handle: the class of its handles.
     """
@@ -154,12 +154,14 @@ class Task(Generic[P, R, H_co]):
 
     @property
     def injection(self) -> Injection | None:
-        """The dependencies of the function; None if it has none."""
+        """The dependencies of the function; None if it has none. For asyncq's own modules."""
         return self.builder.injection
 
     @property
     def face(self) -> Callable[..., Any]:
-        """The function as callers see it, without the parameters that the worker fills. It is not called."""
+        """The function as callers see it, without the parameters that the worker fills. It is not called. For
+        asyncq's own modules.
+        """
         injection = self.builder.injection
         return self.function if injection is None else injection.face
 
@@ -487,14 +489,16 @@ class Task(Generic[P, R, H_co]):
         return self.with_options(self.builder.options.with_call(given))
 
     def with_options(self, options: Options) -> Self:
-        """Returns the task with these options for its calls, in place of those it had."""
+        """Returns the task with these options for its calls, in place of those it had. For asyncq's own
+        modules.
+        """
         other = copy.copy(self)
         other.builder = self.builder.with_options(options)
         other.is_linked = bool(options.link or options.link_error)
         return other
 
     def resolve(self) -> None:
-        """Resolves the annotations of the function now, and not at the first call.
+        """Resolves the annotations of the function now, and not at the first call. For asyncq's own modules.
 
         Raises:
             TypeError: an annotation uses a name that is defined nowhere, or a union whose members a reader
@@ -504,7 +508,7 @@ class Task(Generic[P, R, H_co]):
             codec.resolve()
 
     def use_codecs(self, arguments: ArgumentCodec, returns: ValueCodec) -> None:
-        """Gives the task other codecs than those of its function."""
+        """Gives the task other codecs than those of its function. For asyncq's own modules."""
         self.builder.arguments = self.arguments = arguments
         self.returns = returns
 
@@ -618,7 +622,8 @@ class Task(Generic[P, R, H_co]):
         return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
 
     def batch_task(self) -> Task[..., Any]:
-        """Returns the batch task `name*`, which makes several calls of this task in one job.
+        """Returns the batch task `name*`, which makes several calls of this task in one job. For asyncq's own
+        modules.
 
         Raises:
             TypeError: this is a generator task.
@@ -805,7 +810,7 @@ class StreamTask(Task[P, None, StreamResult[Y]], Generic[P, Y]):
     and readers see each item number once. So it should yield the same items again.
 
     Attributes:
-        items: the codec of what it yields.
+        items: the codec of what it yields; for asyncq's own modules.
 
     Example:
         ```python

@@ -170,7 +170,9 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     @abstractmethod
     def plan(self, plan: Plan, source: Handle | None) -> Any:
-        """Adds its jobs to a plan and returns the handle of its value. They wait for the source."""
+        """Adds its jobs to a plan and returns the handle of its value. They wait for the source. For asyncq's
+        own modules.
+        """
 
     @on_app_loop
     async def delay(self, /, *args: Any, **kwargs: Any) -> Handle_co:
@@ -293,7 +295,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
         self, app: App, job: wire.Job, children: Sequence[str] = ()
     ) -> list[tuple[wire.Job, bytes]]:
         """Returns the jobs, with their messages, that take the place of a running job, which has started
-        these children.
+        these children. For asyncq's own modules.
         """
         plan = Plan(app)
         handle = self.plan(plan, None)
