@@ -4,7 +4,8 @@ A page is a project: each Python block begins with a comment that names its file
 started: a block that shows its output, and pytest for the `test_` files, one for all of them except for those
 with fixtures that last for the session. Other blocks are imported. A TOML block that begins with the name
 `pyproject.toml` is written. A line `asyncq worker ...` starts that worker. Other `asyncq` lines are run if
-their output is shown.
+their output is shown. So is a line that ends with `|| echo "exit code $?"`, which shows how a command fails;
+a Python block above it is only written.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FAILS = ' || echo "exit code $?"'
+FOLDER = "/srv/shop"
+"""Where the pages have the folder of the project."""
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -43,6 +47,11 @@ class Block:
     text: str
     output: str | None
     """The text block that follows, if one does."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it is a command that shows how it fails."""
+        return self.text.rstrip().endswith(FAILS)
 
     @property
     def file(self) -> str:
@@ -117,13 +126,22 @@ class Project:
         if expected is not None:
             assert output == expected
 
+    def _compare_failure(self, expected: str | None, *arguments: str) -> None:
+        process = Forked(list(arguments), self.folder, self.environ)
+        self.running.append(process)
+        output, errors = process.communicate(timeout=100)
+        shown = f"{output}{errors}exit code {process.returncode}\n"
+        assert shown.replace(str(self.folder), FOLDER) == expected
+
     def start(self, *arguments: str) -> None:
         self.running.append(Forked(["-m", *arguments], self.folder, self.environ, stdout=1, stderr=2))
 
     def run_commands(self, block: Block) -> None:
         for line in block.text.splitlines():
-            words = shlex.split(line, comments=True)
-            if words[:2] == ["asyncq", "worker"]:
+            words = shlex.split(line.removesuffix(FAILS), comments=True)
+            if line.endswith(FAILS):
+                self._compare_failure(block.output, "-m", *words)
+            elif words[:2] == ["asyncq", "worker"]:
                 self.start(*words[:1], "--quiet", *words[1:])
             elif words[:1] == ["asyncq"] and block.output is not None:
                 self._compare(block.output, "-m", *words)
@@ -155,8 +173,11 @@ def _name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_python(page)], ids=_name)
 def test_the_blocks_of_a_page_run_and_print_the_output_that_it_shows(page: Path, project: Project) -> None:
-    for block in _blocks(page):
-        if block.language == "python":
+    blocks = _blocks(page)
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.language == "python" and following is not None and following.fails:
+            project.write(block)  # the command below shows what is wrong with it
+        elif block.language == "python":
             project.run(block)
         elif block.language == "toml" and block.text.startswith("# pyproject.toml\n"):
             project.write(block)
@@ -179,6 +200,7 @@ def test_the_blocks_of_a_page_run_and_print_the_output_that_it_shows(page: Path,
             (504, None),
         ),
         ("docs/howto/aiohttp.md", "aiohttp.web -P {port} shop:make_site", "wait=1", False, (504, None)),
+        ("docs/howto/flask.md", "flask --app shop:site run --port {port}", "wait=1", False, (504, None)),
     ],
 )
 def test_an_endpoint_that_awaits_a_job_answers_with_the_value_or_504(
@@ -232,6 +254,47 @@ def test_the_links_of_a_page_lead_to_existing_files(page: Path) -> None:
     targets = [(page.parent / target).resolve() for target in LINK.findall(page.read_text())]
 
     assert [str(target) for target in targets if not target.exists()] == []
+
+
+INSIDE_A_SERVICE = (
+    *("fastapi", "aiohttp", "django", "flask", "jupyter", "middleware", "dependencies"),
+    *("testing", "logging", "monitoring", "troubleshooting"),
+)
+
+
+def _linked(page: Path) -> set[Path]:
+    return {(page.parent / target).resolve() for target in LINK.findall(page.read_text())}
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    index = _linked(ROOT / "docs/index.md")
+    of_the_api = _linked(ROOT / "docs/reference/api.md")
+    others = set(PAGES[2:]) - {ROOT / "docs/index.md"}
+
+    assert [_name(page) for page in sorted(others - index - of_the_api)] == []
+
+
+@pytest.mark.parametrize("name", INSIDE_A_SERVICE)
+def test_a_page_about_asyncq_inside_a_service_is_linked_from_the_readme(name: str) -> None:
+    assert ROOT / f"docs/howto/{name}.md" in _linked(ROOT / "README.md")
+
+
+@pytest.mark.parametrize("name", INSIDE_A_SERVICE)
+def test_the_python_on_a_page_about_asyncq_inside_a_service_is_run(name: str) -> None:
+    page = ROOT / f"docs/howto/{name}.md"
+    blocks = _blocks(page)
+
+    assert page in PAGES
+    assert [block.file for block in blocks if block.language == "python"]
+    assert {block.language for block in blocks} <= {
+        "python",
+        "bash",
+        "text",
+        "toml",
+        "ipython",
+        "javascript",
+        "yaml",
+    }
 
 
 def test_the_table_of_settings_is_the_one_in_the_code() -> None:
