@@ -166,6 +166,11 @@ class AsyncQ:
         Raises:
             RuntimeError: the app is open.
             ValueError: an unknown option or a value that does not fit.
+
+        Example:
+            ```python
+            app.reconfigure(url="redis://localhost:6379/1", concurrency=10)
+            ```
         """
         if self.sessions.is_any_open:
             raise RuntimeError(f"{self!r} is open: its settings can be changed before it is opened, not now")
@@ -270,6 +275,13 @@ class AsyncQ:
                 `if TYPE_CHECKING:` only.
             ValueError: the name is taken by another function, or an option makes no sense. A function that a
                 reloaded module or a cell of a notebook defines again replaces its earlier definition.
+
+        Example:
+            ```python
+            @app.task(queue="mail", timeout=30, retry=Retry(max_retries=5, on=(OSError,)))
+            async def send(to: str, text: str) -> None:
+                await smtp.send(to, text)
+            ```
         """
         # Must stay the first statement: each parameter is an option, and no second list can miss one.
         given = dict(locals())
@@ -331,6 +343,13 @@ class AsyncQ:
     def AsyncResult(self, id: str) -> handle.AsyncResult[Any]:
         """Returns the handle of a job by its id, whichever process enqueued the job. The handle's state is
         `UNKNOWN` until it asks the server.
+
+        Example:
+            ```python
+            result = app.AsyncResult(id)
+            if await result.exists():
+                print(await result.get(timeout=10))
+            ```
         """
         return handle.AsyncResult(id, app=self)
 
@@ -376,6 +395,11 @@ class AsyncQ:
         Raises:
             TypeError: `name` is not a text, or the arguments are not in a tuple.
             SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
+
+        Example:
+            ```python
+            result = await app.send("shop.tasks.resize", ("cat.png", 200), queue="images")
+            ```
         """
         if not isinstance(name, str):
             raise TypeError(
@@ -548,6 +572,15 @@ class AsyncQ:
             BrokerUnavailable: the server cannot be reached.
             BrokerNotConfigured: there is no server to reach, and none can be started here; or, with `strict`,
                 the server may lose jobs.
+
+        Example:
+            ```python
+            await app.open()  # where no block fits, such as in the hooks of a framework
+            try:
+                await serve()
+            finally:
+                await app.close()
+            ```
         """
         await self.sessions.enter(is_call=True)
 
@@ -613,6 +646,11 @@ class AsyncQ:
 
         Use `FastAPI(lifespan=app.lifespan)` (likewise in any Starlette application), and for aiohttp
         `site.cleanup_ctx.append(app.lifespan)`.
+
+        Example:
+            ```python
+            site = FastAPI(lifespan=app.lifespan)
+            ```
         """
         async with self:
             yield

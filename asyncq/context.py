@@ -144,6 +144,14 @@ class Context:
             `deadline` is the same as a `datetime`.
         children: ids of the jobs that were started inside this one so far, the first 10,001 at most.
         entry: the id of the job's entry, which is the worker's claim. It differs between attempts.
+
+    Example:
+        ```python
+        @app.task
+        async def charge(cents: int) -> None:
+            job = asyncq.current()
+            log.info("attempt %d of job %s", job.attempt, job.id)
+        ```
     """
 
     id: str

@@ -53,6 +53,13 @@ class Outcome(Generic[R_co]):
             TaskRevoked, TaskExpired, WorkerLost: the job ended before its body came to an end.
             Exception: what the task raised.
             DecodeError: the value cannot be read here.
+
+        Example:
+            ```python
+            outcome = await result.outcome(timeout=10)
+            log.info("job %s ended on %s", outcome.id, outcome.worker)
+            value = outcome.unwrap()
+            ```
         """
         if self._ended.letter == wire.SUCCEEDED:
             value: R_co = self._codec.loads(self._ended.payload)

@@ -219,7 +219,7 @@ def _led_to(found: list[Found]) -> Iterator[Found]:
 def _testing() -> tuple[Page, str]:
     kit = module("asyncq.testing")
     page = Page("api-testing", "asyncq.testing")
-    for name in kit.public_names:
+    for name in _functions_first(kit.public_names):
         found = kit.find(name)
         assert found is not None, name
         _describe(page, found)
@@ -231,11 +231,16 @@ def _testing() -> tuple[Page, str]:
     return page, "How to use it: [testing](../howto/testing.md). Needs the extra `testing`."
 
 
+def _functions_first(names: Iterable[str]) -> list[str]:
+    """Returns the names as a reader looks for them: functions, and then classes and constants."""
+    return sorted(names, key=lambda name: not name[0].islower())
+
+
 def _integrations() -> Iterator[tuple[Page, str]]:
     for each in modules_in("asyncq.integrations"):
         short = each.name.rpartition(".")[2]
         page = Page(f"api-{short}", each.name)
-        for name in each.public_names:
+        for name in _functions_first(each.public_names):
             found = each.find(name)
             assert found is not None, f"{each.name}.{name}"
             _describe(page, found)

@@ -321,6 +321,8 @@ class Class:
 
     def _attribute_types(self) -> dict[str, str]:
         found: dict[str, str] = {}
+        for hidden in self._hidden:
+            found.update(hidden._attribute_types())
         for node in self.node.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 found[node.target.id] = self.module.source(node.annotation)
@@ -440,14 +442,17 @@ def _assigned_types(source: Module, begin: ast.FunctionDef) -> Iterator[tuple[st
                     yield target.attr, given[node.value.id]
 
 
-def default_of(source: Module, value: ast.expr) -> str:
-    """Returns the default of a field: of `field(default_factory=dict)`, what the factory makes."""
+def default_of(source: Module, value: ast.expr) -> str | None:
+    """Returns the default of a field: of `field(default_factory=dict)`, what the factory makes. None if
+    `field()` gives none.
+    """
     if isinstance(value, ast.Call) and source.source(value.func) == "field":
         for keyword in value.keywords:
             if keyword.arg == "default":
                 return source.source(keyword.value)
             if keyword.arg == "default_factory":
                 return f"{source.source(keyword.value)}()"
+        return None
     return source.source(value)
 
 

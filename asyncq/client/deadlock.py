@@ -120,7 +120,14 @@ def allow_join_result() -> Iterator[None]:
 
 @contextmanager
 def denied_join_result() -> Iterator[None]:
-    """Makes every wait for a job inside the block raise `WouldDeadlock`, also outside of tasks."""
+    """Makes every wait for a job inside the block raise `WouldDeadlock`, also outside of tasks.
+
+    Example:
+        ```python
+        with asyncq.denied_join_result():
+            await handle_request()  # finds code that would wait
+        ```
+    """
     token = joining.set(False)
     try:
         yield

@@ -32,6 +32,13 @@ class Retry:
         jitter: whether the wait is a random time between 0 and that long, so that jobs which failed together
             do not come back together ("full jitter",
             https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+
+    Example:
+        ```python
+        @app.task(retry=Retry(max_retries=5, on=(OSError, TimeoutError), backoff=2, max_backoff=60))
+        async def fetch(url: str) -> bytes:
+            return await download(url)
+        ```
     """
 
     max_retries: int = 3

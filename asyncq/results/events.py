@@ -55,6 +55,13 @@ class Event:
             and `message`); at the end, the value or the exception; before a retry, the last exception; else
             None.
         at: when it happened, in UTC, as far as it is known.
+
+    Example:
+        ```python
+        async for event in result.events():
+            if event.state == "PROGRESS":
+                print(event.info["done"], "of", event.info["total"])
+        ```
     """
 
     state: State | str

@@ -132,6 +132,13 @@ class GroupResult(ResultSet[R, H_co]):
             RuntimeError: no app was given, and there is not exactly one.
             DecodeError: what is saved there is not a group.
             BrokerUnavailable: no answer within the operation timeout.
+
+        Example:
+            ```python
+            group = await GroupResult.restore(id)
+            if group is not None:
+                print(await group.completed_count(), "of", len(group))
+            ```
         """
         return await GroupResults(app or the_only_app()).restore(id)
 

@@ -150,6 +150,14 @@ class AsyncResult(View[R_co]):
             TaskRevoked, TaskExpired, WorkerLost: the job ended, and its body did not come to its end.
             WouldDeadlock: called inside a task, where waits are not allowed.
             Exception: what the task raised, with the remote traceback as its `__cause__`.
+
+        Example:
+            ```python
+            try:
+                total = await result.get(timeout=10)
+            except asyncq.ResultTimeout:
+                await result.revoke()  # or wait again: the job goes on
+            ```
         """
         job = self._job
         job.check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
@@ -212,6 +220,12 @@ class AsyncResult(View[R_co]):
 
         Raises:
             ResultTimeout, ResultNotFound, WouldDeadlock: as `get`.
+
+        Example:
+            ```python
+            outcome = await result.outcome(timeout=10)
+            print(outcome.state, outcome.value, outcome.error, outcome.worker)
+            ```
         """
         job = self._job
         job.check_join("AsyncResult.outcome()")
@@ -310,6 +324,13 @@ class AsyncResult(View[R_co]):
 
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
+
+        Example:
+            ```python
+            result = app.AsyncResult(id)
+            await result.refresh()
+            print(result.state, result.queue, result.worker)
+            ```
         """
         await self._job.refresh()
         return self.state
@@ -319,7 +340,14 @@ class AsyncResult(View[R_co]):
         """Blocking twin of `refresh`."""
 
     async def ready(self) -> bool:
-        """Looks once whether the job has ended, in whatever way. Raises what `refresh` raises."""
+        """Looks once whether the job has ended, in whatever way. Raises what `refresh` raises.
+
+        Example:
+            ```python
+            if await result.ready():
+                print(await result)
+            ```
+        """
         return await self._job.final() is not None
 
     @blocking(ready)
@@ -599,6 +627,11 @@ class AsyncResult(View[R_co]):
 
         Raises:
             RuntimeError: there is no running event loop to call back in.
+
+        Example:
+            ```python
+            result.then(lambda ended: print(ended.result), on_error=lambda ended: print(ended.traceback))
+            ```
         """
 
         def call_back(good: bool) -> None:

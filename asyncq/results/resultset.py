@@ -135,6 +135,12 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             ResultTimeout: not all ended in time. The jobs go on; a second call waits again.
             WouldDeadlock: called inside a task, where waits are not allowed.
             Exception: what `get` of the failed one raises.
+
+        Example:
+            ```python
+            results = await add.map([(1, 2), (3, 4)])
+            assert await results.get(timeout=10) == [3, 7]
+            ```
         """
         members = Members(self, self._app)
         check_join("ResultSet.get()", members.awaited(), disable_sync_subtasks=disable_sync_subtasks)
@@ -346,6 +352,11 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             ValueError: `signal` is none of `SIGTERM`, `SIGINT` and `SIGKILL`.
             ResultNotFound, ResultTimeout: with `wait`, see `AsyncResult.revoke`; all revocations were sent.
             BrokerUnavailable: no answer within the operation timeout; some may have been revoked.
+
+        Example:
+            ```python
+            await results.revoke(terminate=True)
+            ```
         """
         members = Members(self, self._app)
         if wait:

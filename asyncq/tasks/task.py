@@ -105,6 +105,17 @@ class Task(Generic[P, R, H_co]):
         is_linked: whether something follows its jobs, see `link`; for asyncq's own modules.
         builder: makes its jobs; for asyncq's own modules.
         handle: the class of its handles.
+
+    Example:
+        ```python
+        @app.task
+        async def add(x: int, y: int) -> int:
+            return x + y
+
+        result = await add.delay(4, 4)  # in a worker
+        total = await add.call(4, 4)  # in a worker, and awaited
+        total = await add(4, 4)  # here
+        ```
     """
 
     is_coroutine = False
@@ -236,6 +247,11 @@ class Task(Generic[P, R, H_co]):
             WouldDeadlock: inside a task; nothing was enqueued.
             ResultTimeout: `wait` is over.
             Exception: whatever `delay` and `AsyncResult.get` raise, the task's own exception among it.
+
+        Example:
+            ```python
+            total = await add.options(wait=2.0).call(4, 4)
+            ```
         """
         own = self.builder.options.task_id
         check_join(f"{self.name}.call()", () if own is None else (self.AsyncResult(own),))
@@ -254,6 +270,11 @@ class Task(Generic[P, R, H_co]):
     ) -> H_co:
         """Celery's spelling of `task.options(**options).delay(*args, **kwargs)`. Raises what `delay`
         raises.
+
+        Example:
+            ```python
+            result = await add.apply_async((4, 4), queue="urgent", countdown=10)
+            ```
         """
         task = self.options(**options) if options else self
         return await task._send(*arguments_of(f"{self.name}.apply_async(", args, kwargs))
@@ -644,7 +665,13 @@ class Task(Generic[P, R, H_co]):
         return self._batch_task
 
     def AsyncResult(self, id: str) -> H_co:
-        """Returns the typed handle of a job of this task by its id, whichever process enqueued the job."""
+        """Returns the typed handle of a job of this task by its id, whichever process enqueued the job.
+
+        Example:
+            ```python
+            total = await add.AsyncResult(id).get(timeout=10)  # an int, also for type checkers
+            ```
+        """
         handle: H_co = self.handle(id, app=self.app, task=self)
         return handle
 

@@ -59,6 +59,12 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     `first | second` makes the second wait for the first and take its value as first argument. Joining copies
     the parts, so later changes of a part do not reach the whole.
+
+    Example:
+        ```python
+        workflow = group(add.s(1, 1), add.s(2, 2)) | total.s()
+        assert await workflow.call() == 6
+        ```
     """
 
     __slots__ = ()
@@ -93,6 +99,11 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
         Raises:
             TypeError: the arguments do not fit, or there is no call to take them.
+
+        Example:
+            ```python
+            assert await add.s(2).clone((1,), queue="urgent").call() == 3
+            ```
         """
         other = self._with(*arguments_of("clone(", args, kwargs))
         return other.set(**options) if options else other
@@ -140,6 +151,11 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
         Raises:
             TypeError: the callback is not a signature.
+
+        Example:
+            ```python
+            await add.s(1, 2).link_error(report.s()).delay()  # report(id, error, traceback)
+            ```
         """
 
     @abstractmethod

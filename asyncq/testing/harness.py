@@ -50,6 +50,14 @@ class Harness(BaseHarness):
 
     Attributes:
         app: the app.
+
+    Example:
+        ```python
+        async with harness(app) as t:
+            await signup("ada@example.com")
+            await t.drain()
+            assert [job.task for job in t.jobs] == ["shop.send_mail"]
+        ```
     """
 
     def __init__(
@@ -81,6 +89,13 @@ class Harness(BaseHarness):
 
         Raises:
             TimeoutError: jobs have not ended by then. The message names them.
+
+        Example:
+            ```python
+            await signup("ada@example.com")
+            await t.drain()
+            assert sent == ["ada@example.com"]
+            ```
         """
         await self._until_ended("drain()", timeout, is_limit_due=True)
         await self._live.learn_states()
@@ -183,6 +198,13 @@ class Harness(BaseHarness):
 
         Raises:
             RuntimeError: no such worker runs.
+
+        Example:
+            ```python
+            result = await render.delay(20)
+            await t.kill_worker()
+            assert await result.get(timeout=5) == "report.pdf"  # it ran again
+            ```
         """
         return self._begin(self._workers.kill(worker))
 

@@ -152,6 +152,13 @@ class Worker:
                 run jobs.
             BrokerUnavailable: at the start only. Later the worker waits until the server is back.
             AsyncQError: the lifespan of the app has raised, at the start or at the end.
+
+        Example:
+            ```python
+            worker = Worker(app, queues=["urgent", "default"])
+            worker.stop_on_signals()
+            await worker.run()
+            ```
         """
         logs.enable_loggers()
         forks.guard_signals()
