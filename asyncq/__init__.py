@@ -5,7 +5,14 @@ from __future__ import annotations
 from asyncq.app import AsyncQ
 from asyncq.client.deadlock import allow_join_result, denied_join_result
 from asyncq.context import Context, current
+from asyncq.control.control import Control
 from asyncq.control.dead_letters import DeadLetter
+from asyncq.control.job_listing import JobInfo
+from asyncq.control.pages import Page
+from asyncq.control.queues import QueueInfo
+from asyncq.control.stats import Stats
+from asyncq.control.why import Reason, Why
+from asyncq.control.workers import WorkerInfo
 from asyncq.dependencies.depends import Depends
 from asyncq.errors import (
     AsyncQError,
@@ -68,6 +75,7 @@ __all__ = [
     "Call",
     "Chain",
     "Context",
+    "Control",
     "DeadLetter",
     "DecodeError",
     "DependencyGraph",
@@ -78,11 +86,15 @@ __all__ = [
     "GroupResult",
     "IncompleteStream",
     "JobEvent",
+    "JobInfo",
     "Middleware",
     "NotRegistered",
     "Outcome",
+    "Page",
     "PayloadTooLarge",
     "QueueFull",
+    "QueueInfo",
+    "Reason",
     "RemoteError",
     "RemoteTraceback",
     "ResultNotFound",
@@ -95,6 +107,7 @@ __all__ = [
     "Signature",
     "SoftTimeLimitExceeded",
     "State",
+    "Stats",
     "Stream",
     "StreamResult",
     "SyncInAsyncContext",
@@ -103,7 +116,9 @@ __all__ = [
     "TaskExpired",
     "TaskRevoked",
     "TimeLimitExceeded",
+    "Why",
     "Worker",
+    "WorkerInfo",
     "WorkerLost",
     "Workflow",
     "WouldDeadlock",

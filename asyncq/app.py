@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from asyncq import config
 from asyncq.client.sessions import Sessions
-from asyncq.control.dead_letters import Control
+from asyncq.control.control import Control
 from asyncq.dependencies.injection import Injection, refuse_annotated
 from asyncq.dependencies.overrides import Overrides
 from asyncq.execution.callables import Kind, kind_of

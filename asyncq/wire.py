@@ -79,7 +79,7 @@ A **notification** is one or more outcomes, published on a reply channel, each f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
@@ -371,6 +371,35 @@ class Report:
 
 
 @dataclass(slots=True, frozen=True)
+class WorkerStatus:
+    """What a worker session says of itself, for listings of workers.
+
+    Attributes:
+        host, pid: where it runs.
+        started: when the worker was started, in ms since the epoch.
+        queues: those that it serves, the most urgent first.
+        concurrency: how many bodies may run at once.
+        busy: how many bodies run now.
+        done, failed: how many jobs have ended there, and how many of them have failed.
+        version: of asyncq.
+        lease: its lease, in ms.
+        is_quiet: whether it reads no jobs, because somebody has asked for that.
+    """
+
+    host: str
+    pid: int
+    started: int
+    queues: list[str]
+    concurrency: int
+    busy: int
+    done: int
+    failed: int
+    version: str
+    lease: int
+    is_quiet: bool
+
+
+@dataclass(slots=True, frozen=True)
 class JobSnapshot:
     """Where a job is that has not ended, as the server has answered."""
 
@@ -635,6 +664,35 @@ def decode_report(data: bytes) -> Report:
     if not 0 <= report.at <= LATEST or (report.state in State.__members__ and report.state != State.STARTED):
         raise DecodeError("a report has a time or a state that no job can have")
     return report
+
+
+_STATUS_TYPES = (str, int, int, list, int, int, int, int, str, int, bool)
+"""The types of the fields of a `WorkerStatus`, in their order."""
+
+
+def encode_status(status: WorkerStatus) -> bytes:
+    """Encodes what a worker session says of itself."""
+    return packed((SCHEMA, *astuple(status)))
+
+
+def decode_status(data: bytes) -> WorkerStatus:
+    """Decodes what a worker session says of itself. Fields that a later version has added are left out.
+
+    Raises:
+        DecodeError: it is no status of this schema.
+    """
+    try:
+        schema, *found = _unpack(data)
+    except Exception as error:  # see decode_job
+        raise DecodeError(f"a status is not in the format of asyncq ({type(error).__name__})") from error
+    if schema != SCHEMA:
+        raise _other_schema("the status of a worker", schema)
+    fields = found[: len(_STATUS_TYPES)]
+    if [type(field) for field in fields] != list(_STATUS_TYPES) or not all(
+        type(queue) is str for queue in fields[3]
+    ):
+        raise DecodeError("a field of the status of a worker has the wrong type")
+    return WorkerStatus(*fields)
 
 
 def split_items(data: bytes) -> tuple[int, list[bytes]]:

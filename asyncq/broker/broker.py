@@ -18,8 +18,10 @@ from asyncq.broker.cross_shard.wait_cycles import Waits
 from asyncq.broker.dead_letter_store import DeadLetterStore
 from asyncq.broker.early_end import early_end
 from asyncq.broker.enqueue import Intake
+from asyncq.broker.job_lists import JobLists
 from asyncq.broker.kept_values import KeptValues
 from asyncq.broker.preflight import rights
+from asyncq.broker.queue_store import QueueStore
 from asyncq.broker.schema import answer_tags, damaged_data
 from asyncq.broker.schema.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
 from asyncq.broker.schema.records import JobStatus, Record, status_of
@@ -28,6 +30,8 @@ from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.broker.waiters import Listener
+from asyncq.broker.worker_orders import WorkerOrders
+from asyncq.broker.worker_store import WorkerStore
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.system import clock
@@ -68,6 +72,8 @@ class Broker:
         intake: enqueues jobs.
         kept: the values that are stored once for several jobs.
         dead: the dead letters.
+        queues, workers, jobs: read and change these for an operator.
+        orders: sends the orders of an operator to workers.
         waits: notes which running job waits for which.
         listener: the waiters for outcomes, and the subscription.
     """
@@ -81,8 +87,12 @@ class Broker:
         self.intake: Intake = Intake(self.commands)
         self.kept: KeptValues = KeptValues(self.commands)
         self.dead: DeadLetterStore = DeadLetterStore(self.commands, self.kept)
+        self.queues: QueueStore = QueueStore(self.commands, self.intake.known)
+        self.workers: WorkerStore = WorkerStore(self.commands)
+        self.jobs: JobLists = JobLists(self.commands)
         self.waits: Waits = Waits(self.commands)
         self.listener: Listener = Listener(self.commands, self.fetch_status, self.expire, self._hint)
+        self.orders: WorkerOrders = WorkerOrders(self.commands, self.listener.subscription)
 
     async def open(self) -> None:
         """Connects and subscribes, and checks the user's rights and the number of shards. If it raises or is
@@ -133,6 +143,7 @@ class Broker:
         # In this order: first nothing is sent again, then the last notes of waits leave, for which the
         # connection must be open, and the calls of `intake` end when the connection is closed.
         self.commands.stop_retrying()
+        self.intake.known.send()
         await self.waits.close()
         await self.listener.close()
         await self.commands.close()

@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failpoints, failures, wire
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.early_end import early_end
 from asyncq.broker.job_output import JobOutput
+from asyncq.broker.known_queues import KnownQueues
 from asyncq.broker.preflight import rights
 from asyncq.broker.read_limit import ReadLimit
 from asyncq.broker.schema import answer_tags, damaged_data
@@ -57,6 +59,9 @@ _MOST_NOTED = 999_999_999
 PROMOTE_AT_ONCE = 100
 """Most due jobs that one call moves."""
 
+OTHER_PAUSES = b"^"
+"""The message that other queues than before are paused. It comes on the channel of new levels."""
+
 _NO_OTHER: Mapping[str, int] = {}
 
 Entry = tuple[str, str, list[Any]]
@@ -64,7 +69,7 @@ Entry = tuple[str, str, list[Any]]
 
 
 class Interrupted(PipeBroken):
-    """A blocking read was given up, because it did not read from a stream that was added meanwhile."""
+    """A blocking read was given up: a stream was added meanwhile, or a queue paused."""
 
 
 class Consumer:
@@ -81,7 +86,9 @@ class Consumer:
         settings: of the app.
         served: the streams that it reads from.
         limit: how many entries a read asks for at most.
-        signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds.
+        signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds,
+            and in shard 0 with the orders of operators.
+        streams_changed: set when other streams than before are to be read from.
     """
 
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
@@ -96,6 +103,7 @@ class Consumer:
         self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
         self._commands = commands
         self.limit: ReadLimit = ReadLimit()
+        self.streams_changed: asyncio.Event = asyncio.Event()
         self._reads = commands.new_connection(f"asyncq-read:{self.name}", timeout=BLOCK_MS / 1000 + 5)
 
     # -- coming and going --
@@ -116,6 +124,9 @@ class Consumer:
         """
         for stream in (*self.served.streams, *self.served.last_attempt_queues):
             await self._make_group(self.served.keys[stream], stream, timeout)
+        known = KnownQueues(self._commands)
+        known.add(self.served.all_queues())
+        known.send()
 
     async def _make_group(self, keys: Keys, stream: str, timeout: float) -> None:
         """Makes the consumer group of one stream. Does nothing if it exists."""
@@ -133,6 +144,41 @@ class Consumer:
         for queue, keys in self.served.queues_by_shard():
             levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
             await self._add_levels(queue, keys, levels, timeout)
+
+    async def find_paused(self, timeout: float = FOREVER) -> None:
+        """Asks which of its queues are paused, and reads only from the others from now on."""
+        keys, queues = self.shards[0], self.served.all_queues()
+        since = await self._commands.send(
+            keys, "MGET", *(keys.paused + queue for queue in queues), timeout=timeout
+        )
+        self._pause(queues, since)
+
+    def _pause(self, queues: Iterable[str], since: Iterable[bytes | None]) -> None:
+        """Takes in which of its queues are paused: those that have a time."""
+        paused = {queue for queue, at in zip(queues, since, strict=True) if at is not None}
+        if self.served.pause(paused):
+            self._choose_streams_anew()
+
+    def be_quiet(self, *, on: bool) -> None:
+        """Reads from no stream from now on, or from all of its streams again. What it holds goes on."""
+        if self.served.be_quiet(on=on):
+            self._choose_streams_anew()
+
+    def _choose_streams_anew(self) -> None:
+        """Makes the next read begin soon: gives up one that waits at other streams, perhaps for seconds. Only
+        breaking the connection ends it. That happens once for each level and pause, so it is cheap enough.
+        """
+        self._has_more = True
+        self.streams_changed.set()
+        if self._waits:
+            self._reads.drop()
+
+    async def until_streams_change(self) -> None:
+        """Waits until other streams than now are to be read from, or for as long as an idle read."""
+        self.streams_changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BLOCK_MS / 1000):
+                await self.streams_changed.wait()
 
     async def add_level(self, keys: Keys, name: bytes) -> None:
         """Reads from a level that has come into use in a shard, if this worker session serves its queue.
@@ -165,11 +211,7 @@ class Consumer:
             await self._make_group(keys, keys.stream(leveled(queue, level)), timeout)
             if not self.served.add_level(queue, keys, level):
                 continue  # another call added it while this one made the group
-            self._has_more = True
-            if self._waits:
-                # A blocking read is at the server, maybe for seconds, and does not cover the new stream. Only
-                # breaking the connection ends it. That happens once for each level, so it is cheap enough.
-                self._reads.drop()
+            self._choose_streams_anew()
 
     def beating(self) -> Beating:
         """Makes what the heartbeat's thread calls, with a connection of its own."""
@@ -205,6 +247,21 @@ class Consumer:
                 (self.name, DAY_MS, *fields),
                 timeout=timeout,
             )
+
+    async def report_status(self, status: wire.WorkerStatus) -> None:
+        """Stores what this worker session says of itself, for listings of workers."""
+        keys = self.shards[0]
+        await self._commands.run(
+            keys,
+            "report_status",
+            (keys.beats, keys.announcements + self.name),
+            (self.name, wire.encode_status(status), DAY_MS),
+        )
+
+    def answer(self, channel: str, texts: Iterable[bytes]) -> None:
+        """Publishes the answer to an order, in one message or several."""
+        for text in texts:
+            self._commands.post(self.shards[0], ("PUBLISH", channel, text), None, now=True)
 
     async def is_task_known(self, delivery: wire.Delivery, task: str) -> bool:
         """Returns whether a worker with a heartbeat knows a task and serves the queue of a job."""
@@ -306,7 +363,7 @@ class Consumer:
             timeout: how long to wait, in ms.
 
         Raises:
-            Interrupted: a stream was added while the read waited.
+            Interrupted: a stream was added, or left out, while the read waited.
             PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see
                 `unknown_entries`.
             ServerError: the server refuses.
@@ -380,8 +437,8 @@ class Consumer:
         blocking = () if block is None else ("BLOCK", block)
         pipe = self._reads.current or await self._reads.pipe()
         if block is not None and self._has_more:
-            # A stream was added while this read waited for its connection. Blocking on the old streams would
-            # miss it, so the caller must choose the streams anew.
+            # A stream was added or left out while this read waited for its connection. Blocking on the old
+            # streams would be wrong, so the caller must choose the streams anew.
             return []
         self._waits = block is not None
         limit, received = self.limit, pipe.received
@@ -560,8 +617,12 @@ class Consumer:
         streams = self.served.streams_in(keys)
         # All notes come by one command, which is all that the many workers without a watch send.
         places = [keys.watchers + stream.removeprefix(keys.queues) for stream in streams]
-        found = await self._commands.send(keys, "MGET", *places)
-        notes: dict[str, bytes | None] = dict(zip(streams, found, strict=True))
+        queues = [] if keys.shard else self.served.all_queues()
+        found = await self._commands.send(keys, "MGET", *places, *(keys.paused + one for one in queues))
+        if queues:
+            # It was told when a queue was paused, but that message may have been lost.
+            self._pause(queues, found[len(places) :])
+        notes: dict[str, bytes | None] = dict(zip(streams, found, strict=False))
         me = self.name.encode()
         mine = [stream for stream, note in notes.items() if note is None or _watcher(note) == me]
         if mine:
@@ -574,7 +635,9 @@ class Consumer:
         return StreamWatch(
             await self._unread(keys, noted),
             [stream for stream in mine if _watcher(noted[stream]) == me],
-            sum(_number(noted[stream]) for stream in streams if stream in self.served.last_attempt_queues),
+            sum(
+                _number(noted[stream]) for stream in streams if stream in self.served.open_last_attempt_queues
+            ),
         )
 
     async def _unread(self, keys: Keys, notes: dict[str, bytes]) -> list[bytes]:
@@ -600,7 +663,7 @@ class Consumer:
         """
         waiting = 0
         for stream in self.served.streams_in(keys):
-            if stream not in self.served.last_attempt_queues:
+            if stream not in self.served.open_last_attempt_queues:
                 continue
             if length := await self._commands.send(keys, "XLEN", stream):
                 pending, *_ = await self._commands.send(keys, "XPENDING", stream, GROUP)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asyncq import failpoints, wire
 from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.cross_shard.submission import Submission
+from asyncq.broker.known_queues import KnownQueues
 from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import leveled, queue_of
 from asyncq.broker.schema.records import JobStatus, status_of
@@ -62,6 +63,9 @@ class Intake:
 
     Args:
         commands: of the session.
+
+    Attributes:
+        known: notes the queues, for operators.
     """
 
     def __init__(self, commands: Commands) -> None:
@@ -80,6 +84,7 @@ class Intake:
         """The batches without an answer, by the time at which each is given up, the oldest first."""
         self._given_up_at: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks(log)
+        self.known: KnownQueues = KnownQueues(commands)
 
     async def close(self) -> None:
         """Waits up to a second for the calls under way. The connection is closed already, so they end with
@@ -176,6 +181,7 @@ class Intake:
             ),
         )
         queues = sorted({job.queue for job, _ in jobs})
+        self.known.add(queues)
         timeout = self._settings.operation_timeout
         elsewhere = await submission.taken(self._commands, timeout)
         answer: Any = [answer_tags.IDS_TAKEN, *elsewhere]
@@ -192,6 +198,8 @@ class Intake:
 
     def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         """Returns the call of the script that enqueues jobs into one queue."""
+        if queue not in self.known.names:
+            self.known.add((queue,))
         command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.key_prefix, queue]
         command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:

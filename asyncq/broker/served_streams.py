@@ -13,7 +13,7 @@ from asyncq import wire
 from asyncq.broker.schema.keys import EXECUTORS, LAST_ATTEMPT, LEVEL, RETURNED, leveled, queue_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
@@ -49,6 +49,9 @@ class Served:
         keys: the shard that each stream lies in.
         queues: the queue that each stream belongs to, whatever its level.
         executor_queues: the streams that are executor queues, each with the executor that its jobs wait for.
+        open_streams: those of `streams` that are read from now: not those of paused queues, and none while
+            the worker is quiet.
+        open_last_attempt_queues: the same of `last_attempt_queues`.
     """
 
     def __init__(self, shards: Shards, queues: Sequence[str]) -> None:
@@ -57,7 +60,11 @@ class Served:
         self.keys: dict[str, Keys] = {}
         self.queues: dict[str, str] = {}
         self.executor_queues: dict[str, str] = {}
+        self.open_streams: dict[str, str] = {}
+        self.open_last_attempt_queues: dict[str, str] = {}
         self._shards = shards
+        self._paused: Collection[str] = frozenset()
+        self._is_quiet = False
         # By queue and number of the shard.
         self._levels: dict[tuple[str, int], set[str]] = {
             (queue, keys.shard): {""} for queue in queues for keys in shards
@@ -87,6 +94,51 @@ class Served:
                         if name in self._levels[queue, keys.shard]:
                             self._add(streams, keys, leveled(queue, name))
         self.streams = streams
+        self._choose_open()
+
+    def _choose_open(self) -> None:
+        """Chooses the streams that are read from now. Without a pause, these are the very dictionaries of
+        all streams: every read goes through them.
+        """
+        self.open_streams = self._open_of(self.streams)
+        self.open_last_attempt_queues = self._open_of(self.last_attempt_queues)
+
+    def _open_of(self, streams: dict[str, str]) -> dict[str, str]:
+        if self._is_quiet:
+            return {}
+        if not self._paused:
+            return streams
+        return {stream: name for stream, name in streams.items() if self.queues[stream] not in self._paused}
+
+    def pause(self, paused: Collection[str]) -> bool:
+        """Leaves out the streams of these queues from now on, and of no others. Returns False if it did so
+        before.
+        """
+        mine = frozenset(paused).intersection(queue for queue, _ in self._levels)
+        if mine == self._paused:
+            return False
+        self._paused = mine
+        self._choose_open()
+        return True
+
+    def be_quiet(self, *, on: bool) -> bool:
+        """Leaves out all streams from now on, or leaves them out no longer. Returns False if that was so
+        before.
+        """
+        if on == self._is_quiet:
+            return False
+        self._is_quiet = on
+        self._choose_open()
+        return True
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all streams are left out."""
+        return self._is_quiet
+
+    def all_queues(self) -> list[str]:
+        """Returns the queues that are served, the most urgent first."""
+        return list(dict.fromkeys(queue for queue, _ in self._levels))
 
     def streams_in(self, shard: Keys) -> list[str]:
         """Returns the streams of a shard, with its last-attempt queues."""

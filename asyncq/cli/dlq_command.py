@@ -6,16 +6,15 @@ is for.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import CliError, Code
-from asyncq.cli.invocation import Invocation, command
+from asyncq.cli.confirmation import confirmed
+from asyncq.cli.exits import Code
+from asyncq.cli.invocation import command
 from asyncq.logs import escaped
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def ls(
       asyncq dlq ls --limit 20
       asyncq dlq ls --json | jq '.[0].traceback'
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation, app = _prepared(ctx)
+    invocation, app = targets.prepared(ctx.obj)
 
     async def show() -> int:
         async with app:
@@ -90,7 +89,7 @@ def requeue(ctx: typer.Context, ids: Ids = None, every: All = False, task: Named
       asyncq dlq requeue --task shop.tasks.charge
       asyncq dlq ls --jsonl | jq -r .id | asyncq dlq requeue -
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation, app = _prepared(ctx)
+    invocation, app = targets.prepared(ctx.obj)
     selection = Selection.of(ids, task, every=every)
     rows: list[dict[str, str]] = []
 
@@ -129,7 +128,7 @@ def purge(
       asyncq dlq purge --task shop.tasks.charge --dry-run
       asyncq dlq purge --all --yes
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation, app = _prepared(ctx)
+    invocation, app = targets.prepared(ctx.obj)
     selection = Selection.of(ids, task, every=every)
 
     async def purge_all() -> int:
@@ -184,14 +183,6 @@ class Selection:
         return [id_ for id_ in self.ids or () if id_ not in known]
 
 
-def _prepared(ctx: typer.Context) -> tuple[Invocation, AsyncQ]:
-    invocation: Invocation = ctx.obj
-    invocation.begin()
-    app = targets.load_or_bare(invocation)
-    targets.use_short_timeouts(app)
-    return invocation, app
-
-
 async def _ids_of(app: AsyncQ, selection: Selection) -> list[str]:
     """Returns the ids of the selected letters, oldest first. They are listed only once: a job that fails
     again at once makes a new letter, which would else be sent again for ever.
@@ -217,10 +208,7 @@ async def _requeued(app: AsyncQ, id_: str, rows: list[dict[str, str]], *, as_jso
 
 
 async def _confirmed(count: int) -> bool:
-    if not sys.stdin.isatty():
-        raise CliError(f"this deletes {_count(count)} for good", "to do that, add --yes", Code.USAGE)
-    # In a thread, so that Ctrl-C ends the command while it waits for the answer.
-    return await asyncio.to_thread(console.agreed, f"Delete {_count(count)} for good?")
+    return await confirmed(f"Delete {_count(count)} for good?", f"this deletes {_count(count)} for good")
 
 
 async def _delete(app: AsyncQ, ids: list[str]) -> int:

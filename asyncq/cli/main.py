@@ -23,10 +23,13 @@ from asyncq.cli.exits import Code
 from asyncq.cli.invocation import Invocation, command, global_options_first
 from asyncq.cli.jobs import jobs
 from asyncq.cli.parameters import without_pydantic
+from asyncq.cli.queues_command import queues
 from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
 from asyncq.cli.server import server
+from asyncq.cli.why_command import why
 from asyncq.cli.worker_command import worker
+from asyncq.cli.workers_command import workers
 from asyncq.system import first_process
 
 if TYPE_CHECKING:
@@ -113,6 +116,9 @@ cli.command(context_settings={"ignore_unknown_options": True})(call)
 cli.add_typer(result, name="result")
 cli.add_typer(jobs, name="jobs")
 cli.command()(revoke)
+cli.command()(why)
+cli.add_typer(queues, name="queues")
+cli.add_typer(workers, name="workers")
 cli.add_typer(dlq, name="dlq")
 cli.add_typer(server, name="server")
 cli.add_typer(bench, name="bench")

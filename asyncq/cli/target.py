@@ -72,6 +72,18 @@ def load_or_bare(invocation: Invocation) -> AsyncQ:
     return app
 
 
+def prepared(invocation: Invocation) -> tuple[Invocation, AsyncQ]:
+    """Begins a command that needs the server and no tasks. Returns the global options, and the app to open.
+
+    Raises:
+        CliError: the app that is named cannot be imported.
+    """
+    invocation.begin()
+    app = load_or_bare(invocation)
+    use_short_timeouts(app)
+    return invocation, app
+
+
 def bare(**settings: Any) -> AsyncQ:
     """Makes an app with the settings and the embedded server of the project around the working directory.
 

@@ -12,7 +12,6 @@ import difflib
 import gc
 import logging
 import signal
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -209,7 +208,6 @@ class Service:
         self._supervisor = supervisor
         self._signals = 0
         self._step = 0
-        self._stopped_at = 0.0
         self._is_up = False
         self._main: asyncio.Task[Any] | None = None
 
@@ -310,7 +308,6 @@ class Service:
             log.error("ended at once; the running jobs run elsewhere when the lease is over")
             loop.leave(Code.RETURNED_JOBS)
         elif self._step == 1:
-            self._stopped_at = time.monotonic()
             if self._supervisor is None:
                 service_manager.notify("STOPPING=1")
             log.log(
@@ -318,8 +315,10 @@ class Service:
                 "draining: running jobs have %g s to end (a second signal hands them back)",
                 self._worker.grace,
             )
-        # The second call hands running jobs back at once.
-        self._worker.stop()
+        if self._step == 1:
+            self._worker.drain()  # not `stop`: an operator may have asked it to stop before
+        else:
+            self._worker.stop()  # hands running jobs back at once
 
     def _exit_code(self) -> int:
         worker = self._worker
@@ -331,7 +330,9 @@ class Service:
         )
         # A stop without force hands back only entries that the last read may still have claimed: no running
         # job was ended, so the exit code is 0.
-        forced = self._step > 1 or time.monotonic() - self._stopped_at >= worker.grace
+        since = worker.stopping_since
+        is_over = since is None or asyncio.get_running_loop().time() - since >= worker.grace
+        forced = self._step > 1 or is_over
         if worker.counts.left or (worker.handed_back and forced):
             return Code.RETURNED_JOBS
         return Code.FAILED if self._options.fail_on_error and worker.failed else Code.OK

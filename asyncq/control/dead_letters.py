@@ -185,17 +185,6 @@ class DeadLetters:
         """Blocking twin of `delete`."""
 
 
-class Control:
-    """`app.control`: what an operator does with a running system.
-
-    Attributes:
-        dead: the dead letters.
-    """
-
-    def __init__(self, app: App) -> None:
-        self.dead: DeadLetters = DeadLetters(app)
-
-
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
     text = {
         name.decode("utf-8", "replace"): value.decode("utf-8", "replace")

@@ -100,7 +100,7 @@ class JobControl:
     It is used on the loop, except for `begin`, which a body in a thread calls on its own thread.
     """
 
-    __slots__ = ("in_thread", "interrupt", "is_late", "revoked", "started", "state", "threads")
+    __slots__ = ("in_thread", "interrupt", "is_late", "revoked", "started", "state", "thread", "threads")
 
     def __init__(self) -> None:
         self.state: AttemptState = STARTING
@@ -111,6 +111,8 @@ class JobControl:
         self.threads: Slots | None = None  # the slots of threads or processes of which the job has one now
         self.in_thread: bool = False
         """Whether its body is in a thread now, or is about to be."""
+        self.thread: int | None = None
+        """The identifier of the thread in which its body has begun."""
         self.is_late: bool = False
         """Whether its time limit is over."""
 
@@ -158,6 +160,7 @@ class JobControl:
             if self.state is not STARTING:
                 return False
             self.state = RUNNING
+            self.thread = threading.get_ident()
             return True
 
     def move(self, state: AttemptState, *origins: AttemptState) -> AttemptState:

@@ -1,4 +1,4 @@
-"""Runs blocking calls of asyncq itself, each in a daemon thread of its own.
+"""Runs blocking calls of asyncq itself, each in a daemon thread of its own; and shows what threads do.
 
 They do not use asyncio's default executor, which is the user's. When the user's calls block all of its
 threads, our calls would wait behind them. Then a worker could neither connect again nor end.
@@ -7,12 +7,14 @@ threads, our calls would wait behind them. Then a worker could neither connect a
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 R = TypeVar("R")
 
@@ -36,6 +38,12 @@ async def in_daemon_thread(function: Callable[..., R], *args: Any) -> R:
 
     threading.Thread(target=run, name="asyncq-call", daemon=True).start()
     return await answer
+
+
+def frames() -> dict[int, FrameType]:
+    """Returns what each thread of the process executes now, by the identifier of the thread."""
+    # Documented, for debuggers. There is no other way to see what another thread does.
+    return sys._current_frames()
 
 
 def _tell(

@@ -1,6 +1,8 @@
-"""Announces at the server which tasks a worker knows, so that other workers leave those tasks' jobs to it.
+"""Announces at the server which tasks a worker knows, so that other workers leave those tasks' jobs to it;
+and reports the worker's status, for an operator who lists the workers.
 
-A background task of a worker session, on the worker's loop. `unknown_tasks` in other workers reads it.
+A background task of a worker session, on the worker's loop. `unknown_tasks` in other workers reads the
+tasks, `broker.worker_store` in clients the status.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from asyncq.broker.commands import FOREVER
 from asyncq.broker.schema.keys import DAY_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
+    from asyncq import wire
     from asyncq.broker.consumer import Consumer
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -31,12 +34,20 @@ class Announcer:
         consumer: announces them under its name.
         tasks: the names of the tasks; more may be registered while the worker runs.
         lease: the lease in seconds.
+        status: returns the status of the worker.
     """
 
-    def __init__(self, consumer: Consumer, tasks: Collection[str], lease: float) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        tasks: Collection[str],
+        lease: float,
+        status: Callable[[], wire.WorkerStatus],
+    ) -> None:
         self._consumer = consumer
         self._tasks = tasks
         self._lease = lease
+        self._status = status
         self._announced: frozenset[str] = frozenset()
         self._last = 0.0
 
@@ -47,7 +58,7 @@ class Announcer:
         self._announced, self._last = tasks, asyncio.get_running_loop().time()
 
     async def run(self) -> None:
-        """Announces new tasks, three times a lease, until it is cancelled."""
+        """Announces new tasks and reports the status, three times a lease, until it is cancelled."""
         await forever(self._turn, ErrorLog(log, "the tasks could not be announced; trying again"))
 
     async def _turn(self) -> None:
@@ -55,4 +66,9 @@ class Announcer:
         is_old = asyncio.get_running_loop().time() - self._last > AGAIN
         if is_old or not self._announced.issuperset(self._tasks):
             await self.announce()
+        await self.report()
         await asyncio.sleep(self._lease / 3)
+
+    async def report(self) -> None:
+        """Reports the status of the worker now."""
+        await self._consumer.report_status(self._status())

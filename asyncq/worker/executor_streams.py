@@ -57,7 +57,7 @@ class ExecutorQueueReader:
 
         This object reads from the other streams as soon as there is room for their jobs.
         """
-        most = self._most(count, self._consumer.served.streams)
+        most = self._most(count, self._consumer.served.open_streams)
         self._leave_out({stream for stream, number in most.items() if number <= 0})
         return {stream: number for stream, number in most.items() if number > 0}
 
@@ -97,7 +97,7 @@ class ExecutorQueueReader:
         served, slots = self._consumer.served, self._held.slots
         queues = [
             stream
-            for stream in served.streams
+            for stream in served.open_streams
             if stream in self._left_out and stream in served.executor_queues
         ]
         for stream, count in self._most(slots.limit - slots.busy, queues).items():

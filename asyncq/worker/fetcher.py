@@ -91,7 +91,7 @@ class Fetcher:
                     times.add_read(is_full=is_full)
                 await self._attempts.start(entries)
                 failures = 0
-            except Interrupted:  # the read was given up, because there are more streams to read from
+            except Interrupted:  # the read was given up, because there are other streams to read from
                 self._may_have_lost_a_reply = self._gave_up_a_read = True
             except Exception as error:  # noqa: BLE001  whatever it was, a worker that does not read is useless
                 # Whatever went wrong, a reply with entries may have been lost.
@@ -107,7 +107,10 @@ class Fetcher:
             await self._run_last_attempts()
             return []
         free = room if not self._ahead.times.most else self._ahead.free()
-        streams = self._consumer.served.streams
+        streams = self._consumer.served.open_streams
+        if not streams:  # all of its queues are paused, or the worker is quiet
+            await self._consumer.until_streams_change()
+            return []
         if self._executor_queues.capacity.off_loop:
             # No more jobs than there are free threads and processes, as far as that can be known.
             most = self._executor_queues.choose(room)
@@ -190,8 +193,8 @@ class Fetcher:
         Each of them may be what took other workers down, so no body runs beside it.
         """
         await self._until_quiet()
-        while alone := await self._consumer.read(
-            list(self._consumer.served.last_attempt_queues), 1, block=False
+        while (queues := list(self._consumer.served.open_last_attempt_queues)) and (
+            alone := await self._consumer.read(queues, 1, block=False)
         ):
             await self._attempts.start(alone)
             await self._until_quiet()

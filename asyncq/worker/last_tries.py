@@ -67,7 +67,7 @@ class LastTries:
         await self._called.wait()
         await self._held.until_room()
         self._called.clear()
-        for queue in self._consumer.served.last_attempt_queues:
+        for queue in self._consumer.served.open_last_attempt_queues:
             if found := await self._executor_queues.read(queue, 1):
                 self._called.set()  # there may be more
                 for item in found:

@@ -14,6 +14,7 @@ from asyncq import wire
 from asyncq.broker.background import ErrorLog
 from asyncq.broker.limiter import PERMIT_GRANTED
 from asyncq.broker.schema import damaged_data
+from asyncq.broker.worker_orders import SIGN
 
 if TYPE_CHECKING:
     from asyncq.worker.held_jobs import HeldJobs
@@ -36,7 +37,11 @@ class RevocationSignals:
         self._errors = ErrorLog(log, "a revocation signal could not be applied; it will be sent again")
 
     def on_message(self, data: bytes) -> None:
-        """Handles a message on the session's channel: a signal, or a permit for a job that waits for one."""
+        """Handles a message on the session's channel: a signal, or a permit for a job that waits for one. The
+        orders of operators come there, too, and are for `Orders`.
+        """
+        if data.startswith(SIGN):
+            return
         text = data.decode("utf-8", "replace")
         if text[:1] == PERMIT_GRANTED:
             self._limiter.grant(text[1:])

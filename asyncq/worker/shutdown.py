@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from asyncq.broker.background import unexpected
 from asyncq.execution import instances
 from asyncq.execution.executors import STARTING
+from asyncq.system import clock
 from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
 
 if TYPE_CHECKING:
@@ -41,18 +42,22 @@ MOST_NAMED = 10
 
 
 class StopRequest:
-    """What the calls of `Worker.stop` have asked for.
+    """What the calls of `Worker.stop`, `drain` and `quiet` have asked for.
 
     Attributes:
+        born: when the worker was made, in ms since the epoch.
         made: set once the worker is to stop.
         stops_at_once: set once it must not wait for running jobs.
         asked_at: when the first call was made, by the clock of the loop; until then, long ago.
+        is_quiet: whether it is to read no jobs.
     """
 
     def __init__(self) -> None:
+        self.born: int = int(clock.now() * 1000)
         self.made: asyncio.Event = asyncio.Event()
         self.stops_at_once: asyncio.Event = asyncio.Event()
         self.asked_at: float = float("-inf")
+        self.is_quiet: bool = False
 
     def make(self) -> None:
         """Asks the worker to stop. The second call asks it not to wait for running jobs."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 import time
 import traceback
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog
+from asyncq.system import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,8 +87,7 @@ class StallWatch:
             due = max(due, time.monotonic() - self._limit)
 
     def _warn(self, blocked: float) -> None:
-        # Documented, for debuggers. There is no other way to see what another thread does.
-        frame = sys._current_frames().get(self._loop_thread)
+        frame = threads.frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else "(no stack)"
         log.warning(
             "the event loop has been blocked for %.1f s by %s:\n%s", blocked, self._what_runs(), stack

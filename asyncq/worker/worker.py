@@ -244,6 +244,36 @@ class Worker:
         """The session that runs now, or ran last; None before the first one. For asyncq's own modules."""
         return self._session
 
+    def drain(self) -> None:
+        """Asks the worker to stop, as the first call of `stop` does. A second call changes nothing."""
+        self._stop.make_once()
+
+    def quiet(self, *, on: bool = True) -> None:
+        """Makes the worker take no more jobs, or take jobs again. What it runs goes on.
+
+        Returns at once; the read that is under way may still bring jobs. A second call changes nothing.
+        """
+        if on != self._stop.is_quiet:
+            log.info("this worker %s", "is quiet: it takes no more jobs" if on else "takes jobs again")
+        self._stop.is_quiet = on
+        if self._session is not None:
+            self._session.consumer.be_quiet(on=on)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it was asked to take no more jobs."""
+        return self._stop.is_quiet
+
+    @property
+    def born(self) -> int:
+        """When it was made, in ms since the epoch."""
+        return self._stop.born
+
+    @property
+    def stopping_since(self) -> float | None:
+        """When it was asked to stop, by the clock of its loop; None before."""
+        return self._stop.asked_at if self._stop.made.is_set() else None
+
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name="asyncq-worker")
         started = asyncio.create_task(self.started.wait())

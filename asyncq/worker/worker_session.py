@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
+from asyncq import wire
 from asyncq.broker.claims import Claims
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.consumer import Consumer
+from asyncq.broker.consumer import OTHER_PAUSES, Consumer
 from asyncq.broker.limiter import Permits
 from asyncq.execution.runner import Runner
 from asyncq.execution.slots import Slots
@@ -32,6 +36,7 @@ from asyncq.worker.heartbeat import Lease
 from asyncq.worker.held_jobs import HeldJobs
 from asyncq.worker.job_log import JobLog
 from asyncq.worker.last_tries import LastTries
+from asyncq.worker.orders import Orders
 from asyncq.worker.outbox_poller import OutboxPoller
 from asyncq.worker.outcome_writer import Outcomes
 from asyncq.worker.permits import Limiter
@@ -135,7 +140,7 @@ class WorkerSession:
         self.fetcher: Fetcher = Fetcher(
             worker, self.consumer, self.held, self.attempts, limiter, executor_queues
         )
-        self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
+        self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self._status)
         self._has_run = False
         stop_events = resources.events.follow(claims, self.held)
         self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
@@ -156,6 +161,8 @@ class WorkerSession:
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
             (channel, signals.on_message) for channel in self.consumer.signal_channels
         ]
+        orders = Orders(worker, self.consumer, self.held, self.attempts.background, self._announcer.report)
+        subscriptions.append((self.consumer.signal_channels[0], orders.on_message))
         for shard in self.broker.shards:
             promoter = Promoter(self.consumer, shard)
             reclaimer = Reclaimer(
@@ -195,6 +202,9 @@ class WorkerSession:
             await self.broker.listener.subscription.subscribe(channel, on_message)
         self.broker.listener.subscription.renewed.add(self._find_levels)
         await self.consumer.find_levels(timeout)
+        await self.consumer.find_paused(timeout)
+        self.consumer.be_quiet(on=self.worker.is_quiet)
+        await self._announcer.report()
 
     async def run(self) -> None:
         """Serves the queues until the worker is to stop or the session is taken for dead."""
@@ -217,12 +227,38 @@ class WorkerSession:
             await reclaimer.take_over(dead)
 
     def _on_level(self, shard: Keys, name: bytes) -> None:
-        """Adds a level of priority that a queue has had only since now, so that it is read, too."""
-        self.attempts.background.start(self.consumer.add_level(shard, name))
+        """Adds a level of priority that a queue has had only since now, so that it is read, too. Or asks
+        which queues are paused, if these have changed.
+        """
+        if name == OTHER_PAUSES:
+            self.attempts.background.start(self.consumer.find_paused())
+        else:
+            self.attempts.background.start(self.consumer.add_level(shard, name))
 
     def _find_levels(self) -> None:
-        """Asks the server for all levels: the connection was renewed, so messages about them may be lost."""
+        """Asks the server for all levels and pauses: the connection was renewed, so messages about them may
+        be lost.
+        """
         self.attempts.background.start(self.consumer.find_levels())
+        self.attempts.background.start(self.consumer.find_paused())
+
+    def _status(self) -> wire.WorkerStatus:
+        """Returns what this session says of its worker."""
+        worker = self.worker
+        return wire.WorkerStatus(
+            socket.gethostname(),
+            os.getpid(),
+            worker.born,
+            list(worker.queues),
+            worker.concurrency,
+            self.held.slots.busy,
+            worker.done,
+            worker.failed,
+            # Not imported: `asyncq` imports this module.
+            sys.modules["asyncq"].__version__,
+            round(worker.app.settings.lease * 1000),
+            worker.is_quiet,
+        )
 
     # -- to the last --
 

@@ -117,7 +117,7 @@ def _entries_without_owner(client: redis.Redis, keys: Keys, stream: str, owned: 
 def _is_owned(keys: Keys, key: str, owned: set[str]) -> bool:
     beats = {keys.beats, keys.beat_observations, keys.observations, keys.observation_ages}
     kept = {keys.dead, keys.delayed, keys.count, keys.inbox, keys.outbox, keys.clock_offset, *beats}
-    if key.startswith((keys.queues, keys.levels)) or key in kept:
+    if key.startswith((keys.queues, keys.levels, keys.paused)) or key in {*kept, keys.known_queues}:
         return True
     _, _, id_ = key.removeprefix(keys.tag).lstrip(":").partition(":")
     return id_ in owned

@@ -41,7 +41,7 @@ def server(tmp_path):
     """A server that has read the unchanged templates as its `aclfile`."""
     users = tmp_path / "users.acl"
     admin = "user default on nopass ~* &* +@all"
-    users.write_text("\n".join([admin, *map(_template, USERS), ""]))
+    users.write_text("\n".join([admin, *map(_template, (*USERS, "asyncq-operator")), ""]))
     with own_server(tmp_path, aclfile=users) as running:
         yield running
 
@@ -223,6 +223,35 @@ ONLY_FOR_WORKERS = [
     ("XACK", "{asyncq:0}:q:default", "g", "0-1"),
     ("XGROUP", "CREATE", "{asyncq:0}:q:default", "g", "$", "MKSTREAM"),
 ]
+
+
+async def test_an_operator_may_make_every_call_of_control(server, worker_app):
+    async with _app(server, "asyncq-operator") as app:
+        add, hang = app.tasks["add"], app.tasks["hang"]
+        control = app.control
+        async with Worker(worker_app, name="w1", concurrency=1):
+            running = await hang.delay()
+            await until_state(running, "STARTED")
+            last = await (add.s(1, 2) | add.s(3)).delay()
+            later = await add.options(countdown=60).delay(1, 2)
+            assert len(await control.ping(timeout=5)) == 1
+            assert [worker.name for worker in await control.workers()] == ["w1"]
+            await control.quiet("w1")
+            assert running.id in await control.stacks("w1")
+            await control.pause("default")
+            assert [queue.waiting for queue in await control.queues()] == [1]
+            assert (await control.stats()).waiting_for_parents == 1
+            assert [job.id for job in await control.active()] == [running.id]
+            assert len(await control.jobs()) == 4
+            page = await control.jobs(limit=3)
+            assert len(await control.jobs(cursor=page.cursor)) == 1
+            for result in (running, last, last.parent, later):
+                assert (await control.why(result.id)).reasons
+            await control.resume("default")
+            assert await control.purge("default") == 1
+            await control.revoke([running.id, later.id], terminate=True)
+            assert await control.dead.list() == []
+            await control.stop("w1")
 
 
 @pytest.mark.parametrize("user", USERS)

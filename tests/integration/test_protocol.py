@@ -35,6 +35,7 @@ pytestmark = pytest.mark.anyio
 
 QUEUE = "default"
 LIMITS = Limits("task", concurrency=2)
+STATUS = wire.WorkerStatus("host", 1, 2, [QUEUE], 100, 0, 0, 0, "0.1.0", 15_000, is_quiet=False)
 OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
 
 
@@ -248,6 +249,8 @@ class Stage:
                 content = content.split()[::3]
             elif key.decode() in (self.keys.observations, self.keys.observation_ages):
                 content = None
+            elif key.decode().startswith(self.keys.announcements):
+                content = {field: value.split(b" ")[1:] for field, value in content.items()}
             seen[key.decode()] = content
         return seen
 
@@ -462,6 +465,14 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "deliver_ends": lambda s: s.deliver_ends(),
     "deliver_ends, another's": lambda s: s.deliver_ends("another"),
     "outbox": lambda s: s.broker.commands.forwarder.read(s.keys),
+    "pause": lambda s: s.broker.queues.set_paused(QUEUE, paused=True),
+    "pause, it goes on": lambda s: s.broker.queues.set_paused(QUEUE, paused=False),
+    "count_jobs": lambda s: s.broker.queues.counts([QUEUE]),
+    "list_entries": lambda s: s.broker.jobs.entries(s.keys, QUEUE, "", 10, running=False),
+    "list_entries, running": lambda s: s.broker.jobs.entries(s.keys, QUEUE, "", 10, running=True),
+    "describe_jobs": lambda s: s.broker.jobs.described(s.keys, ["job"]),
+    "purge": lambda s: s.broker.queues.purge(QUEUE, 0, OUTCOME),
+    "report_status": lambda s: s.mine.report_status(STATUS),
     "waits": lambda s: find_cycle(s.broker.commands, "job", ["job"], most=10, timeout=5),
 }
 

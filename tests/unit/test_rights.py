@@ -19,6 +19,8 @@ WORKER = rights.of_worker(KEYS, STREAMS)
 USED_TO_ASK = {"evalsha", "script|load"}
 """The check itself needs these rights. The server refuses a user who lacks one."""
 DEAD_LETTERS = {"xrevrange"}
+CONTROL = {"dbsize", "getrange", "scan", "xinfo|groups", "zcount", "zrandmember", "zrank", "zscore"}
+"""Rights of operators alone. A call of `app.control` that lacks one is refused, and says which."""
 
 
 def _template(name):
@@ -29,6 +31,7 @@ def test_the_rights_that_asyncq_checks_are_those_of_the_templates():
     optional = USED_TO_ASK | {"client|setname"}
     assert _template("producer") - optional - DEAD_LETTERS == rights.CLIENT
     assert _template("worker") - optional == rights.WORKER
+    assert _template("operator") == _template("producer") | CONTROL
 
 
 def test_every_right_and_every_kind_of_key_is_checked():

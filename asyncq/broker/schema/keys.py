@@ -136,6 +136,8 @@ class Keys:
     rates: str = field(init=False)
     levels: str = field(init=False)
     new_levels: str = field(init=False)
+    known_queues: str = field(init=False)
+    paused: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:{self.shard}}}"
@@ -153,7 +155,10 @@ class Keys:
             ("calls", f"{tag}:u:"),  # + <id>:<request id>: an earlier call whose job had this id
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
-            ("new_levels", f"{tag}:levels"),  # channel: a queue has a new level
+            # channel: a queue has a new level; `^` alone: other queues than before are paused
+            ("new_levels", f"{tag}:levels"),
+            ("known_queues", f"{tag}:qs"),  # of shard 0 only: set, the queues that there are
+            ("paused", f"{tag}:pq:"),  # of shard 0 only, + queue: since when it is paused, in ms; a string
             ("beats", f"{tag}:w"),  # hash: session id -> count of its heartbeat
             # sorted set: session id -> number of the latest observation of any worker before its last
             # heartbeat; for a session that was taken for dead the number of the latest one then, negative

@@ -1,0 +1,12 @@
+-- Stores what a worker session says of itself, for listings of workers: with what it announces, so it is deleted with that.
+-- Caller: a worker, three times a lease, and when an operator has changed something.
+-- Sent twice: writes the same status, a little later.
+-- KEYS: beats announced
+-- ARGV: session_id status ttl
+-- RETURNS: 1 stored, 0 the worker session was taken for dead
+-- FLAGS: allow-oom
+-- USES: record
+if not redis.call('HGET', beats, session_id) then return 0 end
+redis.call('HSET', announced, 'i', string.format('%.0f ', now_ms()) .. status)
+redis.call('PEXPIRE', announced, ttl)
+return 1

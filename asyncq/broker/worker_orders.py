@@ -1,0 +1,179 @@
+r"""The orders of an operator to workers, and their answers: `ping`, `quiet`, `stop`, `stacks`. A client
+sends an order on the channel of a worker session, on which revocation signals come, too, and names a channel
+for the answer.
+
+    !<order> <reply channel>                    the order; the reply channel belongs to this call alone
+    <session id> <number> <how many>\n<text>    one part of the answer; a long text comes in several
+
+An order may be lost, so its sender repeats it until it is answered. It may come twice, so each says what is
+to be, and not what is to change. `WorkerOrders` runs on the loop of the client's session; the worker's side
+is `worker.orders`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema.keys import name_to, text_of, token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.subscription import Subscription
+
+log: logging.Logger = logging.getLogger(__name__)
+
+SIGN = b"!"
+"""With this, an order begins. Revocation signals and permits begin with a letter."""
+PING, PAUSES, QUIET, GO_ON, STOP, STACKS = "ping", "pauses", "quiet", "go-on", "stop", "stacks"
+PART_BYTES = 8 * 1024
+"""The longest part of an answer. Above 16 KiB, a message is not counted against the buffer limit of a client
+that does not read."""
+MOST_PARTS = 64
+"""Most parts of an answer. What is longer is cut."""
+REPEAT_AFTER = 0.5
+"""Seconds after which an order is sent again to the workers that have not answered."""
+
+
+@dataclass(slots=True)
+class OrderAnswer:
+    """What one worker session has answered.
+
+    Attributes:
+        seconds: from when the order was last sent until the answer was complete.
+        parts: of the text, by their numbers.
+        count: how many parts there are; 0 before the first has come.
+    """
+
+    seconds: float = 0.0
+    parts: dict[int, bytes] = field(default_factory=dict)
+    count: int = 0
+
+    def is_complete(self) -> bool:
+        """Whether all parts have come."""
+        return 0 < self.count <= len(self.parts)
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return b"".join(self.parts[number] for number in sorted(self.parts)).decode("utf-8", "replace")
+
+
+class WorkerOrders:
+    """Sends orders to worker sessions, and collects their answers.
+
+    Args:
+        commands: of the session.
+        subscription: of the session.
+    """
+
+    def __init__(self, commands: Commands, subscription: Subscription) -> None:
+        self._commands = commands
+        self._subscription = subscription
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, order: str, sessions: Collection[str], timeout: float) -> dict[str, OrderAnswer]:
+        """Sends an order to worker sessions, and waits until all have answered or the time is over.
+
+        Args:
+            order: one of this module.
+            sessions: the session ids.
+            timeout: in seconds.
+
+        Returns:
+            The answers that were complete in time, by session id.
+
+        Raises:
+            BrokerUnavailable: the server cannot be reached.
+        """
+        if not sessions:
+            return {}
+        keys = self._commands.shards[0]
+        channel = keys.replies + token()
+        answers = {session_id: OrderAnswer() for session_id in sessions}
+        call = _Call(answers, self._loop.time)
+        await self._subscription.subscribe(channel, call.on_message)
+        try:
+            deadline = self._loop.time() + timeout
+            while call.missing():
+                call.sent_at = self._loop.time()
+                message = SIGN + f"{order} {channel}".encode()
+                await asyncio.gather(
+                    *(
+                        self._commands.send(
+                            keys, "PUBLISH", keys.signals.encode() + name_to(session_id), message
+                        )
+                        for session_id in call.missing()
+                    )
+                )
+                left = deadline - self._loop.time()
+                await call.until_complete(min(REPEAT_AFTER, left))
+                if self._loop.time() >= deadline:
+                    break
+        finally:
+            self._subscription.unsubscribe(channel, call.on_message)
+        return {session_id: answer for session_id, answer in answers.items() if answer.is_complete()}
+
+
+class _Call:
+    """One order that was sent, and the answers that have come to it."""
+
+    def __init__(self, answers: dict[str, OrderAnswer], now: Callable[[], float]) -> None:
+        self.sent_at = 0.0
+        self._answers = answers
+        self._now = now
+        self._complete = asyncio.Event()
+
+    def missing(self) -> list[str]:
+        """Returns the sessions that have not answered."""
+        return [session_id for session_id, answer in self._answers.items() if not answer.is_complete()]
+
+    def on_message(self, data: bytes) -> None:
+        """Takes one part of an answer."""
+        head, _, text = data.partition(b"\n")
+        words = text_of(head).split(" ")
+        if len(words) != 3 or not (words[1].isdecimal() and words[2].isdecimal()) or len(head) > 500:
+            damaged_data.warn(log, "answer to an order", "an answer could not be read", repr(head[:100]))
+            return
+        answer = self._answers.get(words[0])
+        number, count = int(words[1]), int(words[2])
+        if answer is None or answer.is_complete() or not number < count <= MOST_PARTS:
+            return
+        answer.count = count
+        answer.parts[number] = text
+        if answer.is_complete():
+            answer.seconds = self._now() - self.sent_at
+            if not self.missing():
+                self._complete.set()
+
+    async def until_complete(self, timeout: float) -> None:
+        """Waits until all have answered, at most so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, timeout)):
+                await self._complete.wait()
+
+
+def order_in(data: bytes, replies: str) -> tuple[str, str] | None:
+    """Returns the order in a message on the channel of a worker session, and the channel for the answer. None
+    if the message is no order, or its channel is no reply channel.
+
+    Args:
+        data: the message.
+        replies: the beginning of the names of reply channels.
+    """
+    order, _, channel = text_of(data[len(SIGN) :]).partition(" ")
+    return (order, channel) if data.startswith(SIGN) and channel.startswith(replies) else None
+
+
+def parts_of(session_id: str, text: str) -> Iterator[bytes]:
+    """Yields an answer as it is published: in parts, each with the session id in front."""
+    data = text.encode("utf-8", "replace")[: PART_BYTES * MOST_PARTS]
+    pieces = [data[first : first + PART_BYTES] for first in range(0, len(data), PART_BYTES)] or [b""]
+    for number, piece in enumerate(pieces):
+        yield f"{session_id} {number} {len(pieces)}\n".encode("utf-8", "surrogateescape") + piece

@@ -1,0 +1,100 @@
+"""Takes the orders of an operator to this worker: to answer, to take no more jobs, to stop, to show stacks.
+
+Orders come on the channel of the worker session, see `broker.worker_orders`. Everything runs on the worker's
+loop, so an answer also says that the loop turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from asyncq.broker import worker_orders as orders
+from asyncq.broker.schema import damaged_data
+from asyncq.system.threads import in_daemon_thread
+from asyncq.worker.stacks import formatted, stacks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from asyncq.broker.background import BackgroundTasks
+    from asyncq.broker.consumer import Consumer
+    from asyncq.worker.held_jobs import HeldJobs
+    from asyncq.worker.worker import Worker
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class Orders:
+    """Carries out the orders to one worker session.
+
+    Args:
+        worker: the worker.
+        consumer: publishes the answers.
+        held: the jobs of the session.
+        background: starts what takes longer.
+        report: reports the status of the worker, when an order has changed it.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        consumer: Consumer,
+        held: HeldJobs,
+        background: BackgroundTasks,
+        report: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._worker = worker
+        self._consumer = consumer
+        self._held = held
+        self._background = background
+        self._report = report
+
+    def on_message(self, data: bytes) -> None:
+        """Handles a message on the channel of the session. Ignores what is no order."""
+        if not data.startswith(orders.SIGN):
+            return
+        order = orders.order_in(data, self._consumer.shards[0].replies)
+        match order:
+            case (orders.PING, channel):
+                self._answer(channel)
+            case (orders.PAUSES, channel):
+                self._background.start(self._read_pauses(channel))
+            case (orders.QUIET | orders.GO_ON as what, channel):
+                self._worker.quiet(on=what == orders.QUIET)
+                self._background.start(self._report())
+                self._answer(channel)
+            case (orders.STOP, channel):
+                self._stop()
+                self._answer(channel)
+            case (orders.STACKS, channel):
+                self._background.start(self._show_stacks(channel))
+            case _:
+                damaged_data.warn(log, "order", "an order to this worker could not be read", repr(data[:200]))
+
+    def _answer(self, channel: str, text: str = "") -> None:
+        self._consumer.answer(channel, orders.parts_of(self._consumer.name, text))
+
+    def _stop(self) -> None:
+        if self._worker.stopping_since is None:
+            grace = self._worker.grace
+            log.info("an operator has asked this worker to stop: running jobs have %g s to end", grace)
+        self._worker.drain()
+
+    async def _read_pauses(self, channel: str) -> None:
+        """Answers when this session reads from no paused queue any more."""
+        await self._consumer.find_paused()
+        # A read that was given up is closed by the loop a turn later, and the answer must come behind that:
+        # the server must not give jobs to that read when the operator has the answer.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self._answer(channel)
+
+    async def _show_stacks(self, channel: str) -> None:
+        jobs = list(self._held.jobs.values())
+        stacks = stacks_of(jobs)
+        # In a thread, because it reads the lines of the source.
+        text = await in_daemon_thread(formatted, stacks)
+        self._answer(channel, f"worker {self._worker.name}, {len(jobs)} jobs\n\n{text}")
