@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
     from asyncq.broker.transport.connection import BlockingConnection
+    from asyncq.broker.transport.pipe import Pipe
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -422,7 +423,7 @@ class Consumer:
         """Claims up to `count` entries of some streams of a shard, by one call that does not wait."""
         if len(streams) == 1:
             return await self._read(streams, most.get(streams[0], count), None)
-        pipe = self._reads.current or await self._reads.pipe()
+        pipe = self._reads.current or await self._new_pipe()
         limit, received = self.limit, pipe.received
         count = min(count, limit.entries)
         bounds = [min(count, most.get(one, count)) for one in streams] if most else ()
@@ -435,10 +436,10 @@ class Consumer:
     async def _read(self, streams: Sequence[str], count: int, block: int | None) -> list[Entry]:
         """Sends one XREADGROUP. `block` is how long it waits, in ms; None for a read that does not wait."""
         blocking = () if block is None else ("BLOCK", block)
-        pipe = self._reads.current or await self._reads.pipe()
+        pipe = self._reads.current or await self._new_pipe()
         if block is not None and self._has_more:
-            # A stream was added or left out while this read waited for its connection. Blocking on the old
-            # streams would be wrong, so the caller must choose the streams anew.
+            # A stream was added or left out while the calls that do not wait were under way. Blocking on the
+            # old streams would be wrong, so the caller must choose the streams anew.
             return []
         self._waits = block is not None
         limit, received = self.limit, pipe.received
@@ -465,6 +466,18 @@ class Consumer:
         entries = _entries(answer)
         limit.note(len(entries), pipe.received - received)
         return entries
+
+    async def _new_pipe(self) -> Pipe:
+        """Waits for the connection that reads.
+
+        Raises:
+            Interrupted: other streams than before are to be read from now, so the caller must choose anew.
+            BrokerUnavailable: see `Connection.pipe`.
+        """
+        pipe = await self._reads.pipe()
+        if self._has_more:
+            raise Interrupted("a stream was added or left out before the read was sent")
+        return pipe
 
     async def unknown_entries(self, stream: str, held: Iterable[str]) -> list[Entry]:
         """Returns the unknown pending entries of a stream: they are pending for this worker session but not

@@ -1,11 +1,13 @@
-"""Measures the queues of a namespace for metrics: how many jobs wait, and for how long the oldest has waited.
+"""Measures the queues of a namespace, for metrics and for operators: how many jobs wait, for how long the
+oldest has waited, and how many jobs workers have.
 
-Each queue is reported by one worker at a time, which holds a lease on it at the server. Only workers that
-report metrics ask for a lease. Runs on the session's loop.
+In metrics, each queue is reported by one worker at a time, which holds a lease on it at the server. Only
+workers that report metrics ask for a lease. Runs on the session's loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq.broker.schema.keys import GROUP, token
@@ -27,10 +29,12 @@ class QueueFigures(NamedTuple):
         waiting: how many jobs wait in it, whatever their priority. Those that are delayed or wait for other
             jobs are in no queue, and running jobs do not wait.
         oldest: for how many seconds the one that came first has waited; 0 if none waits.
+        running: how many jobs of it workers have.
     """
 
     waiting: int
     oldest: float
+    running: int
 
 
 class NamespaceFigures(NamedTuple):
@@ -57,12 +61,6 @@ class Figures(NamedTuple):
     namespace: NamespaceFigures | None
 
 
-async def waiting_in(commands: Commands, queues: Sequence[str]) -> int:
-    """Returns how many jobs wait in some queues together. Raises as `Commands.run`."""
-    measured = [await _measured(commands, keys, queues) for keys in commands.shards]
-    return sum(figures.waiting for each in measured for figures in each.values())
-
-
 class QueueMeter:
     """One reporter of metrics.
 
@@ -84,15 +82,9 @@ class QueueMeter:
         The leases lie in the first shard. The reporter of a queue measures it in all shards.
         """
         first, *others = self._commands.shards
-        found = await _measured(self._commands, first, self._queues, self._name, self._lease_ms)
+        found = await _measured_in(self._commands, first, self._queues, self._name, self._lease_ms)
         mine = list(found)
-        measured = [found, *[await _measured(self._commands, keys, mine) for keys in others]]
-        queues = {
-            queue: QueueFigures(
-                sum(each[queue].waiting for each in measured), max(each[queue].oldest for each in measured)
-            )
-            for queue in mine
-        }
+        queues = _added([found, *[await _measured_in(self._commands, keys, mine) for keys in others]])
         has_namespace = queues.pop(_NAMESPACE, None) is not None
         return Figures(queues, await self._namespace() if has_namespace else None)
 
@@ -102,10 +94,25 @@ class QueueMeter:
         return NamespaceFigures(await send(shards[0], "HLEN", shards[0].beats), sum(dead))
 
 
-async def _measured(
+async def measured(commands: Commands, queues: Sequence[str]) -> dict[str, QueueFigures]:
+    """Measures queues in all shards, whoever reports them. Raises as `Commands.run`.
+
+    Args:
+        commands: of the session.
+        queues: the queues, which one call measures; each may have 75 streams.
+    """
+    return _added(await asyncio.gather(*(_measured_in(commands, keys, queues) for keys in commands.shards)))
+
+
+async def waiting_in(commands: Commands, queues: Sequence[str]) -> int:
+    """Returns how many jobs wait in some queues together. Raises as `Commands.run`."""
+    return sum(figures.waiting for figures in (await measured(commands, queues)).values())
+
+
+async def _measured_in(
     commands: Commands, keys: Keys, queues: Sequence[str], reporter: str = "", lease_ms: int = 0
 ) -> dict[str, QueueFigures]:
-    """Measures the queues of one shard: all of them, or those on which the reporter gets the lease."""
+    """Measures queues in a shard. With a reporter, only those on which it gets the lease."""
     if not queues:
         return {}
     answers = await commands.run(
@@ -115,7 +122,19 @@ async def _measured(
         (GROUP, keys.levels, keys.reporters, reporter, lease_ms),
     )
     return {
-        queue: QueueFigures(answer[0], answer[1] / 1000)
+        queue: QueueFigures(answer[0], answer[1] / 1000, answer[2])
         for queue, answer in zip(queues, answers, strict=True)
         if answer
+    }
+
+
+def _added(measured: Sequence[Mapping[str, QueueFigures]]) -> dict[str, QueueFigures]:
+    """Returns the figures of each queue in all shards together."""
+    return {
+        queue: QueueFigures(
+            sum(each[queue].waiting for each in measured),
+            max(each[queue].oldest for each in measured),
+            sum(each[queue].running for each in measured),
+        )
+        for queue in measured[0]
     }

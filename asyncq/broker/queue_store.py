@@ -9,10 +9,10 @@ Which queues there are, and which of them are paused, is stored in shard 0 only.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from asyncq import wire
+from asyncq.broker.queue_figures import measured
 from asyncq.broker.schema.keys import GROUP, LAST_ATTEMPT, leveled, result_ttl_ms, text_of
 
 if TYPE_CHECKING:
@@ -20,28 +20,15 @@ if TYPE_CHECKING:
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.known_queues import KnownQueues
+    from asyncq.broker.queue_figures import QueueFigures
     from asyncq.broker.schema.keys import Keys
 
-COUNTED_AT_ONCE = 20
-"""Most queues whose jobs one call counts: a queue may have 75 streams."""
+MEASURED_AT_ONCE = 20
+"""Most queues that one call measures: a queue may have 75 streams."""
 PAUSES_AT_ONCE = 1000
 """Most queues of which one command asks whether they are paused."""
 PURGED_AT_ONCE = 500
 """Most jobs that one call ends. The server serves nobody else during a call: some milliseconds."""
-
-
-class QueueCounts(NamedTuple):
-    """How many jobs a queue has.
-
-    Attributes:
-        waiting: those that no worker has.
-        running: those that a worker has.
-        oldest: how long the first of those that wait has waited, in ms; 0 if none waits.
-    """
-
-    waiting: int
-    running: int
-    oldest: int
 
 
 class QueueStore:
@@ -79,24 +66,12 @@ class QueueStore:
         answer = await self._commands.run(keys, "pause", (keys.paused + queue, keys.known_queues), arguments)
         return bool(answer)
 
-    async def counts(self, queues: Sequence[str]) -> dict[str, QueueCounts]:
+    async def figures(self, queues: Sequence[str]) -> dict[str, QueueFigures]:
         """Returns how many jobs each of the queues has, in all shards together."""
-        total: dict[str, QueueCounts] = dict.fromkeys(queues, QueueCounts(0, 0, 0))
-        for first in range(0, len(queues), COUNTED_AT_ONCE):
-            some = queues[first : first + COUNTED_AT_ONCE]
-            calls = [
-                self._commands.run(keys, "count_jobs", (), (keys.key_prefix, GROUP, *some))
-                for keys in self._commands.shards
-            ]
-            for answer in await asyncio.gather(*calls):
-                for queue, one in zip(some, answer, strict=True):
-                    before, counts = total[queue], QueueCounts(*one)
-                    total[queue] = QueueCounts(
-                        before.waiting + counts.waiting,
-                        before.running + counts.running,
-                        max(before.oldest, counts.oldest),
-                    )
-        return total
+        found: dict[str, QueueFigures] = {}
+        for first in range(0, len(queues), MEASURED_AT_ONCE):
+            found |= await measured(self._commands, queues[first : first + MEASURED_AT_ONCE])
+        return found
 
     async def streams(self, keys: Keys, queue: str) -> list[str]:
         """Returns the streams of a queue in a shard, by their names in records: that of each level, of each

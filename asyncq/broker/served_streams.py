@@ -131,10 +131,9 @@ class Served:
         self._choose_open()
         return True
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether all streams are left out."""
-        return self._is_quiet
+    def is_open(self, stream: str) -> bool:
+        """Returns whether a stream is read from now."""
+        return stream in self.open_streams or stream in self.open_last_attempt_queues
 
     def all_queues(self) -> list[str]:
         """Returns the queues that are served, the most urgent first."""

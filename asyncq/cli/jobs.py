@@ -1,6 +1,6 @@
-"""`asyncq jobs`: shows one job, and its record in Redis decoded.
+"""`asyncq jobs`: lists jobs, shows one with its record in Redis decoded, and revokes jobs.
 
-It only reads. The record is the truth about the job's state; queue, worker and attempts come from the job's
+For `show`, the record is the truth about the job's state; queue, worker and attempts come from the job's
 status, or from its outcome once it has ended.
 """
 
@@ -12,17 +12,76 @@ import typer
 
 from asyncq import wire
 from asyncq.broker.schema.records import Record, RequestId
-from asyncq.cli import console, loop, target as targets
+from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import CliError, Code
-from asyncq.cli.invocation import Invocation, command
+from asyncq.cli.invocation import command
+from asyncq.cli.revoke import revoke
 from asyncq.errors import DecodeError
+from asyncq.logs import escaped
 from asyncq.outcome import timestamp
 
 if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.broker.broker import Broker
+    from asyncq.control.job_listing import JobInfo
+    from asyncq.control.pages import Page
 
-jobs: typer.Typer = typer.Typer(help="Shows jobs.", no_args_is_help=True, rich_markup_mode=None)
+jobs: typer.Typer = typer.Typer(
+    help="Lists, shows and revokes jobs.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@jobs.command(name="ls")
+@command
+def ls(
+    ctx: typer.Context,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="Only jobs that are PENDING, SCHEDULED, STARTED or in RETRY."),
+    ] = None,
+    queue: Annotated[str | None, typer.Option(metavar="QUEUE", help="Only jobs of this queue.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="Only jobs of this task.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Only jobs enqueued since then: 30s, 1h, 1d.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many to list at most.")] = 50,
+    cursor: Annotated[str | None, typer.Option(metavar="C", help="Go on behind an earlier page.")] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")] = False,
+) -> int:
+    """Lists jobs that have not ended: running ones, then those that wait in queues, then the others.
+
+    Columns: id, state, queue, task, attempt, when it was enqueued, worker, last error. One command looks at
+    some ten thousand jobs. It says on stderr how far it has looked, and the cursor with which to go on.
+
+    \b
+    Examples:
+      asyncq jobs ls --state PENDING --queue mail
+      asyncq jobs ls --task shop.charge --jsonl | jq -r .id | asyncq jobs revoke -
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation, app = targets.prepared(ctx.obj)
+    age = None if since is None else parameters.duration("--since", since)
+
+    async def show_page() -> int:
+        async with app:
+            try:
+                page = await app.control.jobs(state, queue, task, age, limit, cursor)
+            except ValueError as error:
+                raise CliError(str(error), "asyncq jobs ls --help", Code.USAGE) from error
+        if jsonl:
+            for job in page:
+                console.document(job)
+        elif invocation.json:
+            console.document(page)
+        elif page.items:
+            console.data(console.aligned([_row(job) for job in page], indent=""))
+        if not invocation.quiet:
+            console.say(_how_far(page))
+        return Code.OK
+
+    return loop.run(show_page())
+
+
+jobs.command(name="revoke")(revoke)
 
 
 @jobs.command(name="show")
@@ -43,10 +102,7 @@ def show(
       asyncq jobs show 01KA7Q2
       asyncq jobs show 01KA7Q2 --raw
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation: Invocation = ctx.obj
-    invocation.begin()
-    app = targets.load_or_bare(invocation)
-    targets.use_short_timeouts(app)
+    invocation, app = targets.prepared(ctx.obj)
 
     async def print_job() -> int:
         async with app:
@@ -131,3 +187,20 @@ def _about_record(record: Record) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def cells(job: JobInfo) -> tuple[str, ...]:
+    """Returns a job as the cells of a line: id, state, task, attempt, when it was enqueued, worker."""
+    at = "?" if job.enqueued is None else f"{job.enqueued:%Y-%m-%d %H:%M:%SZ}"
+    words = (job.id, job.state, job.task or "?", f"attempt {job.attempt}", at, job.worker or "")
+    return tuple(escaped(word) for word in words)
+
+
+def _row(job: JobInfo) -> tuple[str, ...]:
+    id_, state, *rest = cells(job)
+    return (id_, state, escaped(job.queue), *rest, escaped(job.error or ""))
+
+
+def _how_far(page: Page[JobInfo]) -> str:
+    found = f"{len(page):,} jobs of {page.looked_at:,} looked at"
+    return found if page.cursor is None else f"{found}; go on: --cursor {page.cursor}"

@@ -15,6 +15,7 @@ from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.confirmation import confirmed
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import command
+from asyncq.cli.jobs import cells
 from asyncq.logs import escaped
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def show(
             return Code.OK
         console.data(console.aligned([_row(info)], indent=""))
         if jobs:
-            console.data(console.aligned([_job_row(job) for job in jobs]))
+            console.data(console.aligned([cells(job) for job in jobs]))
         return Code.OK
 
     return loop.run(show_queue())
@@ -195,9 +196,3 @@ def _row(info: QueueInfo) -> tuple[str, ...]:
     oldest = config.shown(info.oldest_wait) if info.waiting else "-"
     figures = (f"{info.waiting} waiting", f"{info.running} running", f"oldest {oldest}")
     return (escaped(info.name), *figures, f"{info.consumers} workers", "paused" if info.paused else "")
-
-
-def _job_row(job: JobInfo) -> tuple[str, ...]:
-    at = "?" if job.enqueued is None else f"{job.enqueued:%Y-%m-%d %H:%M:%SZ}"
-    cells = (job.id, job.state, job.task or "?", f"attempt {job.attempt}", at, job.worker or "")
-    return tuple(escaped(cell) for cell in cells)

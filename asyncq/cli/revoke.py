@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq import wire
-from asyncq.cli import console, loop, target as targets
+from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import CliError, Code
-from asyncq.cli.invocation import Invocation, command
+from asyncq.cli.invocation import command
 
 if TYPE_CHECKING:
     from asyncq.results.handle import AsyncResult
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @command
 def revoke(
     ctx: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids.")],
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", help="The jobs' ids; - reads them from stdin, one per line."),
+    ],
     terminate: Annotated[bool, typer.Option("--terminate", help="Also end jobs that run.")] = False,
     signal: Annotated[
         str,
@@ -46,20 +49,19 @@ def revoke(
     Prints the state of each job. A job that has ended stays as it is. Exit code 3 if a job is unknown.
 
     \b
-    Example:
+    Examples:
       asyncq revoke 01KA7Q2 --terminate
+      asyncq jobs ls --queue mail --jsonl | jq -r .id | asyncq revoke -
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation: Invocation = ctx.obj
     if signal not in wire.SIGNAL_OF:
         raise CliError(f"--signal {signal}: use one of {', '.join(wire.SIGNAL_OF)}", code=Code.USAGE)
     options = {"terminate": terminate, "signal": signal, "reason": reason, "parents": parents}
-    invocation.begin()
-    app = targets.load_or_bare(invocation)
-    targets.use_short_timeouts(app)
+    invocation, app = targets.prepared(ctx.obj)
+    every = parameters.ids(ids)
 
     async def revoke_all() -> int:
         async with app:
-            states = {id_: await _revoked(app.AsyncResult(id_), options) for id_ in ids}
+            states = {id_: await _revoked(app.AsyncResult(id_), options) for id_ in every}
         if invocation.json:
             console.document([{"id": id_, "state": state} for id_, state in states.items()])
         for id_, state in states.items():

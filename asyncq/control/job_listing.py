@@ -34,6 +34,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 MOST_LOOKED_AT = 10_000
 """So many jobs one call looks at, and up to one reading of a place more."""
+MOST_READINGS = 500
+"""So many readings of places one call makes at most: of a thousand queues, most are empty."""
 MOST_LISTED = 1000
 """Most jobs on a page."""
 
@@ -175,15 +177,16 @@ async def page_of(broker: Broker, wanted: Filter, limit: int, cursor: str | None
         *fields, after = decode_cursor(cursor, int, str, int, str, str)
         begin = Place(*fields)
     found: list[JobInfo] = []
-    looked_at = 0
+    looked_at = readings = 0
     for place in await _places(broker, wanted):
         if begin is not None and place < begin:
             continue
         after = after if place == begin else ""
         is_at_end = False
         while not is_at_end:
-            if looked_at >= MOST_LOOKED_AT:
+            if looked_at >= MOST_LOOKED_AT or readings >= MOST_READINGS:
                 return Page(found, encode_cursor(*place, after), looked_at)
+            readings += 1
             batch = await _read(broker, place, after, _how_many(place, wanted, limit - len(found)))
             jobs, count, behind = _fitting(batch, wanted, limit - len(found))
             found += jobs

@@ -58,15 +58,15 @@ async def infos(broker: Broker, names: Iterable[str] | None = None) -> list[Queu
         BrokerUnavailable: no answer within the operation timeout.
     """
     queues = await broker.queues.known() if names is None else list(names)
-    counts, paused, workers = await asyncio.gather(
-        broker.queues.counts(queues), broker.queues.paused(queues), broker.workers.all()
+    figures, paused, workers = await asyncio.gather(
+        broker.queues.figures(queues), broker.queues.paused(queues), broker.workers.all()
     )
     return [
         QueueInfo(
             queue,
-            counts[queue].waiting,
-            counts[queue].running,
-            counts[queue].oldest / 1000,
+            figures[queue].waiting,
+            figures[queue].running,
+            figures[queue].oldest,
             queue in paused,
             len(serving(queue, workers)),
         )

@@ -288,8 +288,8 @@ class _Job:
         name = self._record.queue
         if name.endswith(LAST_ATTEMPT):
             return Reason("last try", "it is on its last try, and waits until it can run alone")
-        counts, workers = await asyncio.gather(
-            self._broker.queues.counts([self.queue]), self._broker.workers.all()
+        figures, workers = await asyncio.gather(
+            self._broker.queues.figures([self.queue]), self._broker.workers.all()
         )
         statuses = [one.status for one in serving(self.queue, workers) if one.status is not None]
         busy, slots = sum(one.busy for one in statuses), sum(one.concurrency for one in statuses)
@@ -297,6 +297,6 @@ class _Job:
         executor = _EXECUTOR_OF.get(name[-1]) if LEVEL in name else None
         if executor is not None:
             return Reason("executor", f"it waits until a worker has a free {executor} for it; {load}")
-        waiting = f"{counts[self.queue].waiting:,} jobs wait in queue {self.queue!r}"
+        waiting = f"{figures[self.queue].waiting:,} jobs wait in queue {self.queue!r}"
         names = dict.fromkeys(worker.name for worker in serving(self.queue, workers))
         return Reason("turn", f"it waits for its turn: {waiting}; {load}", workers=tuple(names)[:MOST_NAMED])

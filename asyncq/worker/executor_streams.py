@@ -109,11 +109,14 @@ class ExecutorQueueReader:
             self._leave_out(self._left_out - {stream})  # it is empty: the fetcher's next read has it again
 
     async def read(self, stream: str, count: int) -> list[Entry]:
-        """Reads up to `count` jobs from a stream and starts them. Returns their entries.
+        """Reads up to `count` jobs from a stream and starts them. Returns their entries; none if the queue is
+        paused, or the worker is quiet.
 
         It works while the fetcher's read waits at the server.
         """
         async with self.reading:
+            if not self._consumer.served.is_open(stream):  # it may have been closed while this waited
+                return []
             try:
                 entries = await self._consumer.read_separately(stream, count)
                 await self._attempts.start(entries)

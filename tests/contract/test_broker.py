@@ -490,6 +490,32 @@ async def test_a_queue_is_served_while_a_worker_sends_heartbeats(broker, hand):
     assert not await broker.listened_to("other")
 
 
+async def test_an_operator_sees_and_ends_the_jobs_of_a_queue(app, broker, make_job, hand):
+    for name in ("a", "b", "c", "d"):
+        await broker.intake.enqueue(*make_job(name))
+    later = await app.task(name="task")(_nothing).options(countdown=60).delay()
+    assert (await hand.take()).id == "a"
+    (queue,) = await app.control.queues()
+    assert (queue.name, queue.waiting, queue.running, queue.paused) == ("default", 3, 1, False)
+    page = await app.control.jobs(limit=3)
+    assert [(job.id, job.state, job.task) for job in page] == [
+        *(("a", "STARTED", "task"), ("b", "PENDING", "task"), ("c", "PENDING", "task"))
+    ]
+    rest = await app.control.jobs(limit=3, cursor=page.cursor)
+    assert [job.id for job in rest] == ["d", later.id]
+    assert [job.id for job in await app.control.active()] == ["a"]
+    assert (await app.control.stats()).delayed == 1
+    await app.control.pause("default")
+    assert (await app.control.queues())[0].paused
+    assert [reason.kind for reason in (await app.control.why("b")).reasons][0] == "paused"
+    await app.control.resume("default")
+    waits = asyncio.create_task(app.AsyncResult("b").outcome(timeout=30))
+    assert await app.control.purge("default") == 3
+    assert (await waits).state == "REVOKED"
+    assert await flags_of(broker, "a") == "L---"
+    await later.revoke()
+
+
 async def test_a_handle_shows_each_state_after_a_refresh(app, make_app, hand):
     result = await app.task(name="task")(_nothing).options(countdown=0.01).delay()
     handle = app.AsyncResult(result.id)

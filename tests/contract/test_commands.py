@@ -18,6 +18,8 @@ ANSWERS = {
         (("APPEND", "{k}a", "!"), 4),
         (("SETRANGE", "{k}a", 1, "X"), 4),
         (("MGET", "{k}a", "{k}b"), [b"oXe!", None]),
+        (("GETRANGE", "{k}a", 0, 0), b"o"),
+        (("GETRANGE", "{k}b", 0, 0), b""),
         (("PTTL", "{k}a"), -1),
         (("PEXPIRE", "{k}a", 0), 1),
         (("PTTL", "{k}a"), -2),
@@ -64,6 +66,11 @@ ANSWERS = {
         (("ZADD", "{k}a", "XX", 3, "a", 3, "new"), 0),
         (("ZRANGE", "{k}a", 0, -1), [b"c", b"b", b"a"]),
         (("ZRANGE", "{k}a", 0, 0), [b"c"]),
+        (("ZRANGE", "{k}a", 1, 2, "WITHSCORES"), [[b"b", 2.0], [b"a", 3.0]]),
+        (("ZRANK", "{k}a", "b"), 1),
+        (("ZRANK", "{k}a", "z"), None),
+        (("ZCOUNT", "{k}a", "-inf", "(3"), 2),
+        (("ZRANDMEMBER", "{k}b", 2), []),
         (("ZSCORE", "{k}a", "a"), 3.0),
         (("ZSCORE", "{k}a", "z"), None),
         (("ZRANGEBYSCORE", "{k}a", "-inf", 2, "LIMIT", 0, 1), [b"c"]),
@@ -81,6 +88,7 @@ ANSWERS = {
         (("XRANGE", "{k}a", "1-1", "1-1"), [ENTRY]),
         (("XRANGE", "{k}a", "1", "1"), [ENTRY, [b"1-2", [b"f", b"w"]]]),
         (("XRANGE", "{k}a", "-", "+", "COUNT", 1), [ENTRY]),
+        (("XRANGE", "{k}a", "(1-1", "1"), [[b"1-2", [b"f", b"w"]]]),
         (("XREVRANGE", "{k}a", "+", "-", "COUNT", 1), [[b"2-0", [b"f", b"x"]]]),
         (("XTRIM", "{k}a", "MINID", 2), 2),
         (("XDEL", "{k}a", "2-0", "9-9"), 1),
@@ -92,6 +100,7 @@ ANSWERS = {
     "groups": [
         (("XGROUP", "CREATE", "{k}a", "g", "0"), ServerError("ERR")),
         (("XPENDING", "{k}a", "g", "-", "+", 10), ServerError("NOGROUP")),
+        (("XPENDING", "{k}a", "g"), ServerError("NOGROUP")),
         (("XACK", "{k}a", "g", "1-1"), 0),
         (("XGROUP", "CREATE", "{k}a", "g", "0", "MKSTREAM"), b"OK"),
         (("XGROUP", "CREATE", "{k}a", "g", "0", "MKSTREAM"), ServerError("BUSYGROUP")),
@@ -104,11 +113,14 @@ ANSWERS = {
             {"{k}a": [[b"1-2", [b"f", b"w"]]]},
         ),
         (("XREADGROUP", "GROUP", "none", "me", "STREAMS", "{k}a", ">"), ServerError("NOGROUP")),
+        (("XPENDING", "{k}a", "g"), [2, b"1-1", b"1-2", [[b"me", b"1"], [b"you", b"1"]]]),
         (("XDEL", "{k}a", "1-1"), 1),
         (("XPENDING", "{k}a", "g", "1-1", "1-1", 1, "you"), []),
         (("XACK", "{k}a", "g", "1-1", "1-1"), 1),
         (("XPENDING", "{k}a", "g", "-", "+", 9, "me"), []),
+        (("XPENDING", "{k}a", "g", "(1-1", "+", 9, "me"), []),
         (("XGROUP", "DELCONSUMER", "{k}a", "g", "you"), 1),
+        (("XPENDING", "{k}a", "g"), [0, None, None, None]),
         (("XGROUP", "DELCONSUMER", "{k}a", "g", "nobody"), 0),
         (("XINFO", "CONSUMERS", "{k}b", "g"), ServerError("ERR")),
         (("XINFO", "CONSUMERS", "{k}a", "none"), ServerError("NOGROUP")),
@@ -163,6 +175,23 @@ async def test_each_command_gets_the_answer_in_the_table(broker, open_pipe, leav
             assert answer == _named(expected, f"{shard.key_prefix}x:"), command
 
 
+async def test_keys_are_counted_and_found_by_their_first_letters(broker, leaves_keys):
+    shard, send = broker.shards[0], broker.commands.send
+    before = await send(shard, "DBSIZE")
+    names = [f"{shard.key_prefix}x:{name}" for name in ("a1", "a2", "b")]
+    for name in names:
+        await send(shard, "SET", name, "one")
+    assert await send(shard, "DBSIZE") >= before + len(names)
+    cursor, found = b"0", set()
+    while True:
+        cursor, some = await send(shard, "SCAN", cursor, "MATCH", f"{shard.key_prefix}x:a*", "COUNT", 1000)
+        found.update(some)
+        if cursor == b"0":
+            break
+    assert found == {name.encode() for name in names[:2]}
+    await send(shard, "DEL", *names)
+
+
 SCRIPTS = {
     "return {1, 2.9, 'x', true, false, 3, nil, 4}": [1, 2, b"x", 1, None, 3],
     "return redis.call('MGET', KEYS[1])": [None],
@@ -171,6 +200,9 @@ SCRIPTS = {
         *(b"a", b"1.5", b"b", b"2"),
     ],
     "redis.call('ZADD', KEYS[1], 1.5, 'a') return redis.call('ZSCORE', KEYS[1], 'a')": b"1.5",
+    "redis.call('ZADD', KEYS[1], 1.5, 'a') return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')": [
+        *(b"a", b"1.5"),
+    ],
     "return type(redis.call('TIME')[1] * 1)": b"number",
     "return redis.pcall('XPENDING', KEYS[1], 'g', '-', '+', 1)['err'] ~= nil": 1,
     "return redis.call('XPENDING', KEYS[1], 'g', '-', '+', 1)": ServerError("NOGROUP"),

@@ -95,6 +95,11 @@ def session_of(worker: Worker) -> WorkerSession:
     return session
 
 
+def reads_of(worker: Worker) -> ReconnectingConnection:
+    """Returns the reconnecting connection on which the worker reads."""
+    return session_of(worker).consumer._reads
+
+
 def slots_of(worker: Worker) -> Slots:
     """Returns the slots in which the worker's jobs run."""
     return session_of(worker).held.slots

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from helpers.inside import drop_subscription, session_of
+from helpers.inside import drop_subscription, reads_of, session_of
 from helpers.own_server import own_server
 from helpers.waiting import until, until_state
 from helpers.worker_jobs import register
@@ -62,6 +62,30 @@ async def test_no_job_that_is_enqueued_after_a_pause_has_returned_is_taken(app, 
             assert await result.refresh() == "PENDING"
             await app.control.resume("default")
             assert await result.get(timeout=30) == 2
+
+
+async def test_a_pause_that_comes_while_the_reading_connection_is_made_anew_leaves_the_jobs_alone(
+    app, add, monkeypatch
+):
+    async with Worker(app, queues=["a", "b"]) as worker:
+        reads = reads_of(worker)
+        connect, connecting, go_on = reads.pipe, asyncio.Event(), asyncio.Event()
+
+        async def connect_slowly():
+            connecting.set()
+            await go_on.wait()
+            return await connect()
+
+        monkeypatch.setattr(reads, "pipe", connect_slowly)
+        reads.drop()
+        await asyncio.wait_for(connecting.wait(), 30)
+        await app.control.pause("a")
+        waiting = await add.options(queue="a").delay(1, 1)
+        go_on.set()
+        assert await add.options(queue="b").call(2, 2) == 4
+        assert await waiting.refresh() == "PENDING"
+        await app.control.resume("a")
+        assert await waiting.get(timeout=30) == 2
 
 
 async def test_a_pause_returns_in_time_when_a_worker_does_not_answer(app, server_url, namespace):

@@ -467,7 +467,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "outbox": lambda s: s.broker.commands.forwarder.read(s.keys),
     "pause": lambda s: s.broker.queues.set_paused(QUEUE, paused=True),
     "pause, it goes on": lambda s: s.broker.queues.set_paused(QUEUE, paused=False),
-    "count_jobs": lambda s: s.broker.queues.counts([QUEUE]),
+    "queue_figures, of a listing": lambda s: s.broker.queues.figures([QUEUE]),
     "list_entries": lambda s: s.broker.jobs.entries(s.keys, QUEUE, "", 10, running=False),
     "list_entries, running": lambda s: s.broker.jobs.entries(s.keys, QUEUE, "", 10, running=True),
     "describe_jobs": lambda s: s.broker.jobs.described(s.keys, ["job"]),

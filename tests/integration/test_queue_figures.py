@@ -19,7 +19,7 @@ def _meter(app, *queues: str, lease: float = 30) -> QueueMeter:
 
 async def test_jobs_that_wait_are_counted_whatever_their_priority_and_no_others(app, add, nap):
     meter = _meter(app, "default", "mail")
-    assert (await meter.measure()).queues == {"default": (0, 0.0), "mail": (0, 0.0)}
+    assert (await meter.measure()).queues == {"default": (0, 0.0, 0), "mail": (0, 0.0, 0)}
     await add.map([(1, 2), (3, 4)])
     for priority in (5, -3):
         await add.options(priority=priority).delay(1, 2)
@@ -33,7 +33,7 @@ async def test_jobs_that_wait_are_counted_whatever_their_priority_and_no_others(
 
 
 async def _is_empty(meter: QueueMeter) -> bool:
-    return (await meter.measure()).queues["default"] == (0, 0.0)
+    return (await meter.measure()).queues["default"] == (0, 0.0, 0)
 
 
 async def test_a_running_job_does_not_wait_and_the_oldest_of_the_others_has_its_age(app, nap):
@@ -46,7 +46,7 @@ async def test_a_running_job_does_not_wait_and_the_oldest_of_the_others_has_its_
         await until(lambda: _age(meter, 0.1), "a job to have waited")
         await nap.delay(60)
         figures = (await meter.measure()).queues["default"]
-        assert figures.waiting == 2
+        assert (figures.waiting, figures.running) == (2, 1)
         assert 0.1 <= figures.oldest <= asyncio.get_running_loop().time() - began + 5
         await first.revoke()
         younger = (await meter.measure()).queues["default"]

@@ -51,7 +51,7 @@ def test_the_labels_here_are_those_of_the_metrics():
     metrics.jobs.labels("t", "q", "SUCCESS").inc()
     for histogram in (metrics.wait, metrics.run, metrics.latency):
         histogram.labels("t", "q").observe(1)
-    figures = prometheus.Figures({"q": prometheus.QueueFigures(1, 2.0)}, prometheus.NamespaceFigures(1, 0))
+    figures = prometheus.Figures({"q": prometheus.QueueFigures(1, 2.0, 3)}, prometheus.NamespaceFigures(1, 0))
     measured = [prometheus._Measured(figures, 0.0, is_embedded=True, keeps=1.0)]
     families = [*registry.collect(), *prometheus._families(measured)]
     samples = [sample for family in families for sample in family.samples]

@@ -19,7 +19,7 @@ WORKER = rights.of_worker(KEYS, STREAMS)
 USED_TO_ASK = {"evalsha", "script|load"}
 """The check itself needs these rights. The server refuses a user who lacks one."""
 DEAD_LETTERS = {"xrevrange"}
-CONTROL = {"dbsize", "getrange", "scan", "xinfo|groups", "zcount", "zrandmember", "zrank", "zscore"}
+CONTROL = {"dbsize", "getrange", "scan", "zcount", "zrandmember", "zrank", "zscore"}
 """Rights of operators alone. A call of `app.control` that lacks one is refused, and says which."""
 
 

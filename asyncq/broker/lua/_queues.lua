@@ -1,25 +1,16 @@
--- What a listing or a purge must know of a stream: which of its entries wait, and which workers have.
+-- What a listing, a purge or the metrics must know of a stream: which of its entries wait, and which workers have.
 
--- Returns the entry up to which workers have read a stream: entries behind it wait. Nobody has read from a stream without a group.
-local function last_read_entry(stream, group)
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  if groups['err'] then
-    if string.find(groups['err'], 'no such key', 1, true) then return '0-0' end
-    error(groups)
-  end
-  for _, info in ipairs(groups) do
-    local fields = {}
-    for i = 1, #info, 2 do fields[info[i]] = info[i + 1] end
-    if fields['name'] == group then return fields['last-delivered-id'] end
-  end
-  return '0-0'
-end
-
--- Returns the names of all streams of a queue, as records have them: of each level, executor and returned queue, and the last-attempt queue.
-local function streams_of(key_prefix, queue)
-  local names = { queue, queue .. '!' }
-  for _, level in ipairs(redis.call('SMEMBERS', key_prefix .. KEY.LEVELS .. queue)) do names[#names + 1] = queue .. '^' .. level end
-  return names
+-- Returns how many entries of a stream wait, how many workers have, and where those that wait begin, for XRANGE; no beginning of a stream
+-- without entries. Entries are claimed in their order, and deleted when their jobs end. So what lies behind the last pending entry waits.
+local function entries_of(stream, group)
+  local length = redis.pcall('XLEN', stream) -- an error of a key that is no stream: others may write the names of levels
+  if type(length) ~= 'number' or length == 0 then return 0, 0 end
+  local pending = redis.pcall('XPENDING', stream, group)
+  -- Nobody has read from a stream without a group.
+  if pending['err'] and not string.find(pending['err'], 'NOGROUP', 1, true) then error(pending) end
+  local held = pending[1] or 0
+  if held == 0 then return length, 0, '-' end
+  return math.max(0, length - held), held, '(' .. pending[3]
 end
 
 -- How many bytes tell the length of a text, or hold a number, by the first byte of its msgpack form.

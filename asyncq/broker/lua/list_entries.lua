@@ -17,25 +17,27 @@ local function add(entry, content, holder, claimed_at)
 end
 
 local function order(entry)
-  local ms, number = string.match(entry, '^(%d+)%-(%d+)$')
+  local ms, number = string.match(entry, '(%d+)%-(%d+)$')
   return tonumber(ms), tonumber(number)
 end
 
+local _, held, start = entries_of(stream, group)
+if not start then return { '' } end
+
 if kind == 'waiting' then
-  local from = last_read_entry(stream, group)
   if after ~= '' then
     local ms, number = order(after)
-    local read_ms, read_number = order(from)
+    local last_ms, last_number = order(start)
     -- What was listed as waiting may have been read since.
-    if ms > read_ms or (ms == read_ms and number > read_number) then from = after end
+    if not last_ms or ms > last_ms or (ms == last_ms and number > last_number) then start = '(' .. after end
   end
   local looked_at = 0
   while looked_at < most and bytes < MAX_MOVED_BYTES do
     -- Some at a time: of long messages a thousand would be too many for the memory of a script.
-    local some = redis.call('XRANGE', stream, '(' .. from, '+', 'COUNT', math.min(most - looked_at, bytes > 1000 * looked_at and 10 or 100))
+    local some = redis.call('XRANGE', stream, start, '+', 'COUNT', math.min(most - looked_at, bytes > 1000 * looked_at and 10 or 100))
     if #some == 0 then return { '', unpack(listed) } end
     for _, item in ipairs(some) do
-      looked_at, from, last = looked_at + 1, item[1], item[1]
+      looked_at, last, start = looked_at + 1, item[1], '(' .. item[1]
       bytes = bytes + count_bytes(item[2])
       add(item[1], item[2], '', 0)
     end
@@ -45,12 +47,8 @@ end
 
 local arguments = { after == '' and '-' or '(' .. after, '+', max_entries }
 if consumer ~= '' then arguments[4] = consumer end
-local pending = redis.pcall('XPENDING', stream, group, unpack(arguments))
-if pending['err'] then
-  if string.find(pending['err'], 'NOGROUP', 1, true) then return { '' } end
-  error(pending)
-end
-local now = now_ms()
+if held == 0 then return { '' } end
+local now, pending = now_ms(), redis.call('XPENDING', stream, group, unpack(arguments))
 for k, item in ipairs(pending) do
   if bytes >= MAX_MOVED_BYTES then break end
   last = item[1]

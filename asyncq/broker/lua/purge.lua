@@ -7,9 +7,9 @@
 -- FLAGS: allow-oom
 -- USES: record workflow queues
 local ended_jobs, bytes, removed, most = 0, 0, {}, tonumber(max_entries)
-local from = last_read_entry(stream, group)
-while #removed < most and bytes < MAX_MOVED_BYTES and delivered < MAX_DELIVERED do
-  local some = redis.call('XRANGE', stream, '(' .. from, until_ms, 'COUNT', math.min(most - #removed, bytes > 1000 * #removed and 10 or 100))
+local _, _, start = entries_of(stream, group)
+while start and #removed < most and bytes < MAX_MOVED_BYTES and delivered < MAX_DELIVERED do
+  local some = redis.call('XRANGE', stream, start, until_ms, 'COUNT', math.min(most - #removed, bytes > 1000 * #removed and 10 or 100))
   if #some == 0 then
     most = -1
     break
@@ -17,7 +17,7 @@ while #removed < most and bytes < MAX_MOVED_BYTES and delivered < MAX_DELIVERED 
   for _, item in ipairs(some) do
     local entry, fields = item[1], {}
     for i = 1, #item[2], 2 do fields[item[2][i]] = item[2][i + 1] end
-    from, removed[#removed + 1], bytes = entry, entry, bytes + count_bytes(item[2])
+    start, removed[#removed + 1], bytes = '(' .. entry, entry, bytes + count_bytes(item[2])
     local id = fields['i']
     local record = id and redis.call('MGET', key_prefix .. KEY.RECORDS .. id)[1]
     local flags, current_entry, _, request_id, channels
@@ -30,4 +30,4 @@ while #removed < most and bytes < MAX_MOVED_BYTES and delivered < MAX_DELIVERED 
   end
 end
 if #removed > 0 then redis.call('XDEL', stream, unpack(removed)) end
-return { ended_jobs, most == -1 and 0 or 1 }
+return { ended_jobs, start and most ~= -1 and 1 or 0 }

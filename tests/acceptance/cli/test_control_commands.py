@@ -1,9 +1,10 @@
-"""`asyncq queues`, `workers` and `why`, run by real processes beside a real worker."""
+"""`asyncq queues`, `workers`, `why` and `jobs ls`, run by real processes beside a real worker."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 
 import pytest
 from helpers.inside import ended
@@ -155,6 +156,44 @@ async def test_without_workers_the_commands_say_so(app, run):
     assert (ls.code, ls.out, last(ls)) == (0, "", "no workers")
     assert (ping.code, json.loads(ping.out)) == (0, {})
     assert json.loads(empty.out) == []
+
+
+async def test_jobs_are_listed_in_pages_and_the_ids_of_a_listing_can_be_revoked(app, add, project, run):
+    mail = [(await add.options(queue="mail").delay(n, 1)).id for n in range(3)]
+    other = (await add.options(queue="other", countdown=600).delay(1, 1)).id
+    table, page, lines, first, none, wrong, too_many = await run(
+        "jobs ls --queue mail",
+        "jobs ls --json",
+        "jobs ls --jsonl --queue mail --since 1h -q",
+        "jobs ls --limit 2 --json",
+        f"jobs ls --task {add.name} --state STARTED",
+        "jobs ls --state LATER",
+        "jobs ls --limit 1001",
+    )
+    assert [line.split()[:3] for line in table.out.splitlines()] == [
+        [id_, "PENDING", "mail"] for id_ in mail
+    ]
+    assert last(table).startswith("3 jobs of ")
+    assert sorted(job["id"] for job in json.loads(page.out)["items"]) == sorted([*mail, other])
+    assert [json.loads(line)["id"] for line in lines.out.splitlines()] == mail
+    assert lines.err == ""
+    begun = json.loads(first.out)
+    assert last(first) == f"2 jobs of {begun['looked_at']} looked at; go on: --cursor {begun['cursor']}"
+    (rest,) = await run(f"jobs ls --json --cursor {begun['cursor']}")
+    assert sorted(job["id"] for some in (begun, json.loads(rest.out)) for job in some["items"]) == sorted(
+        [*mail, other]
+    )
+    assert (none.code, none.out, last(none)) == (0, "", "0 jobs of 0 looked at")
+    assert (wrong.code, "state='LATER': use one of" in wrong.err) == (2, True)
+    assert (too_many.code, "a page has 1 to 1000 jobs" in too_many.err) == (2, True)
+
+    read, write = os.pipe()
+    revoke = project.start("jobs", "revoke", "-", stdin=read)
+    os.close(read)
+    with os.fdopen(write, "w") as ids:
+        ids.write("\n".join([*mail, other]))
+    out, err = await asyncio.to_thread(revoke.communicate, timeout=60)
+    assert (revoke.returncode, out.splitlines()) == (0, [f"{id_}  REVOKED" for id_ in [*mail, other]]), err
 
 
 async def test_why_prints_what_a_job_waits_for(app, add, run):

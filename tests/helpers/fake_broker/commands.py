@@ -26,6 +26,10 @@ class Status(bytes):
 OK = Status(b"OK")
 
 
+class Scores(list[Any]):
+    """Members with their scores. A client gets a pair for each, a script one flat list."""
+
+
 class ErrorReply(Exception):
     """An error reply of the server. It begins with its code."""
 
@@ -105,6 +109,13 @@ class Data:
         self._expire_at[key] = self.now + int(milliseconds)
         return 1
 
+    def dbsize(self) -> int:
+        return len(self.living())
+
+    def scan(self, _cursor: bytes, _match: bytes, pattern: bytes, _count: bytes, _number: bytes) -> list[Any]:
+        """Returns all keys at once. The pattern must be a text before an asterisk."""
+        return [b"0", [key for key in self.living() if key.startswith(pattern.removesuffix(b"*"))]]
+
     def pttl(self, key: bytes) -> int:
         if not self._alive(key):
             return -2
@@ -149,6 +160,9 @@ class Data:
         new = (self._get(key, bytes) or b"") + value
         self.values[key] = new
         return len(new)
+
+    def getrange(self, key: bytes, start: bytes, stop: bytes) -> bytes:
+        return (self._get(key, bytes) or b"")[int(start) : int(stop) + 1]
 
     def setrange(self, key: bytes, start: bytes, value: bytes) -> int:
         old, first = self._get(key, bytes) or b"", int(start)
@@ -244,6 +258,16 @@ class Data:
     def zscore(self, key: bytes, member: bytes) -> float | None:
         return (self._get(key, SortedSet) or {}).get(member)
 
+    def zrank(self, key: bytes, member: bytes) -> int | None:
+        members = self.zrange(key, b"0", b"-1")
+        return members.index(member) if member in members else None
+
+    def zcount(self, key: bytes, low: bytes, high: bytes) -> int:
+        return len(self.zrangebyscore(key, low, high))
+
+    def zrandmember(self, key: bytes, count: bytes) -> list[Any]:
+        return self.zrange(key, b"0", b"-1")[: int(count)]
+
     def zmscore(self, key: bytes, *members: bytes) -> list[float | None]:
         return [self.zscore(key, member) for member in members]
 
@@ -252,14 +276,14 @@ class Data:
         first, last = int(start), int(stop)
         chosen = ordered[first:] if last == -1 else ordered[first : last + 1]
         if options == (b"WITHSCORES",):
-            return [part for score, member in chosen for part in (member, score)]
+            return Scores([member, score] for score, member in chosen)
         return [member for _, member in chosen]
 
     def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> list[Any]:
         ordered = (self._get(key, SortedSet) or SortedSet()).ordered()
         found = [(score, member) for score, member in ordered if _is_between(score, low, high)]
         if options == (b"WITHSCORES",):
-            return [part for score, member in found for part in (member, score)]
+            return Scores([member, score] for score, member in found)
         if options:
             _, offset, count = options
             found = found[int(offset) : int(offset) + int(count)]
@@ -346,11 +370,12 @@ class Data:
             return 0
         return sum(group.pending.pop(parse(id_), None) is not None for id_ in ids)
 
-    def xpending(
-        self, key: bytes, name: bytes, low: bytes, high: bytes, count: bytes, consumer: bytes | None = None
-    ) -> list[Any]:
+    def xpending(self, key: bytes, name: bytes, *options: bytes) -> list[Any]:
         stream, group = self._group(key, name)
-        return stream.pending(group, low, high, int(count), consumer, self.now)
+        if not options:
+            return stream.pending_summary(group)
+        low, high, count, *consumer = options
+        return stream.pending(group, low, high, int(count), *(consumer or [None]), self.now)
 
     def xreadgroup(self, *arguments: bytes) -> dict[bytes, Any] | None:
         """Returns the entries that there are now. Waiting for more is done by `server.Session`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 from lupa.lua51 import LuaError, LuaRuntime, lua_type
 
-from helpers.fake_broker.commands import ErrorReply, Status, number
+from helpers.fake_broker.commands import ErrorReply, Scores, Status, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,8 +95,9 @@ class Lua:
             return self._lua.table_from({b"ok": bytes(reply)})
         if isinstance(reply, (bytes, int)):
             return reply
-        if isinstance(reply, dict):
-            reply = [part for pair in reply.items() for part in pair]
+        if isinstance(reply, (dict, Scores)):
+            pairs = reply.items() if isinstance(reply, dict) else reply
+            reply = [part for pair in pairs for part in pair]
         elif isinstance(reply, set):
             reply = sorted(reply)
         return False if reply is None else self._table(reply)

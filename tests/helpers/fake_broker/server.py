@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.transport import scripts
-from helpers.fake_broker.commands import OK, Data, ErrorReply, Status
+from helpers.fake_broker.commands import OK, Data, ErrorReply, Scores, Status
 from helpers.fake_broker.scripts import lua, sha_of
 
 if TYPE_CHECKING:
@@ -298,6 +298,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     dict: lambda pairs: _encode_all(b"%", [part for pair in pairs.items() for part in pair], len(pairs)),
     set: lambda members: _encode_all(b"~", members, len(members)),
     list: lambda items: _encode_all(b"*", items, len(items)),
+    Scores: lambda pairs: _encode_all(b"*", pairs, len(pairs)),
     Push: lambda items: _encode_all(b">", items, len(items)),
 }
 

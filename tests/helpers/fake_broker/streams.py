@@ -18,6 +18,14 @@ def parse(text: bytes, *, missing: int = 0) -> Id:
     return int(milliseconds), int(number) if dash else missing
 
 
+def parse_first(text: bytes) -> Id:
+    """Parses the id at which a range begins. Behind a parenthesis, the id itself is excluded."""
+    if not text.startswith(b"("):
+        return parse(text)
+    milliseconds, number = parse(text[1:])
+    return milliseconds, number + 1
+
+
 def text_of(id: Id) -> bytes:
     """Formats an id as the server does."""
     return b"%d-%d" % id
@@ -66,8 +74,8 @@ class Stream:
         return text_of(new)
 
     def range(self, low: bytes, high: bytes, count: int | None = None, *, newest: bool = False) -> list[Id]:
-        """Returns the ids between two ids, both included."""
-        first, last = parse(low), parse(high, missing=LAST[1])
+        """Returns the ids between two ids, both included unless a parenthesis stands before the first."""
+        first, last = parse_first(low), parse(high, missing=LAST[1])
         found = [id_ for id_ in self.entries if first <= id_ <= last]
         return (found[::-1] if newest else found)[:count]
 
@@ -104,9 +112,20 @@ class Stream:
         self, group: Group, low: bytes, high: bytes, count: int, consumer: bytes | None, now: int
     ) -> list[object]:
         """Returns pending entries, oldest first: id, consumer, ms since its delivery, how often delivered."""
-        first, last = parse(low), parse(high, missing=LAST[1])
+        first, last = parse_first(low), parse(high, missing=LAST[1])
         return [
             [text_of(id_), holder, now - since, times]
             for id_, (holder, since, times) in sorted(group.pending.items())
             if first <= id_ <= last and consumer in {None, holder}
         ][:count]
+
+    @staticmethod
+    def pending_summary(group: Group) -> list[object]:
+        """Returns how many entries are pending, the first and the last of them, and how many each consumer
+        has.
+        """
+        if not group.pending:
+            return [0, None, None, None]
+        holders = [holder for holder, _, _ in group.pending.values()]
+        counts = [[holder, b"%d" % holders.count(holder)] for holder in sorted(set(holders))]
+        return [len(holders), text_of(min(group.pending)), text_of(max(group.pending)), counts]
