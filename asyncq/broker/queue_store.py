@@ -44,7 +44,7 @@ class QueueStore:
         self._own = own
 
     async def known(self) -> list[str]:
-        """Returns the names of all queues that were ever served, paused, or enqueued to, in their order."""
+        """Returns the names of all queues that were ever served, paused, or enqueued to, sorted."""
         keys = self._commands.shards[0]
         self._own.send()  # on the same connection, so the answer has them
         return sorted(map(text_of, await self._commands.send(keys, "SMEMBERS", keys.known_queues)))

@@ -144,10 +144,9 @@ class _Job:
         if letter != wire.RETRYING:
             return Reason("time", f"it waits for its time: {at}", due)
         (tries,) = await self._send("HMGET", self._keys.messages + self._id, "a")
-        count = wire.number_in(tries or b"0", wire.MOST_COUNTED) or 0
-        return Reason(
-            "retry", f"it has failed and waits for its retry {count or ''}: {at}".replace(" :", ":"), due
-        )
+        count = wire.number_in(tries or b"0", wire.MOST_COUNTED)
+        which = f"retry {count}" if count else "next try"
+        return Reason("retry", f"it has failed and waits for its {which}: {at}", due)
 
     async def _parents(self) -> Reason:
         """It waits for other jobs of its workflow."""

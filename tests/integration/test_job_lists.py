@@ -123,6 +123,16 @@ async def test_a_filter_without_an_index_looks_at_a_part_and_goes_on_from_there(
     await app.control.purge("default")
 
 
+async def test_a_listing_of_many_empty_queues_comes_in_parts(app, add, monkeypatch):
+    results = [await add.options(queue=f"queue-{n}").delay(1, n) for n in range(4)]
+    monkeypatch.setattr(listing, "MOST_READINGS", 3)
+    page = await app.control.jobs()
+    assert (page.cursor is None, len(page) < 4) == (False, True)
+    found, _ = await every_page(app)
+    assert ids(found) == ids(results)
+    await app.control.revoke(ids(results))
+
+
 async def test_filters_and_cursors_that_make_no_sense_are_refused(app):
     for wrong, message in (
         ({"state": "SUCCESS"}, "have not ended"),
@@ -233,3 +243,15 @@ async def test_a_job_whose_message_cannot_be_read_is_listed_without_its_task(app
     found, _ = await every_page(app, queue="default")
     assert [(job.id, job.task) for job in found] == [(result.id, add.name), ("job-1", "")]
     await until(lambda: app.control.purge("default"), "the queue to be purged")
+
+
+async def test_names_and_keys_that_somebody_else_has_written_do_no_harm(app, raw, add):
+    keys = app.sessions.shards[0]
+    await raw.sadd(keys.levels + "default", "none", "text", b"\xff")
+    await raw.set(keys.stream("default^text"), "no stream")
+    result = await add.delay(1, 2)
+    assert (await app.control.queues())[0].waiting == 1
+    assert ids((await every_page(app, queue="default"))[0]) == [result.id]
+    assert await app.control.active() == []
+    assert await app.control.purge("default") == 1
+    await raw.delete(keys.stream("default^text"))  # nobody could read it
