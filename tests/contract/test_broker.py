@@ -507,7 +507,7 @@ async def test_an_operator_sees_and_ends_the_jobs_of_a_queue(app, broker, make_j
     assert (await app.control.stats()).delayed == 1
     await app.control.pause("default")
     assert (await app.control.queues())[0].paused
-    assert [reason.kind for reason in (await app.control.why("b")).reasons][0] == "paused"
+    assert (await app.control.why("b")).reasons[0].kind == "paused"
     await app.control.resume("default")
     waits = asyncio.create_task(app.AsyncResult("b").outcome(timeout=30))
     assert await app.control.purge("default") == 3

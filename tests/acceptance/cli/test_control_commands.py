@@ -170,9 +170,7 @@ async def test_jobs_are_listed_in_pages_and_the_ids_of_a_listing_can_be_revoked(
         "jobs ls --state LATER",
         "jobs ls --limit 1001",
     )
-    assert [line.split()[:3] for line in table.out.splitlines()] == [
-        [id_, "PENDING", "mail"] for id_ in mail
-    ]
+    assert [line.split()[:3] for line in table.out.splitlines()] == [[id_, "PENDING", "mail"] for id_ in mail]
     assert last(table).startswith("3 jobs of ")
     assert sorted(job["id"] for job in json.loads(page.out)["items"]) == sorted([*mail, other])
     assert [json.loads(line)["id"] for line in lines.out.splitlines()] == mail
