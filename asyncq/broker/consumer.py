@@ -249,21 +249,6 @@ class Consumer:
                 timeout=timeout,
             )
 
-    async def report_status(self, status: wire.WorkerStatus) -> None:
-        """Stores what this worker session says of itself, for listings of workers."""
-        keys = self.shards[0]
-        await self._commands.run(
-            keys,
-            "report_status",
-            (keys.beats, keys.announcements + self.name),
-            (self.name, wire.encode_status(status), DAY_MS),
-        )
-
-    def answer(self, channel: str, texts: Iterable[bytes]) -> None:
-        """Publishes the answer to an order, in one message or several."""
-        for text in texts:
-            self._commands.post(self.shards[0], ("PUBLISH", channel, text), None, now=True)
-
     async def is_task_known(self, delivery: wire.Delivery, task: str) -> bool:
         """Returns whether a worker with a heartbeat knows a task and serves the queue of a job."""
         keys = self.served.keys[delivery.stream]

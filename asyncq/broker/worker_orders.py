@@ -6,8 +6,8 @@ for the answer.
     <session id> <number> <how many>\n<text>    one part of the answer; a long text comes in several
 
 An order may be lost, so its sender repeats it until it is answered. It may come twice, so each says what is
-to be, and not what is to change. `WorkerOrders` runs on the loop of the client's session; the worker's side
-is `worker.orders`.
+to be, and not what is to change. `WorkerOrders` runs on the loop of its session; `worker.orders` carries the
+orders out.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class OrderAnswer:
 
 
 class WorkerOrders:
-    """Sends orders to worker sessions, and collects their answers.
+    """Sends orders to worker sessions, and collects their answers; or sends the answers of a worker.
 
     Args:
         commands: of the session.
@@ -119,6 +119,11 @@ class WorkerOrders:
         finally:
             self._subscription.unsubscribe(channel, call.on_message)
         return {session_id: answer for session_id, answer in answers.items() if answer.is_complete()}
+
+    def answer(self, channel: str, session_id: str, text: str) -> None:
+        """Publishes the answer of a worker session to an order, in one message or several."""
+        for part in parts_of(session_id, text):
+            self._commands.post(self._commands.shards[0], ("PUBLISH", channel, part), None, now=True)
 
 
 class _Call:

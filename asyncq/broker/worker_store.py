@@ -1,5 +1,5 @@
 """Reads which worker sessions there are, what they say of themselves and what they announce, for an operator.
-`control` calls it, on the session's loop.
+`control` calls it, on the session's loop; a worker stores with it what it says of itself.
 
 A session is registered from its first heartbeat until it leaves or is taken for dead. If no other worker is
 there, nobody takes a dead one for dead, so a listing says when each was last seen. All is read in shard 0,
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq import wire
 from asyncq.broker.schema import damaged_data
-from asyncq.broker.schema.keys import name_from, name_to, text_of
+from asyncq.broker.schema.keys import DAY_MS, name_from, name_to, text_of
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -71,6 +71,16 @@ class WorkerStore:
         sessions = sorted(map(name_from, beats))
         found = await self.announced(sessions, STATUS_FIELD)
         return [_registered(one, data[0], now) for one, data in zip(sessions, found, strict=True)]
+
+    async def report(self, session_id: str, status: wire.WorkerStatus) -> None:
+        """Stores what a worker session says of itself, with what it announces."""
+        keys = self._commands.shards[0]
+        await self._commands.run(
+            keys,
+            "report_status",
+            (keys.beats, keys.announcements + session_id),
+            (session_id, wire.encode_status(status), DAY_MS),
+        )
 
     async def announced(self, sessions: Sequence[str], *fields: str) -> list[list[bytes | None]]:
         """Returns some fields of what each session announces: `q<queue>` for a queue that it serves,

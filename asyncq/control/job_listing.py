@@ -148,7 +148,7 @@ def _since(since: float | timedelta | datetime | None) -> int | None:
         return None
     if isinstance(since, datetime):
         if since.tzinfo is None:
-            raise ValueError(f"since={since!r} has no time zone: write datetime.now(UTC) - timedelta(...)")
+            raise ValueError(f"since={since!r} has no time zone: give it one, or write the age in seconds")
         return _ms(since)
     return round((clock.now() - config.duration("since", since)) * 1000)
 

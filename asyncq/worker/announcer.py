@@ -16,9 +16,9 @@ from asyncq.broker.commands import FOREVER
 from asyncq.broker.schema.keys import DAY_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Coroutine
+    from typing import Any
 
-    from asyncq import wire
     from asyncq.broker.consumer import Consumer
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ AGAIN = DAY_MS / 2000
 
 
 class Announcer:
-    """Announces the tasks of one session.
+    """Announces the tasks of one session, and has its status reported.
 
     Args:
         consumer: announces them under its name.
         tasks: the names of the tasks; more may be registered while the worker runs.
         lease: the lease in seconds.
-        status: returns the status of the worker.
+        report: reports the status of the worker.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Announcer:
         consumer: Consumer,
         tasks: Collection[str],
         lease: float,
-        status: Callable[[], wire.WorkerStatus],
+        report: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._consumer = consumer
         self._tasks = tasks
         self._lease = lease
-        self._status = status
+        self._report = report
         self._announced: frozenset[str] = frozenset()
         self._last = 0.0
 
@@ -66,9 +66,5 @@ class Announcer:
         is_old = asyncio.get_running_loop().time() - self._last > AGAIN
         if is_old or not self._announced.issuperset(self._tasks):
             await self.announce()
-        await self.report()
+        await self._report()
         await asyncio.sleep(self._lease / 3)
-
-    async def report(self) -> None:
-        """Reports the status of the worker now."""
-        await self._consumer.report_status(self._status())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.background import BackgroundTasks
     from asyncq.broker.consumer import Consumer
+    from asyncq.broker.worker_orders import WorkerOrders
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.worker import Worker
 
@@ -32,7 +33,8 @@ class Orders:
 
     Args:
         worker: the worker.
-        consumer: publishes the answers.
+        answers: sends the answers.
+        consumer: of the session.
         held: the jobs of the session.
         background: starts what takes longer.
         report: reports the status of the worker, when an order has changed it.
@@ -41,12 +43,14 @@ class Orders:
     def __init__(
         self,
         worker: Worker,
+        answers: WorkerOrders,
         consumer: Consumer,
         held: HeldJobs,
         background: BackgroundTasks,
         report: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._worker = worker
+        self._answers = answers
         self._consumer = consumer
         self._held = held
         self._background = background
@@ -75,7 +79,7 @@ class Orders:
                 damaged_data.warn(log, "order", "an order to this worker could not be read", repr(data[:200]))
 
     def _answer(self, channel: str, text: str = "") -> None:
-        self._consumer.answer(channel, orders.parts_of(self._consumer.name, text))
+        self._answers.answer(channel, self._consumer.name, text)
 
     def _stop(self) -> None:
         if self._worker.stopping_since is None:

@@ -140,7 +140,7 @@ class WorkerSession:
         self.fetcher: Fetcher = Fetcher(
             worker, self.consumer, self.held, self.attempts, limiter, executor_queues
         )
-        self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self._status)
+        self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self._report_status)
         self._has_run = False
         stop_events = resources.events.follow(claims, self.held)
         self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
@@ -161,7 +161,11 @@ class WorkerSession:
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
             (channel, signals.on_message) for channel in self.consumer.signal_channels
         ]
-        orders = Orders(worker, self.consumer, self.held, self.attempts.background, self._announcer.report)
+        orders = Orders(
+            *(worker, self.broker.orders, self.consumer, self.held),
+            self.attempts.background,
+            self._report_status,
+        )
         subscriptions.append((self.consumer.signal_channels[0], orders.on_message))
         for shard in self.broker.shards:
             promoter = Promoter(self.consumer, shard)
@@ -204,7 +208,7 @@ class WorkerSession:
         await self.consumer.find_levels(timeout)
         await self.consumer.find_paused(timeout)
         self.consumer.be_quiet(on=self.worker.is_quiet)
-        await self._announcer.report()
+        await self._report_status()
 
     async def run(self) -> None:
         """Serves the queues until the worker is to stop or the session is taken for dead."""
@@ -241,6 +245,10 @@ class WorkerSession:
         """
         self.attempts.background.start(self.consumer.find_levels())
         self.attempts.background.start(self.consumer.find_paused())
+
+    async def _report_status(self) -> None:
+        """Stores at the server what this session says of its worker."""
+        await self.broker.workers.report(self.consumer.name, self._status())
 
     def _status(self) -> wire.WorkerStatus:
         """Returns what this session says of its worker."""

@@ -95,9 +95,9 @@ def session_of(worker: Worker) -> WorkerSession:
     return session
 
 
-def reads_of(worker: Worker) -> ReconnectingConnection:
-    """Returns the reconnecting connection on which the worker reads."""
-    return session_of(worker).consumer._reads
+def is_for_reads(connection: ReconnectingConnection) -> bool:
+    """Returns whether this is the connection on which a worker reads."""
+    return connection._name.startswith("asyncq-read:")
 
 
 def slots_of(worker: Worker) -> Slots:

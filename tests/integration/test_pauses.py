@@ -7,13 +7,14 @@ import signal
 import time
 
 import pytest
-from helpers.inside import drop_subscription, reads_of, session_of
+from helpers.inside import drop_subscription, is_for_reads, session_of
 from helpers.own_server import own_server
 from helpers.waiting import until, until_state
 from helpers.worker_jobs import register
 from helpers.worker_process import worker_process
 
 from asyncq import AsyncQ, Retry, Worker
+from asyncq.broker.transport.reconnect import ReconnectingConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -64,20 +65,19 @@ async def test_no_job_that_is_enqueued_after_a_pause_has_returned_is_taken(app, 
             assert await result.get(timeout=30) == 2
 
 
-async def test_a_pause_that_comes_while_the_reading_connection_is_made_anew_leaves_the_jobs_alone(
+async def test_a_pause_that_comes_while_a_worker_connects_for_its_first_read_leaves_the_jobs_alone(
     app, add, monkeypatch
 ):
-    async with Worker(app, queues=["a", "b"]) as worker:
-        reads = reads_of(worker)
-        connect, connecting, go_on = reads.pipe, asyncio.Event(), asyncio.Event()
+    connect, connecting, go_on = ReconnectingConnection.pipe, asyncio.Event(), asyncio.Event()
 
-        async def connect_slowly():
+    async def connect_slowly(connection):
+        if is_for_reads(connection):
             connecting.set()
             await go_on.wait()
-            return await connect()
+        return await connect(connection)
 
-        monkeypatch.setattr(reads, "pipe", connect_slowly)
-        reads.drop()
+    monkeypatch.setattr(ReconnectingConnection, "pipe", connect_slowly)
+    async with Worker(app, queues=["a", "b"]):
         await asyncio.wait_for(connecting.wait(), 30)
         await app.control.pause("a")
         waiting = await add.options(queue="a").delay(1, 1)

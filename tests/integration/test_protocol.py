@@ -472,7 +472,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "list_entries, running": lambda s: s.broker.jobs.entries(s.keys, QUEUE, "", 10, running=True),
     "describe_jobs": lambda s: s.broker.jobs.described(s.keys, ["job"]),
     "purge": lambda s: s.broker.queues.purge(QUEUE, 0, OUTCOME),
-    "report_status": lambda s: s.mine.report_status(STATUS),
+    "report_status": lambda s: s.broker.workers.report(s.mine.name, STATUS),
     "waits": lambda s: find_cycle(s.broker.commands, "job", ["job"], most=10, timeout=5),
 }
 

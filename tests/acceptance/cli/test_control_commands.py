@@ -175,10 +175,10 @@ async def test_jobs_are_listed_in_pages_and_the_ids_of_a_listing_can_be_revoked(
     assert sorted(job["id"] for job in json.loads(page.out)["items"]) == sorted([*mail, other])
     assert [json.loads(line)["id"] for line in lines.out.splitlines()] == mail
     assert lines.err == ""
-    begun = json.loads(first.out)
-    assert last(first) == f"2 jobs of {begun['looked_at']} looked at; go on: --cursor {begun['cursor']}"
-    (rest,) = await run(f"jobs ls --json --cursor {begun['cursor']}")
-    assert sorted(job["id"] for some in (begun, json.loads(rest.out)) for job in some["items"]) == sorted(
+    start = json.loads(first.out)
+    assert last(first) == f"2 jobs of {start['looked_at']} looked at; go on: --cursor {start['cursor']}"
+    (rest,) = await run(f"jobs ls --json --cursor {start['cursor']}")
+    assert sorted(job["id"] for some in (start, json.loads(rest.out)) for job in some["items"]) == sorted(
         [*mail, other]
     )
     assert (none.code, none.out, last(none)) == (0, "", "0 jobs of 0 looked at")
