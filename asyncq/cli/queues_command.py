@@ -41,7 +41,7 @@ def ls(ctx: typer.Context) -> int:
     \b
     Examples:
       asyncq queues ls
-      asyncq queues ls --json | jq '.[] | select(.consumers == 0 and .waiting > 0)'
+      asyncq queues ls --json | jq '.[] | select(.consumers == 0)'
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     invocation, app = targets.prepared(ctx.obj)
 

@@ -24,6 +24,8 @@ from asyncq.broker.claims import Claims
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.consumer import OTHER_PAUSES, Consumer
 from asyncq.broker.limiter import Permits
+from asyncq.broker.transport.server_error import ServerError
+from asyncq.errors import BrokerUnavailable
 from asyncq.execution.runner import Runner
 from asyncq.execution.slots import Slots
 from asyncq.worker.announcer import Announcer
@@ -235,7 +237,7 @@ class WorkerSession:
         which queues are paused, if these have changed.
         """
         if name == OTHER_PAUSES:
-            self.attempts.background.start(self.consumer.find_paused())
+            self.attempts.background.start(self._find_paused())
         else:
             self.attempts.background.start(self.consumer.add_level(shard, name))
 
@@ -244,7 +246,14 @@ class WorkerSession:
         be lost.
         """
         self.attempts.background.start(self.consumer.find_levels())
-        self.attempts.background.start(self.consumer.find_paused())
+        self.attempts.background.start(self._find_paused())
+
+    async def _find_paused(self) -> None:
+        """Asks which queues are paused. If that fails, `watch_streams` asks again soon, and logs it."""
+        try:
+            await self.consumer.find_paused(self.worker.app.settings.operation_timeout)
+        except (ServerError, BrokerUnavailable) as error:
+            log.debug("the paused queues could not be read (%s); they are read again soon", error)
 
     async def _report_status(self) -> None:
         """Stores at the server what this session says of its worker."""

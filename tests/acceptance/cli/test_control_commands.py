@@ -35,6 +35,11 @@ def run(project, server_url, namespace):
     return run
 
 
+async def note_queues(app) -> None:
+    """Makes the app note its queues at the server now, and not half a second after it first used them."""
+    await app.control.queues()
+
+
 def last(ended_):
     """Returns the last line for the user. Above it there may be a message about the server."""
     return ended_.err.splitlines()[-1]
@@ -87,6 +92,7 @@ async def test_a_queue_is_paused_looked_into_purged_and_resumed(app, add, run):
 
 async def test_a_purge_spares_younger_jobs(app, add, run):
     await add.delay(1, 1)
+    await note_queues(app)
     spared, wrong = await run(
         "queues purge default --older-than 1h --yes --json", "queues purge default --older-than soon --yes"
     )
@@ -161,6 +167,7 @@ async def test_without_workers_the_commands_say_so(app, run):
 async def test_jobs_are_listed_in_pages_and_the_ids_of_a_listing_can_be_revoked(app, add, project, run):
     mail = [(await add.options(queue="mail").delay(n, 1)).id for n in range(3)]
     other = (await add.options(queue="other", countdown=600).delay(1, 1)).id
+    await note_queues(app)
     table, page, lines, first, none, wrong, too_many = await run(
         "jobs ls --queue mail",
         "jobs ls --json",
