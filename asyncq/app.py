@@ -16,12 +16,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from asyncq import config
 from asyncq.client.sessions import Sessions
-from asyncq.control.control import Control
 from asyncq.dependencies.injection import Injection, refuse_annotated
 from asyncq.dependencies.overrides import Overrides
 from asyncq.execution.callables import Kind, kind_of
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncq.client.application import App
+    from asyncq.control.control import Control
     from asyncq.execution.retry import Retry
     from asyncq.middleware.middleware import Middleware
     from asyncq.middleware.outcome_hooks import OutcomeHook
@@ -149,7 +150,6 @@ class AsyncQ:
         self._origins: dict[str, Origin] = {}  # of the registered tasks, by name
         self.limits: dict[str, Limits] = {}  # by the names in jobs, also `<name>*`; only tasks with limits
         self.off_loop: dict[str, str] = {}  # by the same names: the executor, if it is not the loop
-        self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self.sessions: Sessions = Sessions(self)
         self.worker_lifespan: WorkerLifespan | None = _checked_lifespan(lifespan)
@@ -159,6 +159,14 @@ class AsyncQ:
         _apps.add(self)
         for middleware in _of_every_app:
             self.add_middleware(middleware)
+
+    @cached_property
+    def control(self) -> Control:
+        """What an operator does with a running system: shows queues, workers and jobs, and changes them."""
+        # Imported when it is first used: workers and web sites that never do save 0.4 MB.
+        from asyncq.control.control import Control
+
+        return Control(self)
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app, as the flags of the command line do. The app must be closed.

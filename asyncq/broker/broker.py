@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, wire
@@ -18,10 +18,8 @@ from asyncq.broker.cross_shard.wait_cycles import Waits
 from asyncq.broker.dead_letter_store import DeadLetterStore
 from asyncq.broker.early_end import early_end
 from asyncq.broker.enqueue import Intake
-from asyncq.broker.job_lists import JobLists
 from asyncq.broker.kept_values import KeptValues
 from asyncq.broker.preflight import rights
-from asyncq.broker.queue_store import QueueStore
 from asyncq.broker.schema import answer_tags, damaged_data
 from asyncq.broker.schema.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
 from asyncq.broker.schema.records import JobStatus, Record, status_of
@@ -39,6 +37,8 @@ from asyncq.system import clock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncq.broker.job_lists import JobLists
+    from asyncq.broker.queue_store import QueueStore
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
     from asyncq.broker.transport.connection import Address
@@ -72,7 +72,7 @@ class Broker:
         intake: enqueues jobs.
         kept: the values that are stored once for several jobs.
         dead: the dead letters.
-        queues, workers, jobs: read and change these for an operator.
+        workers: reads what workers say of themselves; `queues` and `jobs` are for operators, too.
         orders: sends the orders of an operator to workers.
         waits: notes which running job waits for which.
         listener: the waiters for outcomes, and the subscription.
@@ -87,12 +87,26 @@ class Broker:
         self.intake: Intake = Intake(self.commands)
         self.kept: KeptValues = KeptValues(self.commands)
         self.dead: DeadLetterStore = DeadLetterStore(self.commands, self.kept)
-        self.queues: QueueStore = QueueStore(self.commands, self.intake.known)
         self.workers: WorkerStore = WorkerStore(self.commands)
-        self.jobs: JobLists = JobLists(self.commands)
         self.waits: Waits = Waits(self.commands)
         self.listener: Listener = Listener(self.commands, self.fetch_status, self.expire, self._hint)
         self.orders: WorkerOrders = WorkerOrders(self.commands, self.listener.subscription)
+
+    # These two are imported when they are first used: a worker never needs them, and saves their memory.
+
+    @cached_property
+    def queues(self) -> QueueStore:
+        """Reads and changes queues for an operator."""
+        from asyncq.broker.queue_store import QueueStore
+
+        return QueueStore(self.commands, self.intake.known)
+
+    @cached_property
+    def jobs(self) -> JobLists:
+        """Lists jobs for an operator."""
+        from asyncq.broker.job_lists import JobLists
+
+        return JobLists(self.commands)
 
     async def open(self) -> None:
         """Connects and subscribes, and checks the user's rights and the number of shards. If it raises or is

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from asyncq.broker import worker_orders as orders
 from asyncq.broker.schema import damaged_data
 from asyncq.system.threads import in_daemon_thread
-from asyncq.worker.stacks import formatted, stacks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -97,6 +96,9 @@ class Orders:
         self._answer(channel)
 
     async def _show_stacks(self, channel: str) -> None:
+        # Imported only here: most workers are never asked, and each saves its memory.
+        from asyncq.worker.stacks import formatted, stacks_of
+
         jobs = list(self._held.jobs.values())
         stacks = stacks_of(jobs)
         # In a thread, because it reads the lines of the source.
