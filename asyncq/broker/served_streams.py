@@ -49,6 +49,7 @@ class Served:
         keys: the shard that each stream lies in.
         queues: the queue that each stream belongs to, whatever its level.
         executor_queues: the streams that are executor queues, each with the executor that its jobs wait for.
+        paused: those of the served queues that are paused.
         open_streams: those of `streams` that are read from now: not those of paused queues, and none while
             the worker is quiet.
         open_last_attempt_queues: the same of `last_attempt_queues`.
@@ -63,7 +64,7 @@ class Served:
         self.open_streams: dict[str, str] = {}
         self.open_last_attempt_queues: dict[str, str] = {}
         self._shards = shards
-        self._paused: Collection[str] = frozenset()
+        self.paused: frozenset[str] = frozenset()
         self._is_quiet = False
         # By queue and number of the shard.
         self._levels: dict[tuple[str, int], set[str]] = {
@@ -106,18 +107,18 @@ class Served:
     def _open_of(self, streams: dict[str, str]) -> dict[str, str]:
         if self._is_quiet:
             return {}
-        if not self._paused:
+        if not self.paused:
             return streams
-        return {stream: name for stream, name in streams.items() if self.queues[stream] not in self._paused}
+        return {stream: name for stream, name in streams.items() if self.queues[stream] not in self.paused}
 
     def pause(self, paused: Collection[str]) -> bool:
         """Leaves out the streams of these queues from now on, and of no others. Returns False if it did so
         before.
         """
         mine = frozenset(paused).intersection(queue for queue, _ in self._levels)
-        if mine == self._paused:
+        if mine == self.paused:
             return False
-        self._paused = mine
+        self.paused = mine
         self._choose_open()
         return True
 

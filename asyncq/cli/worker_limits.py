@@ -71,7 +71,8 @@ def _attempts(worker: Worker) -> int:
 
 
 async def _is_idle(worker: Worker) -> bool:
-    """Returns whether no job of the worker's queues waits or runs.
+    """Returns whether no job of the worker's queues waits or runs. Jobs of a paused queue do not count: they
+    wait for a person.
 
     A job that runs may enqueue another one before it ends. So the order counts: nothing ran here before the
     queues were found empty, nothing runs after that, and nothing has ended in between.
@@ -80,7 +81,9 @@ async def _is_idle(worker: Worker) -> bool:
     if session is None or len(session.held):
         return False
     before = _attempts(worker)
-    waiting = await waiting_in(session.broker.commands, worker.queues)
+    paused = session.consumer.served.paused
+    queues = [queue for queue in worker.queues if queue not in paused]
+    waiting = await waiting_in(session.broker.commands, queues)
     return not waiting and not len(session.held) and _attempts(worker) == before
 
 

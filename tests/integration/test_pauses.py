@@ -15,6 +15,7 @@ from helpers.worker_process import worker_process
 
 from asyncq import AsyncQ, Retry, Worker
 from asyncq.broker.transport.reconnect import ReconnectingConnection
+from asyncq.cli.worker_limits import Limits, until_limit
 
 pytestmark = pytest.mark.anyio
 
@@ -238,6 +239,18 @@ async def test_a_quiet_worker_takes_no_jobs_and_another_one_does(app, make_app, 
             again = await add.delay(2, 2)
             await app.control.quiet("one", on=False)
             assert await again.get(timeout=30) == 4
+
+
+async def test_a_burst_does_not_wait_for_the_jobs_of_a_paused_queue(app, add):
+    await app.control.pause("a")
+    await add.options(queue="a").delay(1, 1)
+    async with Worker(app, queues=["a", "b"]) as worker:
+        result = await add.options(queue="b").delay(1, 1)
+        limits = Limits(burst=True, max_jobs=None, max_memory=None)
+        assert await asyncio.wait_for(until_limit(worker, limits), 30) == "no jobs left (--burst)"
+        assert await result.refresh() == "SUCCESS"
+    assert await app.control.purge("a") == 1
+    await app.control.resume("a")
 
 
 async def test_pausing_twice_and_resuming_what_is_not_paused_change_nothing(app, raw):
