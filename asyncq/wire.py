@@ -79,7 +79,7 @@ A **notification** is one or more outcomes, published on a reply channel, each f
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
@@ -370,8 +370,7 @@ class Report:
     meta: bytes
 
 
-@dataclass(slots=True, frozen=True)
-class WorkerStatus:
+class WorkerStatus(NamedTuple):
     """What a worker session says of itself, for listings of workers.
 
     Attributes:
@@ -672,7 +671,7 @@ _STATUS_TYPES = (str, int, int, list, int, int, int, int, str, int, bool)
 
 def encode_status(status: WorkerStatus) -> bytes:
     """Encodes what a worker session says of itself."""
-    return packed((SCHEMA, *astuple(status)))
+    return packed((SCHEMA, *status))
 
 
 def decode_status(data: bytes) -> WorkerStatus:

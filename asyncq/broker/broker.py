@@ -28,7 +28,6 @@ from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.broker.waiters import Listener
-from asyncq.broker.worker_orders import WorkerOrders
 from asyncq.broker.worker_store import WorkerStore
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
 from asyncq.serializers import PLAIN_VALUE
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
     from asyncq.broker.transport.connection import Address
+    from asyncq.broker.worker_orders import WorkerOrders
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ class Broker:
         intake: enqueues jobs.
         kept: the values that are stored once for several jobs.
         dead: the dead letters.
-        workers: reads what workers say of themselves; `queues` and `jobs` are for operators, too.
-        orders: sends the orders of an operator to workers.
+        workers: reads what workers say of themselves.
         waits: notes which running job waits for which.
         listener: the waiters for outcomes, and the subscription.
     """
@@ -90,9 +89,8 @@ class Broker:
         self.workers: WorkerStore = WorkerStore(self.commands)
         self.waits: Waits = Waits(self.commands)
         self.listener: Listener = Listener(self.commands, self.fetch_status, self.expire, self._hint)
-        self.orders: WorkerOrders = WorkerOrders(self.commands, self.listener.subscription)
 
-    # These two are imported when they are first used: a worker never needs them, and saves their memory.
+    # These three are imported when they are first used: a worker never needs them, and saves their memory.
 
     @cached_property
     def queues(self) -> QueueStore:
@@ -107,6 +105,13 @@ class Broker:
         from asyncq.broker.job_lists import JobLists
 
         return JobLists(self.commands)
+
+    @cached_property
+    def orders(self) -> WorkerOrders:
+        """Sends the orders of an operator to workers."""
+        from asyncq.broker.worker_orders import WorkerOrders
+
+        return WorkerOrders(self.commands, self.listener.subscription)
 
     async def open(self) -> None:
         """Connects and subscribes, and checks the user's rights and the number of shards. If it raises or is

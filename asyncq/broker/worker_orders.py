@@ -1,13 +1,7 @@
-r"""The orders of an operator to workers, and their answers: `ping`, `quiet`, `stop`, `stacks`. A client
-sends an order on the channel of a worker session, on which revocation signals come, too, and names a channel
-for the answer.
+"""Sends the orders of an operator to workers, and collects their answers. On the loop of the session.
 
-    !<order> <reply channel>                    the order; the reply channel belongs to this call alone
-    <session id> <number> <how many>\n<text>    one part of the answer; a long text comes in several
-
-An order may be lost, so its sender repeats it until it is answered. It may come twice, so each says what is
-to be, and not what is to change. `WorkerOrders` runs on the loop of its session; `worker.orders` carries the
-orders out.
+A client sends an order on the channel of a worker session, on which revocation signals come, too, and names a
+channel for the answer: see `order_messages`.
 """
 
 from __future__ import annotations
@@ -18,25 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from asyncq.broker.order_messages import MOST_PARTS, SIGN
 from asyncq.broker.schema import damaged_data
 from asyncq.broker.schema.keys import name_to, text_of, token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.subscription import Subscription
 
 log: logging.Logger = logging.getLogger(__name__)
 
-SIGN = b"!"
-"""With this, an order begins. Revocation signals and permits begin with a letter."""
-PING, PAUSES, QUIET, GO_ON, STOP, STACKS = "ping", "pauses", "quiet", "go-on", "stop", "stacks"
-PART_BYTES = 8 * 1024
-"""The longest part of an answer. Above 16 KiB, a message is not counted against the buffer limit of a client
-that does not read."""
-MOST_PARTS = 64
-"""Most parts of an answer. What is longer is cut."""
 REPEAT_AFTER = 0.5
 """Seconds after which an order is sent again to the workers that have not answered."""
 
@@ -66,7 +53,7 @@ class OrderAnswer:
 
 
 class WorkerOrders:
-    """Sends orders to worker sessions, and collects their answers; or sends the answers of a worker.
+    """Sends orders to worker sessions, and collects their answers.
 
     Args:
         commands: of the session.
@@ -82,7 +69,7 @@ class WorkerOrders:
         """Sends an order to worker sessions, and waits until all have answered or the time is over.
 
         Args:
-            order: one of this module.
+            order: one of `order_messages`.
             sessions: the session ids.
             timeout: in seconds.
 
@@ -119,11 +106,6 @@ class WorkerOrders:
         finally:
             self._subscription.unsubscribe(channel, call.on_message)
         return {session_id: answer for session_id, answer in answers.items() if answer.is_complete()}
-
-    def answer(self, channel: str, session_id: str, text: str) -> None:
-        """Publishes the answer of a worker session to an order, in one message or several."""
-        for part in parts_of(session_id, text):
-            self._commands.post(self._commands.shards[0], ("PUBLISH", channel, part), None, now=True)
 
 
 class _Call:
@@ -162,23 +144,3 @@ class _Call:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, timeout)):
                 await self._complete.wait()
-
-
-def order_in(data: bytes, replies: str) -> tuple[str, str] | None:
-    """Returns the order in a message on the channel of a worker session, and the channel for the answer. None
-    if the message is no order, or its channel is no reply channel.
-
-    Args:
-        data: the message.
-        replies: the beginning of the names of reply channels.
-    """
-    order, _, channel = text_of(data[len(SIGN) :]).partition(" ")
-    return (order, channel) if data.startswith(SIGN) and channel.startswith(replies) else None
-
-
-def parts_of(session_id: str, text: str) -> Iterator[bytes]:
-    """Yields an answer as it is published: in parts, each with the session id in front."""
-    data = text.encode("utf-8", "replace")[: PART_BYTES * MOST_PARTS]
-    pieces = [data[first : first + PART_BYTES] for first in range(0, len(data), PART_BYTES)] or [b""]
-    for number, piece in enumerate(pieces):
-        yield f"{session_id} {number} {len(pieces)}\n".encode("utf-8", "surrogateescape") + piece

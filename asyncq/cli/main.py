@@ -10,7 +10,7 @@ import functools
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version as version_of
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,13 +36,14 @@ if TYPE_CHECKING:
     from typer.core import TyperGroup
 
 # rich would cost each command 60 ms, and its boxes do not fit a narrow terminal.
-cli: typer.Typer = typer.Typer(
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_SETTINGS: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "add_completion": False,
+    "no_args_is_help": True,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+cli: typer.Typer = typer.Typer(**_SETTINGS)
 
 
 def _show_version(*, enabled: bool) -> None:
@@ -125,10 +126,16 @@ cli.add_typer(bench, name="bench")
 cli.command()(version)
 
 
+# A worker lives long, and the options of the other commands would stay in its memory.
+_only_worker: typer.Typer = typer.Typer(**_SETTINGS)
+_only_worker.callback()(options)
+_only_worker.command()(worker)
+
+
 @functools.cache
-def commands() -> TyperGroup:
-    """Makes the tree of all commands, once per process, for that is slow."""
-    tree = typer.main.get_group(cli)
+def commands(*, only_worker: bool = False) -> TyperGroup:
+    """Makes the tree of all commands, or of `asyncq worker` alone, once per process, for that is slow."""
+    tree = typer.main.get_group(_only_worker if only_worker else cli)
     without_pydantic(tree)
     return tree
 
@@ -146,7 +153,8 @@ def run(arguments: list[str] | None = None) -> int:
     logs.flush_each_line()
     try:
         with signals.immediate():
-            commands().main(args=global_options_first(arguments), prog_name="asyncq", obj=tuple(arguments))
+            tree = commands(only_worker=arguments[:1] == ["worker"])
+            tree.main(args=global_options_first(arguments), prog_name="asyncq", obj=tuple(arguments))
     except SystemExit as end:
         return int(end.code or 0)
     except OSError as error:  # typer could not print a help text or its error about the arguments

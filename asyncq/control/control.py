@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from asyncq import config
-from asyncq.broker import worker_orders as orders
+from asyncq.broker import order_messages as orders
 from asyncq.control import job_listing, queues, stats, why, workers
 from asyncq.control.dead_letters import DeadLetters
 from asyncq.results.handle import AsyncResult

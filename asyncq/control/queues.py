@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncq import failures, wire
-from asyncq.broker import worker_orders
+from asyncq.broker.order_messages import PAUSES
 from asyncq.system import clock
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ async def pause(broker: Broker, queue: str) -> None:
     """Pauses a queue, and waits until its workers have confirmed that they read it no more, or a second."""
     await broker.queues.set_paused(queue, paused=True)
     workers = serving(queue, await broker.workers.all())
-    await broker.orders.send(worker_orders.PAUSES, [one.session_id for one in workers], CONFIRM_TIMEOUT)
+    await broker.orders.send(PAUSES, [one.session_id for one in workers], CONFIRM_TIMEOUT)
 
 
 async def purge(broker: Broker, queue: str, older_than: float) -> int:

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncq.broker import worker_orders as orders
+from asyncq.broker import order_messages as orders
 from asyncq.config import shown
 from asyncq.outcome import timestamp
 

@@ -1,6 +1,6 @@
 """Takes the orders of an operator to this worker: to answer, to take no more jobs, to stop, to show stacks.
 
-Orders come on the channel of the worker session, see `broker.worker_orders`. Everything runs on the worker's
+Orders come on the channel of the worker session, see `broker.order_messages`. Everything runs on the worker's
 loop, so an answer also says that the loop turns.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from asyncq.broker import worker_orders as orders
+from asyncq.broker import order_messages as messages
 from asyncq.broker.schema import damaged_data
 from asyncq.system.threads import in_daemon_thread
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncq.broker.background import BackgroundTasks
+    from asyncq.broker.commands import Commands
     from asyncq.broker.consumer import Consumer
-    from asyncq.broker.worker_orders import WorkerOrders
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.worker import Worker
 
@@ -32,7 +32,7 @@ class Orders:
 
     Args:
         worker: the worker.
-        answers: sends the answers.
+        commands: publishes the answers.
         consumer: of the session.
         held: the jobs of the session.
         background: starts what takes longer.
@@ -42,14 +42,14 @@ class Orders:
     def __init__(
         self,
         worker: Worker,
-        answers: WorkerOrders,
+        commands: Commands,
         consumer: Consumer,
         held: HeldJobs,
         background: BackgroundTasks,
         report: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._worker = worker
-        self._answers = answers
+        self._commands = commands
         self._consumer = consumer
         self._held = held
         self._background = background
@@ -57,28 +57,30 @@ class Orders:
 
     def on_message(self, data: bytes) -> None:
         """Handles a message on the channel of the session. Ignores what is no order."""
-        if not data.startswith(orders.SIGN):
+        if not data.startswith(messages.SIGN):
             return
-        order = orders.order_in(data, self._consumer.shards[0].replies)
+        order = messages.order_in(data, self._consumer.shards[0].replies)
         match order:
-            case (orders.PING, channel):
+            case (messages.PING, channel):
                 self._answer(channel)
-            case (orders.PAUSES, channel):
+            case (messages.PAUSES, channel):
                 self._background.start(self._read_pauses(channel))
-            case (orders.QUIET | orders.GO_ON as what, channel):
-                self._worker.quiet(on=what == orders.QUIET)
+            case (messages.QUIET | messages.GO_ON as what, channel):
+                self._worker.quiet(on=what == messages.QUIET)
                 self._background.start(self._report())
                 self._answer(channel)
-            case (orders.STOP, channel):
+            case (messages.STOP, channel):
                 self._stop()
                 self._answer(channel)
-            case (orders.STACKS, channel):
+            case (messages.STACKS, channel):
                 self._background.start(self._show_stacks(channel))
             case _:
                 damaged_data.warn(log, "order", "an order to this worker could not be read", repr(data[:200]))
 
     def _answer(self, channel: str, text: str = "") -> None:
-        self._answers.answer(channel, self._consumer.name, text)
+        keys = self._consumer.shards[0]
+        for part in messages.parts_of(self._consumer.name, text):
+            self._commands.post(keys, ("PUBLISH", channel, part), None, now=True)
 
     def _stop(self) -> None:
         if self._worker.stopping_since is None:

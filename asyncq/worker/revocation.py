@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from asyncq import wire
 from asyncq.broker.background import ErrorLog
 from asyncq.broker.limiter import PERMIT_GRANTED
+from asyncq.broker.order_messages import SIGN
 from asyncq.broker.schema import damaged_data
-from asyncq.broker.worker_orders import SIGN
 
 if TYPE_CHECKING:
     from asyncq.worker.held_jobs import HeldJobs

@@ -164,7 +164,7 @@ class WorkerSession:
             (channel, signals.on_message) for channel in self.consumer.signal_channels
         ]
         orders = Orders(
-            *(worker, self.broker.orders, self.consumer, self.held),
+            *(worker, self.broker.commands, self.consumer, self.held),
             self.attempts.background,
             self._report_status,
         )

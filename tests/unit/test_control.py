@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from asyncq import DecodeError, Page, wire
-from asyncq.broker import worker_orders as orders
+from asyncq.broker import order_messages as orders
 from asyncq.control.pages import decode_cursor, encode_cursor
 
 STATUS = wire.WorkerStatus(
@@ -36,7 +34,7 @@ def test_a_status_is_decoded_as_it_was_encoded():
 
 
 def test_what_a_later_version_adds_to_a_status_is_left_out():
-    fields = dataclasses.astuple(STATUS)
+    fields = tuple(STATUS)
     assert wire.decode_status(wire.packed((wire.SCHEMA, *fields, "more", 7))) == STATUS
 
 
@@ -48,10 +46,10 @@ def test_what_a_later_version_adds_to_a_status_is_left_out():
         wire.packed(1),
         wire.packed(()),
         wire.packed((wire.SCHEMA,)),
-        wire.packed((wire.SCHEMA + 1, *dataclasses.astuple(STATUS))),
-        wire.packed((wire.SCHEMA, *dataclasses.astuple(STATUS)[:-1])),
-        wire.packed((wire.SCHEMA, *dataclasses.astuple(dataclasses.replace(STATUS, pid="7")))),
-        wire.packed((wire.SCHEMA, *dataclasses.astuple(dataclasses.replace(STATUS, queues=[1])))),
+        wire.packed((wire.SCHEMA + 1, *tuple(STATUS))),
+        wire.packed((wire.SCHEMA, *tuple(STATUS)[:-1])),
+        wire.packed((wire.SCHEMA, *tuple(STATUS._replace(pid="7")))),
+        wire.packed((wire.SCHEMA, *tuple(STATUS._replace(queues=[1])))),
     ],
 )
 def test_bytes_that_are_no_status_are_refused(data):
