@@ -6,6 +6,7 @@ import pytest
 
 from asyncq import DecodeError, Page, wire
 from asyncq.broker import order_messages as orders
+from asyncq.broker.worker_orders import OrderAnswer
 from asyncq.control.pages import decode_cursor, encode_cursor
 
 STATUS = wire.WorkerStatus(
@@ -70,7 +71,7 @@ def test_a_message_that_is_no_order_is_none(data):
 def test_a_long_answer_comes_in_parts_in_any_order(text):
     parts = list(orders.parts_of("w1-0123456789abcdef", text))
     assert all(len(part) < 9000 for part in parts)
-    answer = orders.OrderAnswer()
+    answer = OrderAnswer()
     for part in reversed(parts):
         head, _, rest = part.partition(b"\n")
         session_id, number, count = head.split()
