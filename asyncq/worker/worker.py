@@ -254,7 +254,7 @@ class Worker:
         Returns at once; the read that is under way may still bring jobs. A second call changes nothing.
         """
         if on != self._stop.is_quiet:
-            log.info("this worker %s", "is quiet: it takes no more jobs" if on else "takes jobs again")
+            log.info("this worker is quiet: it takes no more jobs" if on else "this worker takes jobs again")
         self._stop.is_quiet = on
         if self._session is not None:
             self._session.consumer.be_quiet(on=on)
