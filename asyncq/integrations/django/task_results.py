@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django import conf
 from django.utils import timezone
 
-from asyncq.errors import RemoteError
+from asyncq.errors import RemoteError, RetryLater
 from asyncq.integrations.django import django_tasks
 from asyncq.outcome import timestamp
 from asyncq.results.view import job_of
@@ -86,14 +86,13 @@ def _live(handle: AsyncResult[Any]) -> dict[str, Any]:
     waiter = job_of(handle).latest
     call = None if waiter is None else waiter.call
     started = None if is_waiting else local_time(handle.date_started)
-    error = handle.result
     attempts = (handle.retries or 0) if is_waiting else 1
     return {
         "status": status.READY if is_waiting else status.RUNNING,
         "enqueued_at": None if call is None else local_time(timestamp(call[0].enqueued)),
         "started_at": started,
         "last_attempted_at": started,
-        "errors": [task_error(error, handle.traceback)] if isinstance(error, Exception) else [],
+        "errors": _last_errors(handle),
         "worker_ids": [handle.worker or ""] * attempts,
     }
 
@@ -106,6 +105,19 @@ def plain(value: Any) -> Any:
     """
     # Django's function alone keeps texts and numbers of other classes.
     return json.loads(json.dumps(django_tasks.normalize_json(value)))
+
+
+def _last_errors(handle: AsyncResult[Any]) -> list[Any]:
+    """Returns the error of the last attempt of a job that waits for its next one."""
+    error, text = handle.result, handle.traceback
+    if not isinstance(error, Exception):
+        return []
+    # As in the outcome of a job, what a `RetryLater` was raised from counts as the error. Between the two is
+    # the `RemoteTraceback`.
+    meant = getattr(error.__cause__, "__cause__", None) if isinstance(error, RetryLater) else None
+    if isinstance(meant, Exception):
+        error, text = meant, str(meant.__cause__)
+    return [task_error(error, text)]
 
 
 def task_error(error: BaseException, traceback: str | None) -> Any:

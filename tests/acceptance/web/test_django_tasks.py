@@ -189,6 +189,23 @@ def test_a_task_that_runs_shows_as_running_and_one_that_was_revoked_as_failed(
     assert error.exception_class.__name__ == "TaskRevoked"
 
 
+def test_a_task_that_waits_for_its_next_attempt_is_ready_and_shows_the_error(
+    site: SimpleNamespace, worker: Program
+) -> None:
+    result = site.tasks.fail_and_wait.enqueue("tea")
+
+    def has_failed() -> bool:
+        result.refresh()
+        return bool(result.errors)
+
+    until_sync(has_failed, "the first attempt to fail", 60)
+    assert (result.status, result.attempts, result.finished_at) == ("READY", 1, None)
+    [error] = result.errors
+    assert error.exception_class is site.tasks.OutOfStock
+    assert "raise OutOfStock(name)" in error.traceback
+    site.backend.app.AsyncResult(result.id).revoke_sync()
+
+
 def test_a_task_is_deferred_until_run_after(site: SimpleNamespace, worker: Program) -> None:
     from django.utils import timezone
 

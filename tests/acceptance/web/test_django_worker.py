@@ -136,6 +136,20 @@ def test_several_workers_find_the_site_from_another_folder(
     assert program.stop() == (0, "")
 
 
+@pytest.mark.parametrize(("task", "code"), [("add", 0), ("fail", 1)])
+def test_a_worker_that_ends_by_itself_has_the_exit_code_of_asyncq_worker(
+    manage: Callable[..., Program], jobs: AsyncQ, task: str, code: int
+) -> None:
+    result = jobs.send_sync(f"django_shop.jobs.{task}", (1, 2), queue=f"burst-{task}")
+    words = ("--app=django_shop.jobs", "--burst", "--fail-on-error", "-v", "0")
+    program = manage("asyncq_worker", f"burst-{task}", *words)
+
+    program.process.communicate(timeout=60)
+
+    assert program.process.returncode == code
+    assert result.outcome_sync(timeout=1).state == ("FAILURE" if code else "SUCCESS")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -24,6 +24,11 @@ async def add(x: int, y: int) -> int:
     return x + y
 
 
+@app.task
+def fail(x: int, y: int) -> None:
+    raise ValueError(x, y)
+
+
 def find_connection() -> bool:
     """Whether this thread has an open connection; then it has one."""
     is_open = connection.connection is not None

@@ -58,6 +58,14 @@ async def fail_on_loop(name):
 
 
 @task
+def fail_and_wait(name):
+    try:
+        raise OutOfStock(name)
+    except OutOfStock as error:
+        raise asyncq.RetryLater(countdown=600) from error
+
+
+@task
 def no_json():
     return object()
 
