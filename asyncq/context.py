@@ -21,6 +21,7 @@ from asyncq.config import NAME
 from asyncq.short_repr import brief
 from asyncq.states import State
 from asyncq.sync_bridge import LoopOwner, blocking, on_app_loop
+from asyncq.wire import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -343,6 +344,13 @@ class Context:
             ```
         """
         return None if self.link is None else self.link.lifespan_state
+
+    @property
+    def enqueued_at(self) -> datetime | None:
+        """When the job was enqueued, by the clock of the client, in UTC; None if that is not known."""
+        if self._job is None or not 0 <= self._job.enqueued <= LATEST:
+            return None
+        return datetime.fromtimestamp(self._job.enqueued / 1000, UTC)
 
     @property
     def deadline(self) -> datetime | None:

@@ -399,9 +399,13 @@ def module(name: str) -> Module:
 
 
 def modules_in(folder: str) -> Iterator[Module]:
-    """Gives the modules of a package that have public names, in order."""
-    for path in sorted(path_of(folder).parent.glob("*.py")):
-        each = module(folder if path.stem == "__init__" else f"{folder}.{path.stem}")
+    """Gives the modules and packages of a package that have public names, in order."""
+    inside = path_of(folder).parent
+    names = {path.stem for path in inside.glob("*.py")} | {
+        path.parent.name for path in inside.glob("*/__init__.py")
+    }
+    for name in sorted(names):
+        each = module(folder if name == "__init__" else f"{folder}.{name}")
         if each.public_names:
             yield each
 

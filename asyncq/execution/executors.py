@@ -1,7 +1,8 @@
 """Runs the body of a task on the worker's loop or in a thread, and ends it at its time limit.
 
 It also holds what the worker and the runner share about one attempt: `JobControl`, with its `AttemptState`.
-All of it runs on the loop, except for `JobControl.begin` and `unstoppable`, which run on the body's thread.
+All of it runs on the loop, except for `JobControl.begin`, `unstoppable` and `thread_block`, which run on the
+body's thread.
 
 A coroutine is stopped by a cancellation, and may ignore it. A thread cannot be stopped. In both cases whoever
 waits for the job is notified in time, see `JobControl.overdue`. But the attempt ends only with its body, and
@@ -17,6 +18,7 @@ import functools
 import math
 import threading
 import types
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +34,7 @@ from asyncq.system import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from contextlib import AbstractContextManager
 
     from asyncq import wire
     from asyncq.execution.generators import ItemSink
@@ -191,6 +194,25 @@ class JobControl:
         PLAIN_VALUE.dumps(meta, path="meta")  # refuse here, too, what a worker could not send
 
 
+_thread_block: Callable[[], AbstractContextManager[object]] | None = None
+
+
+def surround_threads(make: Callable[[], AbstractContextManager[object]] | None) -> None:
+    """Surrounds all that a job of this process calls on a thread with a block: its plain function, and those
+    of its dependencies. It is for what a framework keeps for each thread, as a connection to a database.
+
+    Args:
+        make: makes the block, on the thread of the job. None undoes it. The block itself must not raise.
+    """
+    global _thread_block  # noqa: PLW0603  threads belong to the process, and so does what is kept for them
+    _thread_block = make
+
+
+def thread_block() -> AbstractContextManager[object]:
+    """Returns the block around what a job calls on this thread."""
+    return nullcontext() if _thread_block is None else _thread_block()
+
+
 class Stopped(AsyncQError):
     """A task called `sys.exit()` or raised `KeyboardInterrupt` in its thread."""
 
@@ -270,7 +292,10 @@ def unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any],
     """
     if not control.begin():
         return None  # it was revoked while it waited for a thread, and the outcome is stored
-    return guarded(function, args, kwargs)
+    if _thread_block is None:
+        return guarded(function, args, kwargs)
+    with _thread_block():
+        return guarded(function, args, kwargs)
 
 
 def guarded(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:

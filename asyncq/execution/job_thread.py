@@ -4,7 +4,7 @@ What a plain function opens may belong to its thread, such as a connection of sq
 that it sets must still be set when it is reset. So all calls are made on one thread and in one context. The
 thread starts with the first call. It is one of anyio's, as for a body without dependencies.
 
-Everything runs on the loop, except for `_work`.
+Everything runs on the loop, except for `_work` and `_make_calls`.
 """
 
 from __future__ import annotations
@@ -86,6 +86,10 @@ class JobThread:
         self._is_closed = True
 
     def _work(self) -> None:
+        with executors.thread_block():
+            self._make_calls()
+
+    def _make_calls(self) -> None:
         while (call := self._calls.get()) is not None:
             function, future = call
             try:

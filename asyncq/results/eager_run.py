@@ -304,7 +304,11 @@ async def _until_ended(
     retries, last = 0, b""
     while True:
         delivery = wire.Delivery("", job.queue, 0, retries, job, values, last=last)
-        run_result = await runner.run(delivery, _EagerControl(items))
+        control = _EagerControl(items)
+        try:
+            run_result = await runner.run(delivery, control)
+        finally:
+            control.release_executor_slot()  # else the next attempt would wait for it for ever
         if not isinstance(run_result, Requeue):
             return run_result
         retries, last = run_result.retries, run_result.last

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import HTTPConnection
 
+    from asyncq.integrations.django import AsyncqBackend
+
 app = AsyncQ()
 
 
@@ -60,3 +62,7 @@ def on_flask(site: flask_library.Flask) -> None:
     assert_type(flask.jobs_router(app, authorize=may_see_in_flask), flask_library.Blueprint)
     flask.add_error_handlers(site)
     assert_type(flask.accepted(add.delay_sync(1, 2)), flask_library.Response)
+
+
+def on_django(backend: AsyncqBackend) -> None:
+    assert_type(backend.app, AsyncQ)

@@ -36,7 +36,9 @@ OF_ASYNCQ = {name: text for name, text in PAGES.items() if name == "errors" or n
 
 def integrations() -> list[str]:
     folder = ROOT / "asyncq/integrations"
-    return sorted(path.stem for path in folder.glob("*.py") if "\n__all__ = " in path.read_text("utf-8"))
+    files = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
+    public = [path for path in files if "\n__all__ = " in path.read_text("utf-8")]
+    return sorted(path.parent.name if path.stem == "__init__" else path.stem for path in public)
 
 
 ELSEWHERE = {"api-testing", *(f"api-{name}" for name in integrations())}

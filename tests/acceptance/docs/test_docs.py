@@ -6,6 +6,10 @@ with fixtures that last for the session. Other blocks are imported. A TOML block
 `pyproject.toml` is written. A line `asyncq worker ...` starts that worker. Other `asyncq` lines are run if
 their output is shown. So is a line that ends with `|| echo "exit code $?"`, which shows how a command fails;
 a Python block above it is only written.
+
+A page with a `manage.py` is a site of Django: its files need each other, so all are written first, and those
+that show no output are imported by the others. A line `python manage.py asyncq_worker` starts that worker.
+Other lines of `manage.py` are run.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import django
 import pytest
 from helpers.forked import Forked
 from helpers.own_server import free_port
@@ -56,7 +61,7 @@ class Block:
     @property
     def file(self) -> str:
         first = self.text.partition("\n")[0]
-        named = re.fullmatch(r"# (\w+\.(?:py|toml))", first)
+        named = re.fullmatch(r"# ([\w/]+\.(?:py|toml))", first)
         assert named, f"the block does not begin with the name of its file, but with {first!r}"
         return named[1]
 
@@ -72,6 +77,15 @@ def _blocks(page: Path) -> list[Block]:
 
 def _has_python(page: Path) -> bool:
     return any(block.language == "python" for block in _blocks(page))
+
+
+def _is_site_of_django(blocks: list[Block]) -> bool:
+    return any(block.text.startswith("# manage.py\n") for block in blocks)
+
+
+def _skip_without_django_tasks(page: Path) -> None:
+    if page.name == "django-tasks.md" and django.VERSION < (6,):
+        pytest.skip("django.tasks came with Django 6, which needs Python 3.12")
 
 
 class Project:
@@ -94,7 +108,15 @@ class Project:
         )
 
     def write(self, block: Block) -> None:
-        (self.folder / block.file).write_text(block.text)
+        file = self.folder / block.file
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block.text)
+
+    def write_site_of_django(self, blocks: list[Block]) -> None:
+        self.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+        for block in blocks:
+            if block.language == "python":
+                self.write(block)
 
     def run(self, block: Block) -> None:
         self.write(block)
@@ -134,7 +156,8 @@ class Project:
         assert shown.replace(str(self.folder), FOLDER) == expected
 
     def start(self, *arguments: str) -> None:
-        self.running.append(Forked(["-m", *arguments], self.folder, self.environ, stdout=1, stderr=2))
+        program = arguments if arguments[0].endswith(".py") else ("-m", *arguments)
+        self.running.append(Forked([*program], self.folder, self.environ, stdout=1, stderr=2))
 
     def run_commands(self, block: Block) -> None:
         for line in block.text.splitlines():
@@ -143,6 +166,10 @@ class Project:
                 self._compare_failure(block.output, "-m", *words)
             elif words[:2] == ["asyncq", "worker"]:
                 self.start(*words[:1], "--quiet", *words[1:])
+            elif words[:3] == ["python", "manage.py", "asyncq_worker"]:
+                self.start(*words[1:], "--verbosity=0")
+            elif words[:2] == ["python", "manage.py"]:
+                self._compare(None, *words[1:])
             elif words[:1] == ["asyncq"] and block.output is not None:
                 self._compare(block.output, "-m", *words)
 
@@ -173,11 +200,15 @@ def _name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_python(page)], ids=_name)
 def test_the_blocks_of_a_page_run_and_print_the_output_that_it_shows(page: Path, project: Project) -> None:
+    _skip_without_django_tasks(page)
     blocks = _blocks(page)
+    is_site = _is_site_of_django(blocks)
+    if is_site:
+        project.write_site_of_django(blocks)
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
         if block.language == "python" and following is not None and following.fails:
             project.write(block)  # the command below shows what is wrong with it
-        elif block.language == "python":
+        elif block.language == "python" and not (is_site and block.output is None):
             project.run(block)
         elif block.language == "toml" and block.text.startswith("# pyproject.toml\n"):
             project.write(block)
@@ -187,41 +218,63 @@ def test_the_blocks_of_a_page_run_and_print_the_output_that_it_shows(page: Path,
 
 
 # The example's wait is ten seconds; where no worker runs, a test waits it to its end.
+UVICORN = "uvicorn --log-level warning --port {port} "
+SITES = {
+    "README.md": (f"{UVICORN}web:site", "asyncq --quiet worker web:app", "8"),
+    "docs/howto/fastapi.md": (f"{UVICORN}shop:site", "", ""),
+    "docs/howto/aiohttp.md": ("aiohttp.web -P {port} shop:make_site", "", ""),
+    "docs/howto/flask.md": ("flask --app shop:site run --port {port}", "", ""),
+    "docs/howto/litestar.md": (f"{UVICORN}shop:site", "asyncq --quiet worker shop:app", "8"),
+    "docs/howto/quart.md": (f"{UVICORN}shop:site", "asyncq --quiet worker shop:app", "8"),
+    "docs/howto/django.md": (
+        f"{UVICORN}--lifespan off asgi:asgi",
+        "manage.py asyncq_worker --verbosity=0 --app=shop.tasks:app",
+        '{"sum": 8}',
+    ),
+    "docs/howto/django-tasks.md": (
+        f"{UVICORN}--lifespan off asgi:asgi",
+        "manage.py asyncq_worker --verbosity=0",
+        '{"sum": 8}',
+    ),
+}
+"""By page: the program of its server, the worker, and the answer if one runs."""
+
+
 @pytest.mark.parametrize(
-    ("page", "site", "wait", "worker", "answer"),
+    ("page", "has_worker"),
     [
-        ("README.md", "uvicorn --log-level warning --port {port} web:site", "wait=10", True, (200, "8")),
-        ("README.md", "uvicorn --log-level warning --port {port} web:site", "wait=1", False, (504, None)),
-        (
-            "docs/howto/fastapi.md",
-            "uvicorn --log-level warning --port {port} shop:site",
-            "wait=1",
-            False,
-            (504, None),
-        ),
-        ("docs/howto/aiohttp.md", "aiohttp.web -P {port} shop:make_site", "wait=1", False, (504, None)),
-        ("docs/howto/flask.md", "flask --app shop:site run --port {port}", "wait=1", False, (504, None)),
+        (page, has_worker)
+        for page, (_, worker, _) in SITES.items()
+        for has_worker in (True, False)
+        if worker or not has_worker
     ],
 )
 def test_an_endpoint_that_awaits_a_job_answers_with_the_value_or_504(
-    page: str, site: str, wait: str, worker: bool, answer: tuple[int, str | None], project: Project
+    page: str, has_worker: bool, project: Project
 ) -> None:
+    _skip_without_django_tasks(ROOT / page)
+    server, worker, value = SITES[page]
     port = free_port()
+    blocks = _blocks(ROOT / page)
+    if _is_site_of_django(blocks):
+        project.write_site_of_django(blocks)
     block = next(
-        block for block in _blocks(ROOT / page) if "/sum" in block.text and block.language == "python"
+        block
+        for block in blocks
+        if block.language == "python" and ("/sum" in block.text or 'path("sum"' in block.text)
     )
-    assert "wait=10)" in block.text
-    project.write(replace(block, text=block.text.replace("wait=10)", f"{wait})")))
+    text = block.text if has_worker else re.sub(r"\b(wait|timeout)=10\b", r"\1=1", block.text)
+    assert has_worker or text != block.text
+    project.write(replace(block, text=text))
 
-    if worker:
-        project.start("asyncq", "--quiet", "worker", f"{block.file.removesuffix('.py')}:app")
-    project.start(*shlex.split(site.format(port=port)))
+    if has_worker:
+        project.start(*shlex.split(worker))
+    project.start(*shlex.split(server.format(port=port)))
     response = _ask(f"http://127.0.0.1:{port}/sum?x=4&y=4", deadline=time.monotonic() + 60)
 
-    status, text = answer
-    assert response.status_code == status, response.text
-    assert text is None or response.text == text
-    assert worker or response.elapsed.total_seconds() < 5, "it did not answer when the wait was over"
+    assert response.status_code == (200 if has_worker else 504), response.text
+    assert not has_worker or response.text == value
+    assert has_worker or response.elapsed.total_seconds() < 5, "it did not answer when the wait was over"
 
 
 def _ask(url: str, deadline: float) -> httpx.Response:

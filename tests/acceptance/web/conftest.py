@@ -65,3 +65,50 @@ def start(environ: dict[str, str], worker: Program) -> Iterator[Callable[..., Pr
     yield start
     for program in programs:
         program.close()
+
+
+@pytest.fixture(scope="session")
+def django_folder() -> Path:
+    return Path(__file__).parent / "django_project"
+
+
+@pytest.fixture(scope="module")
+def django_environ(
+    server_url: str, tmp_path_factory: pytest.TempPathFactory, django_folder: Path
+) -> dict[str, str]:
+    """The environment of a site with a database and a namespace of its own. The database has its tables."""
+    folder = tmp_path_factory.mktemp("django")
+    environ = {
+        **{name: text for name, text in os.environ.items() if not name.startswith(("ASYNCQ_", "PYTHON"))},
+        "DJANGO_SETTINGS_MODULE": "django_settings",
+        "PYTHONPATH": without_job_log(folder / "quiet"),
+        "SHOP_DATABASE": str(folder / "shop.sqlite3"),
+        "SHOP_NAMESPACE": f"django{uuid.uuid4().hex[:12]}",
+        "SHOP_SERVER": server_url,
+    }
+    Program(["manage.py", "migrate", "--run-syncdb", "--verbosity", "0"], django_folder, environ).end()
+    return environ
+
+
+@pytest.fixture(scope="module")
+def django_program(django_environ: dict[str, str], django_folder: Path) -> Iterator[Callable[..., Program]]:
+    """Starts a Python program beside the site."""
+    programs = []
+
+    def start(*words: str, folder: Path = django_folder) -> Program:
+        programs.append(Program([*words], folder, django_environ))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.close()
+
+
+@pytest.fixture(scope="module")
+def manage(django_program: Callable[..., Program]) -> Callable[..., Program]:
+    """Starts `manage.py` with these words."""
+
+    def start(*words: str) -> Program:
+        return django_program("manage.py", *words)
+
+    return start
