@@ -27,15 +27,14 @@ class HealthServer(ThreadingHTTPServer):
 
     def __init__(self, port: int, check: Callable[[], Health]) -> None:
         self.check = check
-        super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104  probes come from other machines
+        super().__init__(("0.0.0.0", port), _ProbeHandler)  # noqa: S104  probes come from other machines
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ProbeHandler(BaseHTTPRequestHandler):
     """Answers one request: 200 or 503, with one word as its text."""
 
-    server: HealthServer
-
     def do_GET(self) -> None:
+        assert isinstance(self.server, HealthServer)
         match self.path.partition("?")[0]:
             case "/livez":
                 self._answer("live", is_good=self.server.check().is_live)

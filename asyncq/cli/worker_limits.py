@@ -27,7 +27,7 @@ _PAGE = resource.getpagesize()
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EndLimits:
     """How much a worker does before it ends. None, or false, stands for no such limit.
 
     Attributes:
@@ -46,7 +46,7 @@ class Limits:
         return self.burst or self.max_jobs is not None or self.max_memory is not None
 
 
-async def until_limit(worker: Worker, limits: Limits) -> str:
+async def until_limit(worker: Worker, limits: EndLimits) -> str:
     """Waits until a limit is reached, and returns which one, as a person reads it.
 
     It never returns without a limit.

@@ -21,7 +21,7 @@ from asyncq.broker.transport.url import mask
 from asyncq.cli import banner, health_port, loop, metrics_port, target as targets
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.health_port import WorkerHealth
-from asyncq.cli.worker_limits import Limits, until_limit
+from asyncq.cli.worker_limits import EndLimits, until_limit
 from asyncq.system import service_manager
 from asyncq.worker import Worker
 from asyncq.worker.worker import check_annotations
@@ -65,9 +65,9 @@ class WorkerOptions:
     max_memory: int | None
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> EndLimits:
         """When the worker ends by itself."""
-        return Limits(self.burst, self.max_jobs, self.max_memory)
+        return EndLimits(self.burst, self.max_jobs, self.max_memory)
 
 
 def _tune_collector() -> None:
@@ -258,7 +258,9 @@ class Service:
             async with metrics_port.measuring(self._worker, port if self._is_up else None):
                 await task
         finally:
-            tasks = [each for each in (task, started, limited) if each is not None]
+            tasks: list[asyncio.Task[Any]] = [task, started]
+            if limited is not None:
+                tasks.append(limited)
             for each in tasks:
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
