@@ -234,7 +234,7 @@ class Scripts:
         names = self._is_named if self.setup.rules.fence_record else self._may_act
         if not names(world, held):
             return None
-        world = questions.call_accepted(world, held)
+        world = questions.call_accepted(world, held, claims_get_lost=self.setup.flushes)
         world = self._end(world, held.entry.job, outcome, publish=publish, by=held.name)
         return self._drop(world, held.entry.id)
 
