@@ -23,12 +23,12 @@ app = AsyncQ()
 
 
 @app.task
-async def render(pages: int) -> str:
+async def render(pages: int) -> dict[str, str]:
     job = asyncq.current()
     for page in range(1, pages + 1):
         await asyncio.sleep(0.05)
         await job.progress(page, pages, f"page {page}")
-    return "report.pdf"
+    return {"title": "report.pdf"}
 
 
 async def may_see(_request: HTTPConnection, _id: str) -> bool:
@@ -58,7 +58,7 @@ go.onclick = async () => {
     source.onmessage = event => {
         const job = JSON.parse(event.data);
         if (job.progress) bar.value = job.progress.done / job.progress.total;
-        state.textContent = job.value ?? (job.error ? job.error.title : job.state);
+        state.textContent = job.value?.title ?? job.error?.title ?? job.state;
     };
     source.addEventListener("end", () => source.close());
 };
@@ -87,7 +87,7 @@ async def follow(url: str) -> None:
                     if "progress" in shown:
                         bar = "#" * shown["progress"]["done"]
                     if "value" in shown:
-                        print(f"{bar} {shown['state']} {shown['value']}")
+                        print(f"{bar} {shown['state']} {shown['value']['title']}")
 
 
 async def main() -> None:
