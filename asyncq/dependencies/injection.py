@@ -154,7 +154,20 @@ def _dependencies(signature: inspect.Signature) -> dict[str, Dependency]:
             if one.kind is one.POSITIONAL_ONLY:
                 raise TypeError(f"the parameter {name!r} is filled by its name: put it behind the `/`")
             found[name] = one.default
+        elif _is_of_fastapi(one.default):
+            raise TypeError(
+                f"the parameter {name!r} has FastAPI's Depends, which only endpoints of FastAPI have filled: "
+                "use that of asyncq (`from asyncq import Depends`)"
+            )
     return found
+
+
+def _is_of_fastapi(default: object) -> bool:
+    """Returns whether a default is a `Depends` of FastAPI, without an import of FastAPI."""
+    return any(
+        (base.__module__, base.__qualname__) == ("fastapi.params", "Depends")
+        for base in type(default).__mro__
+    )
 
 
 def _check(dependency: Dependency, where: str, above: tuple[Dependency, ...] = ()) -> None:

@@ -8,6 +8,7 @@ import inspect
 import typing
 from typing import TYPE_CHECKING, Annotated, Any
 
+import fastapi
 import pytest
 
 import asyncq
@@ -176,6 +177,29 @@ def test_wrong_declarations_are_refused(app):
 
         @app.task(name="process", executor="process")
         def process(db: Pool = Depends(Pool)) -> None: ...
+
+
+def test_the_depends_of_fastapi_is_refused_in_a_task_and_in_a_dependency(app):
+    of_fastapi: Any = fastapi.Depends(Pool)
+    security: Any = fastapi.Security(get_number)
+
+    with pytest.raises(TypeError, match=r"'db' has FastAPI's Depends.*from asyncq import Depends"):
+
+        @app.task(name="task")
+        async def task(db: Pool = of_fastapi) -> None: ...
+
+    with pytest.raises(TypeError, match=r"'user' has FastAPI's Depends"):
+
+        @app.task(name="secured")
+        async def secured(user: str = security) -> None: ...
+
+    def get_session(pool: Pool = of_fastapi) -> Pool:
+        return pool
+
+    with pytest.raises(TypeError, match=r"'pool' has FastAPI's Depends"):
+
+        @app.task(name="inner")
+        async def inner(db: Pool = Depends(get_session)) -> None: ...
 
 
 def test_what_belongs_to_the_worker_cannot_depend_on_a_job(app):
