@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 from enum import IntEnum
+from typing import Final
 
 from asyncq.broker.transport.server_error import ServerError
 from asyncq.broker.transport.url import mask
@@ -52,6 +53,11 @@ class CliError(Exception):
         self.hint = hint
         self.code = code
 
+
+OTHER_APP: Final = (
+    "if its app has a namespace or a server of its own: --app MODULE:APP, or --namespace and --url"
+)
+"""The hint where there is no job under an id."""
 
 # HELLO, for redis-py strips NOAUTH from "NOAUTH HELLO must be called with the client already authenticated".
 _NOT_ALLOWED = {"NOAUTH", "NOPERM", "WRONGPASS", "HELLO"}

@@ -13,7 +13,7 @@ import typer
 from asyncq import wire
 from asyncq.broker.schema.records import Record, RequestId
 from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import CliError, Code
+from asyncq.cli.exits import OTHER_APP, CliError, Code
 from asyncq.cli.invocation import command
 from asyncq.cli.revoke import revoke
 from asyncq.errors import DecodeError
@@ -122,7 +122,7 @@ async def _rows(app: AsyncQ, id_: str, *, raw: bool) -> dict[str, Any]:
     broker = app.sessions.current().broker
     found = await broker.record(id_)
     if found is None:
-        raise CliError(f"there is no job {id_!r} (any more)", code=Code.NOT_FOUND)
+        raise CliError(f"there is no job {id_!r} (any more)", OTHER_APP, Code.NOT_FOUND)
     try:
         record = Record.parse(found)
     except DecodeError as error:

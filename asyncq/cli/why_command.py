@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from asyncq.cli import console, loop, target as targets
-from asyncq.cli.exits import Code
+from asyncq.cli.exits import OTHER_APP, CliError, Code
 from asyncq.cli.invocation import command
+from asyncq.errors import ResultNotFound
 
 
 @command
@@ -27,7 +28,10 @@ def why(ctx: typer.Context, id_: Annotated[str, typer.Argument(metavar="ID", hel
 
     async def show() -> int:
         async with app:
-            answer = await app.control.why(id_)
+            try:
+                answer = await app.control.why(id_)
+            except ResultNotFound as error:
+                raise CliError(str(error), OTHER_APP, Code.NOT_FOUND) from error
         if invocation.json:
             console.document(answer)
         else:

@@ -211,4 +211,5 @@ async def test_why_prints_what_a_job_waits_for(app, add, run):
     answer = json.loads(tree.out)
     assert (answer["state"], [reason["kind"] for reason in answer["reasons"]]) == ("PENDING", ["no worker"])
     assert (unknown.code, "there is no job 'nobody'" in unknown.err) == (3, True)
+    assert "--app MODULE:APP" in unknown.err
     await until(lambda: app.control.purge("default"), "the job to end")

@@ -62,6 +62,7 @@ async def test_jobs_show_describes_a_job_in_each_state(app, show):
     assert {"worker", "started"} <= rows(runs).keys()
     assert (unknown.code, unknown.out) == (3, "")
     assert "there is no job 'nobody'" in unknown.err
+    assert "--app MODULE:APP" in unknown.err
     assert json.loads(tree.out)["record"] == [
         "live: it is in its queue, or runs; only the list of pending entries shows which"
     ]
