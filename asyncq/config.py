@@ -270,6 +270,12 @@ class Settings:
     max_crashes: int = _option(3, count, "A job that has killed its worker this often is not tried again.")
     dead_ttl: float = _option(7 * 86400.0, seconds, "How long a dead letter is kept.")
     dead_cap: int = _option(10_000, count, "How many dead letters are kept.")
+    history: int = _option(
+        10_000,
+        _count_or_zero,
+        "How many ended jobs of each final state can be listed; 0: none. Of successes, up to 100 a second of "
+        "each worker are kept.",
+    )
     max_length: int = _option(
         1_000_000,
         count,

@@ -18,6 +18,7 @@ from asyncq.broker.cross_shard.wait_cycles import Waits
 from asyncq.broker.dead_letter_store import DeadLetterStore
 from asyncq.broker.early_end import early_end
 from asyncq.broker.enqueue import Intake
+from asyncq.broker.history import History
 from asyncq.broker.kept_values import KeptValues
 from asyncq.broker.preflight import rights
 from asyncq.broker.schema import answer_tags, damaged_data
@@ -70,6 +71,7 @@ class Broker:
         shards: of the namespace.
         commands: sends everything here.
         intake: enqueues jobs.
+        history: the jobs that have ended lately.
         kept: the values that are stored once for several jobs.
         dead: the dead letters.
         workers: reads what workers say of themselves.
@@ -84,6 +86,7 @@ class Broker:
         self.shards: Shards = self.commands.shards
         self.channel = channel
         self.intake: Intake = Intake(self.commands)
+        self.history: History = History(self.commands)
         self.kept: KeptValues = KeptValues(self.commands)
         self.dead: DeadLetterStore = DeadLetterStore(self.commands, self.kept)
         self.workers: WorkerStore = WorkerStore(self.commands)
@@ -162,6 +165,7 @@ class Broker:
         # In this order: first nothing is sent again, then the last notes of waits leave, for which the
         # connection must be open, and the calls of `intake` end when the connection is closed.
         self.commands.stop_retrying()
+        self.history.flush()
         self.intake.known.send()
         await self.waits.close()
         await self.listener.close()
@@ -339,6 +343,8 @@ class Broker:
             keys, "revoke", call.keys, call.arguments, unknown=[b"unknown"]
         )
         text, *ids = [word.decode() for word in answer]
+        if text == "revoked":
+            self.history.note(keys, None, id_, letter, outcome)
         if text == "revoked" and not self.shards.is_one:
             # Jobs in other shards may wait for this one. There may be no worker that would forward its end.
             await self.commands.forwarded(keys)

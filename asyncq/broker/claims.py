@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.history import History
     from asyncq.broker.served_streams import Served
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class Claims:
         holder: the session id, under which it claims.
         on_done: called for each delivery that was given to `finish`, when the server has answered or the
             outcome was given up: the worker need not hold the job any longer.
+        history: notes the jobs that have ended.
 
     Attributes:
         hooks: called with the end of each claim, when the server has answered. An empty list costs one truth
@@ -141,12 +143,14 @@ class Claims:
         served: Served,
         holder: str,
         on_done: Callable[[wire.Delivery], None],
+        history: History,
     ) -> None:
         self.hooks: list[Callable[[ClaimEnd], None]] = []
         self._commands = commands
         self._served = served
         self._holder = holder
         self._on_done = on_done
+        self._history = history
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, list[Outcome]] = {}
         self._scheduled = False
@@ -202,6 +206,7 @@ class Claims:
         )
         if not self._commands.shards.is_one:
             self._forward(stream, batch)
+        self._history.note_batch(self._served.keys[stream], batch, answer)
         if self.hooks:
             self._tell(_finished(stream, batch, answer))
         return answer
@@ -280,8 +285,10 @@ class Claims:
             _log_refusals(batch, answer)
         if not self._commands.shards.is_one:
             self._forward(stream, batch)
-        if self.hooks and answer is not None:
-            self._tell(_finished(stream, batch, answer))
+        if answer is not None:
+            self._history.note_batch(self._served.keys[stream], batch, answer)
+            if self.hooks:
+                self._tell(_finished(stream, batch, answer))
         if self._waiting:
             self._send(UNDER_WAY)
         elif not self._under_way:
@@ -413,6 +420,11 @@ class Claims:
         """Runs a script that ends one claim until it is answered, and calls the hooks. Returns the answer."""
         shard, id_ = self._served.keys[delivery.stream], delivery.job.id
         answer: int = await self._commands.run(shard, script, keys, arguments, timeout=FOREVER)
+        if way is Way.DEAD and answer == 1:
+            self._history.note(shard, delivery, id_, letter, outcome)
+        elif way is not Way.DEAD and answer == 2:  # it has found a revocation signal
+            revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
+            self._history.note(shard, delivery, id_, wire.REVOKED, revoked)
         # -1: another job has an id of the workflow. Then the claim stands.
         if self.hooks and answer >= 0:
             stream, entry = delivery.stream, delivery.entry
@@ -505,6 +517,8 @@ class Claims:
             return Taken()
         _, back, revoked, more, *lost = answer
         jobs = [(text_of(id_), wire.task_name(head)) for id_, head in lost]
+        for id_, task in jobs:
+            self._history.note(keys, None, id_, wire.LOST, lost_outcome, task)
         if self.hooks:
             self._tell(
                 [

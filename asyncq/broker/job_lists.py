@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.history import EndedJob
     from asyncq.broker.schema.keys import Keys
 
 READ_AT_ONCE = 1000
@@ -63,7 +64,7 @@ class FoundJobs(NamedTuple):
         looked_at: how many jobs, or keys, were looked at.
     """
 
-    jobs: list[tuple[ListedJob, str]]
+    jobs: Sequence[tuple[ListedJob | EndedJob, str]]
     after: str
     looked_at: int
 

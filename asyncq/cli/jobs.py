@@ -37,7 +37,7 @@ def ls(
     ctx: typer.Context,
     state: Annotated[
         str | None,
-        typer.Option(metavar="STATE", help="Only jobs that are PENDING, SCHEDULED, STARTED or in RETRY."),
+        typer.Option(metavar="STATE", help="Only jobs in this state: PENDING, FAILURE, ..."),
     ] = None,
     queue: Annotated[str | None, typer.Option(metavar="QUEUE", help="Only jobs of this queue.")] = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="Only jobs of this task.")] = None,
@@ -48,14 +48,14 @@ def ls(
     cursor: Annotated[str | None, typer.Option(metavar="C", help="Go on behind an earlier page.")] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")] = False,
 ) -> int:
-    """Lists jobs that have not ended: running ones, then those that wait in queues, then the others.
+    """Lists jobs: running ones, then those that wait, then those that have ended, the newest first.
 
     Columns: id, state, queue, task, attempt, when it was enqueued, worker, last error. One command looks at
     some ten thousand jobs. It says on stderr how far it has looked, and the cursor with which to go on.
 
     \b
     Examples:
-      asyncq jobs ls --state PENDING --queue mail
+      asyncq jobs ls --state FAILURE --since 1h
       asyncq jobs ls --task shop.charge --jsonl | jq -r .id | asyncq jobs revoke -
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     invocation, app = targets.prepared(ctx.obj)

@@ -291,15 +291,20 @@ class Control:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[JobInfo]:
-        """Returns a page of the jobs that have not ended and fit all filters: those that run, then those that
-        wait in queues, then those that wait for their time, then those that wait for other jobs.
+        """Returns a page of the jobs that fit all filters: those that run, then those that wait in queues,
+        then those that wait for their time, then those that wait for other jobs, and then those that have
+        ended, the newest of each state first.
+
+        Of ended jobs, the newest 10,000 of each state are known (setting `history`), whether or not their
+        results have expired. All failures and revocations are among them, and up to a hundred successes a
+        second of each worker. A job is among them half a second after its end.
 
         A call looks at some ten thousand jobs. If it has not found enough by then, the page is short or empty
         and has a cursor with which the next call goes on. A job that moves meanwhile may be there twice, or
         not at all.
 
         Args:
-            state: `PENDING`, `SCHEDULED`, `STARTED` or `RETRY`.
+            state: `PENDING`, `SCHEDULED`, `STARTED`, `RETRY`, `SUCCESS`, `FAILURE` or `REVOKED`.
             queue: the name of a queue.
             task: the name of a task.
             since: only jobs that were enqueued so many seconds ago or later, or since an aware datetime.

@@ -1,8 +1,10 @@
-"""Lists jobs: those that run, and pages of all that have not ended. Runs on the session's loop.
+"""Lists jobs: those that run, and pages of all others, also of those that have ended. Runs on the session's
+loop.
 
 A listing visits **places** one after the other, always in the same order: the streams of each queue for jobs
-that workers have, the same for jobs that wait there, then the jobs that wait for their time, and those that
-wait for other jobs. The cursor of a page says in which place, and behind which job, the next page goes on.
+that workers have, the same for jobs that wait there, then the jobs that wait for their time, those that wait
+for other jobs, and the history, in each part of it the newest first. The cursor of a page says in which
+place, and behind which job, the next page goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq import config, failures, wire
+from asyncq.broker.history import EndedJob
 from asyncq.broker.job_lists import READ_AT_ONCE, FoundJobs, ListedJob
 from asyncq.broker.schema import damaged_data
 from asyncq.broker.schema.keys import name_to, text_of
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asyncq.broker.broker import Broker
+    from asyncq.broker.schema.keys import Keys
     from asyncq.broker.worker_store import RegisteredWorker
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ MOST_LISTED = 1000
 MOST_OF_ERROR = 200
 """Most characters of an error that a listing shows."""
 
-RUNNING, WAITING, DELAYED, DEPENDENT = range(4)
+RUNNING, WAITING, DELAYED, DEPENDENT, ENDED = range(5)
 """The kinds of places, in the order in which they are visited."""
 
 _KINDS: dict[State, tuple[int, ...]] = {
@@ -50,6 +54,9 @@ _KINDS: dict[State, tuple[int, ...]] = {
     State.PENDING: (WAITING, DELAYED, DEPENDENT),
     State.SCHEDULED: (DELAYED,),
     State.RETRY: (DELAYED,),
+    State.SUCCESS: (ENDED,),
+    State.FAILURE: (ENDED,),
+    State.REVOKED: (ENDED,),
 }
 """In which places the jobs of a state are."""
 
@@ -84,8 +91,8 @@ class JobInfo:
 
 
 class Place(NamedTuple):
-    """Where jobs are: a stream of a queue, or the delayed or dependent jobs of a shard. Places sort in the
-    order in which they are visited.
+    """Where jobs are: a stream of a queue, or the delayed, dependent or ended jobs of a shard. Places sort in
+    the order in which they are visited. For ended jobs, `stream` is their final state.
     """
 
     kind: int
@@ -119,7 +126,7 @@ class Filter(NamedTuple):
     @property
     def kinds(self) -> tuple[int, ...]:
         """The kinds of places that may have such jobs."""
-        return tuple(range(4)) if self.state is None else _KINDS[self.state]
+        return tuple(range(5)) if self.state is None else _KINDS[self.state]
 
 
 def filter_of(
@@ -136,8 +143,8 @@ def filter_of(
         if state not in State.__members__.values():
             raise ValueError(f"state={brief(state)}: use one of {', '.join(_KINDS)}")
         known = State(state)
-        if known in READY_STATES or known not in _KINDS:
-            raise ValueError(f"state={known}: only jobs that have not ended are listed: {', '.join(_KINDS)}")
+        if known not in _KINDS:
+            raise ValueError(f"state={known}: no job is listed under it; use one of {', '.join(_KINDS)}")
     if queue is not None:
         config.name(queue)
     return Filter(known, queue, task, _since(since))
@@ -229,6 +236,9 @@ async def _places(broker: Broker, wanted: Filter) -> list[Place]:
     places = [
         Place(kind, "", keys.shard, "") for kind in (DELAYED, DEPENDENT) if kind in kinds for keys in shards
     ]
+    if ENDED in kinds:
+        states = [wanted.state] if wanted.state in READY_STATES else sorted(READY_STATES)
+        places += [Place(ENDED, "", keys.shard, str(state)) for keys in shards for state in states]
     if RUNNING in kinds or WAITING in kinds:
         queues = await broker.queues.known() if wanted.queue is None else [wanted.queue]
         for queue, keys, names in await _streams(broker, queues):
@@ -255,7 +265,16 @@ async def _read(broker: Broker, place: Place, after: str, most: int) -> FoundJob
         return await broker.jobs.delayed(keys, after, most)
     if place.kind == DEPENDENT:
         return await broker.jobs.waiting_for_jobs(keys, after)
+    if place.kind == ENDED:
+        return await _ended(broker, keys, State(place.stream), after, most)
     return await broker.jobs.entries(keys, place.stream, after, most, running=place.kind == RUNNING)
+
+
+async def _ended(broker: Broker, keys: Keys, state: State, after: str, most: int) -> FoundJobs:
+    """Reads some ended jobs, the newest first."""
+    found = await broker.history.page(keys, state, after, most)
+    behind = found[-1][0] if len(found) == most else ""
+    return FoundJobs([(job, entry) for entry, job in found], behind, len(found))
 
 
 async def active(broker: Broker, workers: Iterable[RegisteredWorker] | None) -> list[JobInfo]:
@@ -278,8 +297,8 @@ async def active(broker: Broker, workers: Iterable[RegisteredWorker] | None) -> 
     return [info_of(job) for jobs in found for job in jobs]
 
 
-async def _running(broker: Broker, place: Place, consumer: str) -> list[ListedJob]:
-    jobs: list[ListedJob] = []
+async def _running(broker: Broker, place: Place, consumer: str) -> list[ListedJob | EndedJob]:
+    jobs: list[ListedJob | EndedJob] = []
     after = ""
     while True:
         batch = await broker.jobs.entries(
@@ -290,8 +309,10 @@ async def _running(broker: Broker, place: Place, consumer: str) -> list[ListedJo
             return jobs
 
 
-def info_of(job: ListedJob) -> JobInfo:
+def info_of(job: ListedJob | EndedJob) -> JobInfo:
     """Returns a job that was found as a listing shows it."""
+    if isinstance(job, EndedJob):
+        return _ended_info(job)
     is_running = bool(job.consumer)
     return JobInfo(
         job.id,
@@ -304,6 +325,13 @@ def info_of(job: ListedJob) -> JobInfo:
         timestamp(job.claimed) if is_running else None,
         None,
         _first_line(job),
+    )
+
+
+def _ended_info(job: EndedJob) -> JobInfo:
+    return JobInfo(
+        *(job.id, job.task, job.queue, wire.STATE_OF[job.letter], job.worker or None, max(1, job.attempts)),
+        *(timestamp(job.enqueued), timestamp(job.started), timestamp(job.finished), job.error or None),
     )
 
 

@@ -111,6 +111,7 @@ class WorkerSession:
             self.consumer.served,
             self.consumer.name,
             self.held.drop,
+            self.broker.history,
         )
         outcomes = Outcomes(worker.counts, connection, claims, self.consumer, runner, self.held, self.job_log)
         permits = Permits(self.broker.commands, self.consumer.name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from asyncq.broker.claims import Claims
 from asyncq.broker.consumer import Consumer
+from asyncq.broker.history import History
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ class ClaimingConsumer(Consumer):
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
         super().__init__(commands, worker, queues)
         self._sends = commands
-        self.claims = Claims(commands, self.served, self.name, lambda _: None)
+        self.claims = Claims(commands, self.served, self.name, lambda _: None, History(commands))
 
     async def beat(self, keys: Keys, count: int = 1) -> Any:
         """Beats in one shard. Returns the script's answer."""

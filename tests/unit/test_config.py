@@ -101,7 +101,7 @@ def test_an_invalid_value_is_refused_with_its_source(tmp_path, explicit, environ
 FLAGS = ["result_extended", "strict", "trust_models"]
 TEXTS = ["url", "namespace", "default_queue"]
 ZERO_HAS_A_MEANING = [
-    *("result_ttl", "dead_ttl", "full_wait", "processes", "stall_warning", "grace", "stream_idle"),
+    *("result_ttl", "dead_ttl", "full_wait", "processes", "history", "stall_warning", "grace", "stream_idle"),
     "unknown_task_wait",
 ]
 NUMBERS = [field.name for field in dataclasses.fields(Settings) if field.name not in (*TEXTS, *FLAGS)]

@@ -117,6 +117,7 @@ class Keys:
     watchers: str = field(init=False)
     reporters: str = field(init=False)
     dead: str = field(init=False)
+    history: str = field(init=False)
     delayed: str = field(init=False)
     clock_offset: str = field(init=False)
     messages: str = field(init=False)
@@ -180,6 +181,7 @@ class Keys:
             ("clock_offset", f"{tag}:t"),  # by how many ms the server's clock was set back so far; a string
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
+            ("history", f"{tag}:hi:"),  # + letter of a final state: stream, the newest jobs that ended so
             ("replies", f"{tag}:c:"),  # + client: its reply channel
             ("blocks", f"{tag}:b:"),  # + id: set, waits of a running job: "<entry> <id> <wait token>" each
             ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` stored, a string
