@@ -46,6 +46,8 @@ from asyncq.results.resultset import ResultSet
 from asyncq.results.scope import Scope
 from asyncq.results.streamresult import StreamResult
 from asyncq.results.streams import Stream, SyncStream
+from asyncq.schedules.cron import next_times
+from asyncq.schedules.schedule import Schedule
 from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
 from asyncq.tasks.chain import Chain, chain
 from asyncq.tasks.group import Group, chord, group
@@ -106,6 +108,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryLater",
+    "Schedule",
     "Scope",
     "SerializationError",
     "Signature",
@@ -134,6 +137,7 @@ __all__ = [
     "denied_join_result",
     "gather",
     "group",
+    "next_times",
     "precedence",
     "result_from_tuple",
     "wait",

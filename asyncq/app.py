@@ -30,6 +30,7 @@ from asyncq.middleware import middleware as middlewares
 from asyncq.middleware.outcome_hooks import OutcomeHooks
 from asyncq.results import groupresult, handle, resultset
 from asyncq.results.scope import Scope
+from asyncq.schedules.declarations import Declarations
 from asyncq.serializers import Policy
 from asyncq.serializers.codecs import check_unions
 from asyncq.serializers.hints import check_hints
@@ -53,7 +54,7 @@ from asyncq.tasks.workflow import arguments_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from types import TracebackType
 
     from asyncq.client.application import App
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from asyncq.middleware.middleware import Middleware
     from asyncq.middleware.outcome_hooks import OutcomeHook
     from asyncq.middleware.run_chain import RunHook
+    from asyncq.schedules.schedules import Schedules
     from asyncq.tasks.workflow import Workflow
 
 P = ParamSpec("P")
@@ -105,6 +107,7 @@ class AsyncQ:
         settings: the values of all settings.
         tasks: the registered tasks by name. It may be read, and is changed by `@app.task` only.
         control: what an operator does with a running system.
+        schedules: adds, lists, changes and removes schedules.
         GroupResult: makes groups of this app, and finds saved ones.
 
     Raises:
@@ -150,6 +153,7 @@ class AsyncQ:
         self._origins: dict[str, Origin] = {}  # of the registered tasks, by name
         self.limits: dict[str, Limits] = {}  # by the names in jobs, also `<name>*`; only tasks with limits
         self.off_loop: dict[str, str] = {}  # by the same names: the executor, if it is not the loop
+        self.declarations: Declarations = Declarations()  # the schedules of this process, for its workers
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self.sessions: Sessions = Sessions(self)
         self.worker_lifespan: WorkerLifespan | None = _checked_lifespan(lifespan)
@@ -167,6 +171,14 @@ class AsyncQ:
         from asyncq.control.control import Control
 
         return Control(self)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """Adds, lists, changes and removes schedules."""
+        # As `control`.
+        from asyncq.schedules.schedules import Schedules
+
+        return Schedules(self)
 
     def reconfigure(self, **settings: Any) -> None:
         """Changes settings of the app, as the flags of the command line do. The app must be closed.
@@ -225,6 +237,15 @@ class AsyncQ:
         executor: Literal["thread", "process"] | None = None,
         rate_limit: float | str | None = None,
         concurrency: int | None = None,
+        every: float | timedelta | None = None,
+        cron: str | None = None,
+        tz: str | None = None,
+        catch_up: Literal["latest", "all", "none"] = "latest",
+        overlap: bool = False,
+        jitter: float | timedelta = 0,
+        start: datetime | None = None,
+        until: datetime | None = None,
+        max_runs: int | None = None,
     ) -> _Decorator: ...
 
     def task(  # type: ignore[misc]  # its result is a decorator or a task, which the overloads tell apart
@@ -245,6 +266,15 @@ class AsyncQ:
         executor: Literal["thread", "process"] | None = None,
         rate_limit: float | str | None = None,
         concurrency: int | None = None,
+        every: float | timedelta | None = None,
+        cron: str | None = None,
+        tz: str | None = None,
+        catch_up: Literal["latest", "all", "none"] = "latest",
+        overlap: bool = False,
+        jitter: float | timedelta = 0,
+        start: datetime | None = None,
+        until: datetime | None = None,
+        max_runs: int | None = None,
     ) -> Any:
         """Registers a function as a task: `@app.task` or `@app.task(...)`.
 
@@ -276,11 +306,27 @@ class AsyncQ:
                 per second, or "100/s", "100/m", "100/h", "100/d". A job that waits for its turn is `PENDING`,
                 and holds no slot of a worker.
             concurrency: how many jobs of the task may run at once, in all workers together.
+            every: makes a schedule that calls the task without arguments every so many seconds: whole
+                seconds, at least 1. The schedule has the name of the task, and exists while a worker declares
+                it.
+            cron: the same at the times of a cron text: five fields (minute, hour, day of the month, month,
+                day of the week), or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. It needs the extra
+                `cron`.
+            tz: the time zone in which the cron text is read, such as `Europe/Paris` (default: UTC).
+            catch_up: which ticks of the schedule run after a time without a worker: the latest of those that
+                were missed, all in order (at most the latest 1,000), or none.
+            overlap: whether the schedule makes a job while the job of the tick before has not ended. If not,
+                the tick is left out and counted.
+            jitter: each job of the schedule is made up to so many seconds after its tick.
+            start: an aware datetime before which the schedule does not tick; `every` counts from it.
+            until: an aware datetime after which the schedule does not tick.
+            max_runs: how many jobs the schedule makes.
 
         Raises:
             TypeError: not a function, a callable without a name of its own and no `name`, a coroutine
-                function with an executor, or an annotation that uses what is imported under
-                `if TYPE_CHECKING:` only.
+                function with an executor, an annotation that uses what is imported under
+                `if TYPE_CHECKING:` only, or a schedule of a task with required arguments.
+            ImportError: a cron text without the extra `cron`.
             ValueError: the name is taken by another function, or an option makes no sense. A function that a
                 reloaded module or a cell of a notebook defines again replaces its earlier definition.
 
@@ -326,6 +372,7 @@ class AsyncQ:
         check_unions(face, hints, self.policy)
         _check_injection(injection, hints, name, options)
         task: Task[..., Any] = _CLASSES[kind](self, function, name, options, injection)
+        self.declarations.put(task.builder, self.declarations.check(task.builder, options))
         self.tasks[name] = task
         self._origins[name] = origin
         return task

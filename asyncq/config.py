@@ -276,6 +276,12 @@ class Settings:
         "How many ended jobs of each final state can be listed; 0: none. Of successes, up to 100 a second of "
         "each worker are kept.",
     )
+    schedule_ttl: float = _option(
+        86400.0,
+        _some_seconds,
+        "How long a schedule in code is kept that no live worker declares, and a schedule that was added by "
+        "a call and has ended.",
+    )
     max_length: int = _option(
         1_000_000,
         count,

@@ -59,10 +59,10 @@ def cpu(pids: list[int]) -> float:
     return sum(int(each[11]) + int(each[12]) for each in fields) / TICKS
 
 
-def start(url: str, workers: int) -> tuple[subprocess.Popen[str], list[int]]:
-    """Starts workers, and returns their command and their processes when all are ready."""
+def start(url: str, workers: int, module: str = "workers") -> tuple[subprocess.Popen[str], list[int]]:
+    """Starts workers of a module's app, and returns their command and their processes when all are ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "asyncq", "worker", "workers", "-w", str(workers)],
+        [sys.executable, "-m", "asyncq", "worker", module, "-w", str(workers)],
         env={**os.environ, "ASYNCQ_URL": url, "PYTHONPATH": str(HERE)},
         stderr=subprocess.PIPE,
         text=True,

@@ -21,6 +21,7 @@ from asyncq.broker.enqueue import Intake
 from asyncq.broker.history import History
 from asyncq.broker.kept_values import KeptValues
 from asyncq.broker.preflight import rights
+from asyncq.broker.schedule_store import ScheduleStore
 from asyncq.broker.schema import answer_tags, damaged_data
 from asyncq.broker.schema.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
 from asyncq.broker.schema.records import JobStatus, Record, status_of
@@ -75,6 +76,7 @@ class Broker:
         kept: the values that are stored once for several jobs.
         dead: the dead letters.
         workers: reads what workers say of themselves.
+        schedules: the schedules.
         waits: notes which running job waits for which.
         listener: the waiters for outcomes, and the subscription.
     """
@@ -90,6 +92,7 @@ class Broker:
         self.kept: KeptValues = KeptValues(self.commands)
         self.dead: DeadLetterStore = DeadLetterStore(self.commands, self.kept)
         self.workers: WorkerStore = WorkerStore(self.commands)
+        self.schedules: ScheduleStore = ScheduleStore(self.commands)
         self.waits: Waits = Waits(self.commands)
         self.listener: Listener = Listener(self.commands, self.fetch_status, self.expire, self._hint)
 

@@ -236,18 +236,26 @@ class Consumer:
         """Stores which tasks this worker session knows and which queues it serves, for other workers. Adds to
         what it has stored before.
         """
+        named = [f"t{task}" for task in tasks]
         for keys in self.shards:
-            fields = (
-                *(f"q{queue}" for queue in self.served.queues_in(keys)),
-                *(f"t{task}" for task in tasks),
+            await self._announce(
+                keys, [*(f"q{queue}" for queue in self.served.queues_in(keys)), *named], timeout
             )
-            await self._commands.run(
-                keys,
-                "announce",
-                (keys.beats, keys.announcements + self.name),
-                (self.name, DAY_MS, *fields),
-                timeout=timeout,
-            )
+
+    async def announce_schedules(self, keys: Keys, fingerprints: Mapping[str, str]) -> None:
+        """Stores which schedules in code this worker session declares in a shard. Adds to what it has stored
+        before.
+
+        Args:
+            keys: of the shard.
+            fingerprints: what tells each schedule from another one of the same name, by the names.
+        """
+        named = [f"s{fingerprint}{name}" for name, fingerprint in fingerprints.items()]
+        await self._announce(keys, named, FOREVER)
+
+    async def _announce(self, keys: Keys, fields: Sequence[str], timeout: float) -> None:
+        own = (keys.beats, keys.announcements + self.name)
+        await self._commands.run(keys, "announce", own, (self.name, DAY_MS, *fields), timeout=timeout)
 
     async def is_task_known(self, delivery: wire.Delivery, task: str) -> bool:
         """Returns whether a worker with a heartbeat knows a task and serves the queue of a job."""

@@ -125,6 +125,46 @@ def _timestamp(name: str, value: Any) -> Timestamp:
     return value
 
 
+def _interval(name: str, value: Any) -> float:
+    seconds = config.duration(name, value)
+    if seconds < 1 or seconds != int(seconds):
+        raise ValueError(f"{name}={brief(value)}: give whole seconds, at least 1, such as every=30")
+    return seconds
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={brief(value)}: give a text, such as cron='0 3 * * *', tz='Europe/Paris'")
+    return value
+
+
+def _yes_or_no(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={brief(value)}: use True or False")
+    return value
+
+
+def _catch_up(name: str, value: object) -> object:
+    if value not in {"latest", "all", "none"}:
+        raise ValueError(f'{name}={brief(value)}: use "latest", "all" or "none"')
+    return value
+
+
+def _aware(name: str, value: object) -> datetime:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError(
+            f"{name}={brief(value)}: give an aware datetime, as in datetime(2030, 1, 1, tzinfo=UTC)"
+        )
+    return value
+
+
+def _count(name: str, value: object) -> int:
+    try:
+        return config.count(value)
+    except ValueError as error:
+        raise ValueError(f"{name}={error}") from None
+
+
 def _callbacks(name: str, value: Any) -> tuple[Callback, ...]:
     several = value if isinstance(value, (list, tuple)) else (value,)
     kind = ErrorCallback if name == "link_error" else Callback
@@ -398,6 +438,52 @@ class Options:
         _as_given,  # `Limits.of` checks it and names the task
         giver="task",
     )
+    every: float | timedelta | None = _option(
+        "makes a schedule that calls the task without arguments every so many seconds: whole seconds, at "
+        "least 1. The schedule has the name of the task, and exists while a worker declares it.",
+        _interval,
+        giver="task",
+    )
+    cron: str | None = _option(
+        "the same at the times of a cron text: five fields (minute, hour, day of the month, month, day of "
+        "the week), or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. It needs the extra `cron`.",
+        _text,  # the schedule reads it, and shows the place of a fault
+        giver="task",
+    )
+    tz: str | None = _option(
+        "the time zone in which the cron text is read, such as `Europe/Paris` (default: UTC).",
+        _text,  # as `cron`
+        giver="task",
+    )
+    catch_up: Literal["latest", "all", "none"] = _option(
+        "which ticks of the schedule run after a time without a worker: the latest of those that were "
+        "missed, all in order (at most the latest 1,000), or none.",
+        _catch_up,
+        default="latest",
+        giver="task",
+    )
+    overlap: bool = _option(
+        "whether the schedule makes a job while the job of the tick before has not ended. If not, the tick "
+        "is left out and counted.",
+        _yes_or_no,
+        default=False,
+        giver="task",
+    )
+    jitter: float | timedelta = _option(
+        "each job of the schedule is made up to so many seconds after its tick.",
+        config.duration,
+        default=0,
+        giver="task",
+    )
+    start: datetime | None = _option(
+        "an aware datetime before which the schedule does not tick; `every` counts from it.",
+        _aware,
+        giver="task",
+    )
+    until: datetime | None = _option(
+        "an aware datetime after which the schedule does not tick.", _aware, giver="task"
+    )
+    max_runs: int | None = _option("how many jobs the schedule makes.", _count, giver="task")
 
     def __init__(self, **given: Any) -> None:
         vars(self).update(_overlaid({}, given))

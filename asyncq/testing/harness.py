@@ -121,9 +121,9 @@ class Harness(BaseHarness):
 
         Time goes ahead from one due time to the next, so a job that fails and is tried again after 1, 2 and 4
         seconds runs four times within `advance(7)`. It moves `countdown`, `eta`, retries, `expires`,
-        `deadline` of jobs that have not begun, rate limits, and the lives of results. It does not move what
-        goes by other clocks: `time.time()` and `asyncio.sleep` in your code, `timeout=` of bodies and waits,
-        heartbeats and leases. `t.now` tells the virtual time.
+        `deadline` of jobs that have not begun, schedules, rate limits, and the lives of results. It does not
+        move what goes by other clocks: `time.time()` and `asyncio.sleep` in your code, `timeout=` of bodies
+        and waits, heartbeats and leases. `t.now` tells the virtual time.
 
         A job that was due before the call is waited for, too, but for a second at most: it may be waiting
         for what the test does next. Without a worker, nothing is waited for.

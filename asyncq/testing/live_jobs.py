@@ -1,4 +1,5 @@
-"""The jobs of a test that have not ended, as the server has them: `drain` and `advance` wait by this list.
+"""The jobs of a test that have not ended, and its schedules, as the server has them: `drain` and `advance`
+wait by this list.
 
 The server is asked again every few milliseconds: a job may be started by another one at any moment, and only
 the server sees all of them in one step.
@@ -26,14 +27,16 @@ _LIVE_JOBS = script("live_jobs")
 POLL = 0.003
 """Seconds between two looks."""
 _QUEUED, _SCHEDULED, _RETRYING, _DEFERRED = "L", "D", "R", "P"
+_SCHEDULE = ""
+"""In place of the letter of a job, if it is a schedule."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveJob:
-    """A job that has not ended.
+    """A job that has not ended, or a schedule, which waits for its next tick.
 
     Attributes:
-        id: the job's id.
+        id: the job's id; `schedule <name>` of a schedule.
         letter: of its state in the record.
         wait: seconds of the virtual clock until it is due; None if it does not wait for its time. A job that
             waits for a permit does not: it is woken.
@@ -53,7 +56,7 @@ class LiveJob:
         """
         if self.letter == _DEFERRED and is_limit_due:
             return True
-        if self.letter in {_SCHEDULED, _RETRYING, _DEFERRED} and self.wait is not None:
+        if self.letter in {_SCHEDULED, _RETRYING, _DEFERRED, _SCHEDULE} and self.wait is not None:
             return self.wait <= 0
         return self.letter in {_QUEUED, _DEFERRED}
 
@@ -87,7 +90,10 @@ class LiveJobs:
         )
         jobs = [
             LiveJob(
-                id_.decode(), letter.decode(), (float(due) - now) / 1000 if due else None, holder.decode()
+                id_.decode() if letter else f"schedule {id_.decode()}",
+                letter.decode(),
+                (float(due) - now) / 1000 if due else None,
+                holder.decode(),
             )
             for id_, letter, due, holder in found
         ]
@@ -165,5 +171,10 @@ class LiveJobs:
 
 def described(jobs: Iterable[LiveJob], known: dict[str, EnqueuedJob]) -> list[str]:
     """Returns a line for each job."""
-    calls = {job.id: describe(known[job.id]) if job.id in known else f"job {job.id}" for job in jobs}
-    return [f"  {calls[job.id]}, which {job.status}" for job in jobs]
+    return [f"  {_described(job, known)}, which {job.status}" for job in jobs]
+
+
+def _described(job: LiveJob, known: dict[str, EnqueuedJob]) -> str:
+    if job.id in known:
+        return describe(known[job.id])
+    return job.id if job.letter == _SCHEDULE else f"job {job.id}"

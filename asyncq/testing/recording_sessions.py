@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq.broker.enqueue import Intake
+from asyncq.broker.schedule_store import ScheduleStore
+from asyncq.broker.schema import answer_tags
 from asyncq.client.session import Session
 from asyncq.client.sessions import Sessions
 from asyncq.testing.call_sites import caller, in_other_thread
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.broker.commands import Commands
     from asyncq.broker.enqueue import Answer, ExistingJob
+    from asyncq.broker.schedule_store import Change, ChangeAnswer
     from asyncq.broker.transport.connection import Address
     from asyncq.broker.waiters import Waiter
     from asyncq.client.application import App
@@ -110,6 +113,26 @@ class RecordingIntake(Intake):
             self._journal.end(entries, is_accepted=is_accepted)
 
 
+class RecordingSchedules(ScheduleStore):
+    """The schedules of a session, and a note of each job that a tick has made.
+
+    Args:
+        commands: of the session.
+        note: notes a job.
+    """
+
+    def __init__(self, commands: Commands, note: Callable[[wire.Job], None]) -> None:
+        super().__init__(commands)
+        self._note = note
+
+    async def put(self, change: Change) -> ChangeAnswer:
+        """Changes a schedule, and notes the job of its tick."""
+        answer = await super().put(change)
+        if change.tick is not None and answer.tag == answer_tags.ACCEPTED:
+            self._note(dataclasses.replace(change.tick.job, id=answer.job_id))
+        return answer
+
+
 class RecordingSession(Session):
     """A session that notes what is enqueued, and who waits for it."""
 
@@ -126,6 +149,7 @@ class RecordingSession(Session):
         await super().until_open()
         if not isinstance(self.broker.intake, RecordingIntake):
             self.broker.intake = RecordingIntake(self.broker.commands, self._journal, self._waiters)
+            self.broker.schedules = RecordingSchedules(self.broker.commands, self._note_tick)
 
     def announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
         """Returns the waiter of a job, and keeps it."""
@@ -145,6 +169,16 @@ class RecordingSession(Session):
         await super().around_enqueue(jobs, send)
         if is_replacement:
             self._journal.end(self._journal.begin(job for job, _ in jobs), is_accepted=True)
+
+    def _note_tick(self, job: wire.Job) -> None:
+        """Notes the job of a tick, which no line of code has enqueued."""
+        entries = self._journal.begin([job])
+        for entry in entries:
+            entry.site = None
+            if not job.ignore_result:
+                entry.waiter = self._waiters[job.id] = self.listener.waiter(job.id)
+                self._unended.add(job.id)
+        self._journal.end(entries, is_accepted=True)
 
     async def learn_states(self) -> None:
         """Fetches the states of the jobs that are not known to have ended. Their handles show them then."""

@@ -86,12 +86,15 @@ class VirtualClock(ProcessClock):
         self._shards = tuple(shards)
 
     async def follow(self, seconds: float, by: float) -> None:
-        """Sets the server's clock, expires keys, and wakes the workers that promote delayed jobs."""
+        """Sets the server's clock, expires keys, and wakes the workers that promote delayed jobs and make the
+        jobs of schedules.
+        """
         kept = [prefix for keys in self._shards for prefix in _renewed_by_workers(keys)]
         ahead, more = round(seconds * 1000), round(by * 1000)
         await self._connected.send("EVAL", _SET_AHEAD, 1, virtual_time.KEY, ahead, more, *kept)
         for keys in self._shards:
-            await self._connected.send("PUBLISH", keys.wake, "")
+            for channel in (keys.wake, keys.schedules_wake):
+                await self._connected.send("PUBLISH", channel, "")
 
 
 def _renewed_by_workers(keys: Keys) -> tuple[str, ...]:
@@ -113,7 +116,8 @@ def _renewed_by_workers(keys: Keys) -> tuple[str, ...]:
 def shard_arguments(keys: Keys) -> tuple[str, ...]:
     """Returns the arguments that `live_jobs` takes for one shard."""
     patterns = (_escaped(prefix) + "*" for prefix in (keys.records, keys.permits_waiting))
-    return *patterns, keys.records, keys.delayed, keys.queues, keys.outbox, GROUP
+    schedules = keys.schedules, keys.schedules_due
+    return *patterns, keys.records, keys.delayed, keys.queues, keys.outbox, *schedules, GROUP
 
 
 def _escaped(prefix: str) -> str:

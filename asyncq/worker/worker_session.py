@@ -47,6 +47,7 @@ from asyncq.worker.processes.spawner import HAND_BACK_TIMEOUT, Spawner
 from asyncq.worker.recovery import Reclaimer
 from asyncq.worker.revocation import RevocationSignals
 from asyncq.worker.shutdown import Shutdown
+from asyncq.worker.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -64,7 +65,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 class _Background(NamedTuple):
     """The loops of a session, the channels that it subscribes to, the part that runs last attempts, what ends
-    the calls of outcome hooks, and the parts that take the jobs of dead sessions.
+    the calls of outcome hooks, the parts that take the jobs of dead sessions, and those that make the jobs of
+    schedules.
     """
 
     loops: list[Loop]
@@ -72,6 +74,7 @@ class _Background(NamedTuple):
     last_tries: LastTries
     stop_events: Callable[[], None]
     reclaimers: list[Reclaimer]
+    tickers: list[Ticker]
 
 
 class WorkerSession:
@@ -155,12 +158,14 @@ class WorkerSession:
         stop_events: Callable[[], None],
     ) -> _Background:
         """Makes the loops of the session, and the handlers of its channels."""
-        worker, lease = self.worker, self.worker.app.settings.lease
+        worker, settings = self.worker, self.worker.app.settings
+        lease = settings.lease
         url, is_child = self.broker.address.url, worker.only_last_tries
         spawner = None if is_child else Spawner(worker.app, worker.target, worker.queues, url)
         last_tries = LastTries(spawner, self.consumer, self.held, executor_queues)
         loops: list[Loop] = []
         reclaimers: list[Reclaimer] = []
+        tickers: list[Ticker] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
             (channel, signals.on_message) for channel in self.consumer.signal_channels
         ]
@@ -179,6 +184,14 @@ class WorkerSession:
             reclaimers.append(reclaimer)
             loops += (reclaimer.run, promoter.run)
             subscriptions += ((shard.wake, promoter.call), (shard.new_levels, partial(self._on_level, shard)))
+            if not is_child:
+                ticker = Ticker(
+                    *(worker.app.sessions.current(), self.consumer, shard, worker.app.declarations),
+                    *(settings.schedule_ttl, lease),
+                )
+                tickers.append(ticker)
+                loops.append(ticker.run)
+                subscriptions.append((shard.schedules_wake, ticker.call))
         loops += (
             self._announcer.run,
             OutboxPoller(self.broker.commands, lease).run,
@@ -186,7 +199,7 @@ class WorkerSession:
             executor_queues.run,
             last_tries.run,
         )
-        return _Background(loops, subscriptions, last_tries, stop_events, reclaimers)
+        return _Background(loops, subscriptions, last_tries, stop_events, reclaimers, tickers)
 
     # -- from the first beat --
 
@@ -207,11 +220,14 @@ class WorkerSession:
         await self._announcer.announce(timeout)
         for channel, on_message in self._background.subscriptions:
             await self.broker.listener.subscription.subscribe(channel, on_message)
-        self.broker.listener.subscription.renewed.add(self._find_levels)
+        self.broker.listener.subscription.renewed.add(self._on_renewed)
         await self.consumer.find_levels(timeout)
         await self.consumer.find_paused(timeout)
         self.consumer.be_quiet(on=self.worker.is_quiet)
         await self._report_status()
+        if not started:  # else the first turn of the ticker does it, and tries on
+            for ticker in self._background.tickers:
+                await ticker.begin()
 
     async def run(self) -> None:
         """Serves the queues until the worker is to stop or the session is taken for dead."""
@@ -242,12 +258,14 @@ class WorkerSession:
         else:
             self.attempts.background.start(self.consumer.add_level(shard, name))
 
-    def _find_levels(self) -> None:
-        """Asks the server for all levels and pauses: the connection was renewed, so messages about them may
-        be lost.
+    def _on_renewed(self) -> None:
+        """Asks the server for all levels, pauses and schedules: the connection was renewed, so messages about
+        them may be lost.
         """
         self.attempts.background.start(self.consumer.find_levels())
         self.attempts.background.start(self._find_paused())
+        for ticker in self._background.tickers:
+            ticker.call()
 
     async def _find_paused(self) -> None:
         """Asks which queues are paused. If that fails, `watch_streams` asks again soon, and logs it."""
@@ -337,4 +355,4 @@ class WorkerSession:
     def _unsubscribe(self) -> None:
         for channel, on_message in self._background.subscriptions:
             self.broker.listener.subscription.unsubscribe(channel, on_message)
-        self.broker.listener.subscription.renewed.discard(self._find_levels)
+        self.broker.listener.subscription.renewed.discard(self._on_renewed)

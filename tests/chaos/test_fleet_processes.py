@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from chaos.together import Reports
-from chaos.trials import crashes, kills, restarts, shards, values, wires, workflows
+from chaos.trials import crashes, kills, restarts, schedules, shards, values, wires, workflows
 
 pytestmark = pytest.mark.timeout(600)
 LEASE = 3.0  # a worker that gets no core for two seconds must not be taken for dead
@@ -35,6 +35,9 @@ TRIALS = {
     ),
     "no job of a new task fails while old workers are replaced": partial(
         restarts.rolling_deployment, 0.02, SEED, LEASE
+    ),
+    "no tick of a schedule is lost or doubled when workers are killed around it": partial(
+        schedules.ticks, 0.04, SEED, LEASE
     ),
     **{
         f"nothing is lost when {order} strikes": partial(crashes.one_crash, order, SEED, LEASE)

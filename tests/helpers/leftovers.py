@@ -52,6 +52,8 @@ def _complaints(client: redis.Redis, namespace: str, everything: list[str]) -> l
                 complaints += _entries_without_owner(client, keys, key, owned)
         if keys.delayed in present[keys.shard]:
             owned.update(client.zrange(keys.delayed, 0, -1))  # also what is named behind a space: no id
+        if keys.schedules_due in present[keys.shard]:
+            owned.update(client.zrange(keys.schedules_due, 0, -1))  # names of schedules
     _own_dependents(client, {keys: present[keys.shard] for keys in kept}, owned)
     suspects = [key for keys in kept for key in present[keys.shard] if not _is_owned(keys, key, owned)]
     if suspects:
@@ -117,6 +119,7 @@ def _entries_without_owner(client: redis.Redis, keys: Keys, stream: str, owned: 
 def _is_owned(keys: Keys, key: str, owned: set[str]) -> bool:
     beats = {keys.beats, keys.beat_observations, keys.observations, keys.observation_ages}
     kept = {keys.dead, keys.delayed, keys.count, keys.inbox, keys.outbox, keys.clock_offset, *beats}
+    kept |= {keys.schedules_due, keys.schedules_declared}
     if key.startswith((keys.queues, keys.levels, keys.paused)) or key in {*kept, keys.known_queues}:
         return True
     _, _, id_ = key.removeprefix(keys.tag).lstrip(":").partition(":")

@@ -21,6 +21,7 @@ from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.cross_shard.wait_cycles import find_cycle
 from asyncq.broker.limiter import LimiterAnswer, Permits
 from asyncq.broker.queue_figures import QueueMeter
+from asyncq.broker.schedule_store import Change, Tick
 from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import GROUP
 from asyncq.limits import Limits
@@ -217,6 +218,35 @@ class Stage:
             self.keys, "deliver_ends", (), (self.keys.key_prefix, 1, wire.PUSH_LIMIT, *words)
         )
 
+    async def put_schedule(self, tick: int | None = 60) -> bytes:
+        """Adds a schedule, and makes the job of a tick in the same step."""
+        job = self.make_job("pulse:19700101T000100Z", "tick")
+        made = (
+            None
+            if tick is None
+            else Tick(at=tick, not_before=0, job=job, message=wire.encode_job(job), overlaps=False)
+        )
+        change = Change(
+            name="pulse",
+            version="",
+            due_at=0,
+            fields={"s": "code", "f": "f" * 16},
+            keep_until=2**50,
+            wakes=True,
+            tick=made,
+        )
+        return (await self.broker.schedules.put(change)).tag
+
+    async def due_schedules(self) -> int:
+        await self.put_schedule(tick=None)
+        await self.mine.announce_schedules(self.keys, {"pulse": "f" * 16})
+        return len((await self.broker.schedules.due(self.keys, self.mine.name)).schedules)
+
+    async def declare_schedules(self) -> list[str]:
+        await self.put_schedule(tick=None)
+        fingerprints = {"pulse": "e" * 16}
+        return (await self.broker.schedules.declare(self.keys, fingerprints, 60, None, checks=True))[1]
+
     # -- reading the state -----------------------------------------------------------------------------
 
     async def state(self) -> State:
@@ -247,7 +277,11 @@ class Stage:
                 content = content, _pending(next(answers)), _consumers(next(answers))
             elif key.decode().startswith(self.keys.reader_positions):
                 content = content.split()[::3]
-            elif key.decode() in (self.keys.observations, self.keys.observation_ages):
+            elif key.decode() in (
+                self.keys.observations,
+                self.keys.observation_ages,
+                self.keys.schedules_clock,
+            ):
                 content = None
             elif key.decode().startswith(self.keys.announcements):
                 content = {field: value.split(b" ")[1:] for field, value in content.items()}
@@ -464,6 +498,11 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "accept, another's": lambda s: s.accept("another"),
     "deliver_ends": lambda s: s.deliver_ends(),
     "deliver_ends, another's": lambda s: s.deliver_ends("another"),
+    "put_schedule": lambda s: s.put_schedule(),
+    "due_schedules": lambda s: s.due_schedules(),
+    "declare_schedules": lambda s: s.declare_schedules(),
+    "read_schedules": lambda s: s.broker.schedules.read(["pulse"]),
+    "remove_schedules": lambda s: s.broker.schedules.remove("pulse"),
     "outbox": lambda s: s.broker.commands.forwarder.read(s.keys),
     "pause": lambda s: s.broker.queues.set_paused(QUEUE, paused=True),
     "pause, it goes on": lambda s: s.broker.queues.set_paused(QUEUE, paused=False),

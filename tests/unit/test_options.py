@@ -17,6 +17,7 @@ from asyncq.tasks.options import FIRST, LAST, TABLE, Options
 
 OF_TASK = {name for name, option in TABLE.items() if option.giver != "call"}
 OF_CALL = {name for name, option in TABLE.items() if option.giver != "task"}
+OF_SCHEDULE = {"every", "cron", "tz", "catch_up", "overlap", "jitter", "start", "until", "max_runs"}
 TYPES = {field.name: field.type for field in fields(Options)}
 
 VALUES = {
@@ -40,6 +41,15 @@ VALUES = {
     "track_started": False,
     "rate_limit": "5/s",
     "concurrency": 2,
+    "every": 30,
+    "cron": "0 3 * * *",
+    "tz": "Europe/Paris",
+    "catch_up": "all",
+    "overlap": True,
+    "jitter": 5,
+    "start": datetime(2030, 1, 1, tzinfo=UTC),
+    "until": datetime(2031, 1, 1, tzinfo=UTC),
+    "max_runs": 3,
 }
 """One value for each option except the callbacks. No value is the default."""
 
@@ -64,6 +74,15 @@ WRONG = {
     "executor": "loop",
     "rate_limit": "often",
     "concurrency": 0,
+    "every": 0.5,
+    "cron": "0 25 * * *",
+    "tz": 5,
+    "catch_up": "some",
+    "overlap": "yes",
+    "jitter": -1,
+    "start": 5,
+    "until": datetime(2031, 1, 1),  # noqa: DTZ001  as expires
+    "max_runs": 0,
 }
 
 
@@ -170,13 +189,26 @@ def test_only_the_given_options_of_a_call_are_stored(add, name):
     assert add.builder.options == Options(), "the task itself stays as it was"
 
 
-@pytest.mark.parametrize("name", sorted(OF_TASK - {"executor", "soft_timeout"}))
+@pytest.mark.parametrize("name", sorted(OF_TASK - OF_SCHEDULE - {"executor", "soft_timeout"}))
 def test_an_option_of_a_task_is_stored(app, name):
     @app.task(**{name: VALUES[name]})
     async def one() -> None: ...
 
     assert set(vars(one.builder.options)) == {name}
     assert one.options(wait=1).builder.options == Options(wait=1, **{name: VALUES[name]})
+
+
+@pytest.mark.parametrize("name", sorted(OF_SCHEDULE))
+def test_an_option_of_schedules_is_stored_with_a_rule_and_refused_without_one(app, name):
+    rule = {} if name == "every" else {"cron": VALUES["cron"]}
+
+    @app.task(**rule, **({} if name in rule else {name: VALUES[name]}))
+    async def one() -> None: ...
+
+    assert set(vars(one.builder.options)) == {name, *rule}
+    if name not in {"every", "cron"}:
+        with pytest.raises(TypeError, match=f"{name}= is an option of schedules"):
+            app.task(**{name: VALUES[name]})(lambda: None)
 
 
 @pytest.mark.parametrize("name", sorted(WRONG))
@@ -254,6 +286,7 @@ def test_a_call_is_bare_only_if_its_message_has_only_fields_that_every_job_has(n
     options = Options(**{name: VALUES[name]})
     in_every_job = {"queue", "result_ttl"}
     not_of_a_job = {"name", "wait", "soft_timeout", "executor", "rate_limit", "concurrency"}
+    not_of_a_job |= OF_SCHEDULE
     assert options.is_bare(is_call=True) == (name in in_every_job | not_of_a_job)
     known_to_workers = {"timeout", "retry"}
     assert options.is_bare(is_call=False) == (name in in_every_job | not_of_a_job | known_to_workers)

@@ -74,13 +74,14 @@ def of_worker(keys: Keys, streams: Iterable[str]) -> list[RequiredCommand]:
     return _calls(
         WORKER,
         (*_kept(keys), *streams),
-        (keys.replies, keys.wake, keys.new_levels, keys.signals, keys.events),
+        (keys.replies, keys.wake, keys.new_levels, keys.signals, keys.events, keys.schedules_wake),
     )
 
 
 def _kept(keys: Keys) -> list[str]:
     """Returns a key of every kind but the queues."""
-    others = {"namespace", "shard", "tag", "key_prefix", "queues", "replies", "wake", "new_levels", "events"}
+    channels = {"replies", "wake", "new_levels", "events", "schedules_wake"}
+    others = {"namespace", "shard", "tag", "key_prefix", "queues", *channels}
     return [getattr(keys, field.name) for field in fields(keys) if field.name not in others]
 
 

@@ -38,3 +38,7 @@ ACCEPTED = b"accepted"
 IDS_TAKEN = b"ids taken"
 QUEUE_FULL = b"queue full"
 TOO_MANY_DELAYED = b"too many delayed"
+
+# put_schedule; also ACCEPTED and REFUSED
+LEFT_OUT = b"left out"
+EARLY = b"early"

@@ -139,6 +139,11 @@ class Keys:
     new_levels: str = field(init=False)
     known_queues: str = field(init=False)
     paused: str = field(init=False)
+    schedules: str = field(init=False)
+    schedules_due: str = field(init=False)
+    schedules_declared: str = field(init=False)
+    schedules_clock: str = field(init=False)
+    schedules_wake: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:{self.shard}}}"
@@ -195,6 +200,13 @@ class Keys:
             ("permits_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> session id
             ("permits_waiting", f"{tag}:limw:"),  # + task: sorted set of ids that wait for a permit
             ("rates", f"{tag}:limr:"),  # + task: when its next job may start, a string
+            ("schedules", f"{tag}:sch:"),  # + name: hash, a schedule
+            # sorted set: name of every schedule -> when a worker is to look at it next, in ms
+            ("schedules_due", f"{tag}:scd"),
+            # sorted set: name of a schedule that is not kept for ever -> until when it is kept, in ms
+            ("schedules_declared", f"{tag}:scx"),
+            ("schedules_clock", f"{tag}:sct"),  # the latest time at which a schedule was changed, a string
+            ("schedules_wake", f"{tag}:scw"),  # channel: a schedule is due soon
         ):
             object.__setattr__(self, name, value)
 

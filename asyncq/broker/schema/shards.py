@@ -4,7 +4,8 @@ keys lie in one slot of a Cluster. Used on any loop or thread.
 The shard follows from the id alone, so a handle that any process makes from an id finds its job. Ids that
 asyncq makes end with the shard (`<24 hexadecimal digits>.<shard>`). For any other id, a checksum decides.
 Jobs that belong together, a task's children and the members of a workflow, get ids of one shard, so that one
-step can change them together.
+step can change them together. So do the jobs of a schedule: an id that ends with a tick lies in the shard of
+what stands before the tick, which is where the schedule lies.
 
 With one shard, which is the default, ids have no shard in them and nothing is computed.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import zlib
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ RUN = 64
 
 MOST_SHARDS = 999_999_999
 """A larger number of shards in the server's data is damaged."""
+
+_TICK = re.compile(r"(.+):\d{8}T\d{6}Z(?:\.\d+)?", re.ASCII | re.DOTALL)
+"""The id of a job that a schedule has made: the name of the schedule, and the time of the tick."""
 
 _DIGITS = 24
 """How many hexadecimal digits are in front of the shard in an id."""
@@ -72,7 +77,9 @@ class Shards:
             and number_text.isascii()
         ):
             return int(number_text) % self.count
-        return zlib.crc32(id.encode("utf-8", "surrogatepass")) % self.count
+        tick = _TICK.fullmatch(id) if ":" in id else None
+        hashed = id if tick is None else tick[1]
+        return zlib.crc32(hashed.encode("utf-8", "surrogatepass")) % self.count
 
     def of(self, id: str) -> Keys:
         """Returns the key names of the shard of a job, or of anything else with an id."""

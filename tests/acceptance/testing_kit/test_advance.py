@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from helpers.waiting import until_state
@@ -15,6 +16,7 @@ from asyncq.system import clock
 from asyncq.testing import harness
 
 pytestmark = pytest.mark.anyio
+PARIS = ZoneInfo("Europe/Paris")
 
 
 async def test_a_countdown_ends_at_its_second_and_not_before(app, add):
@@ -105,6 +107,55 @@ async def test_a_job_that_expires_never_starts(app, add, hold, has_worker):
         with pytest.raises(TaskExpired):
             await waiting
         await running.revoke(terminate=True, wait=True)
+
+
+async def test_a_schedule_ticks_by_the_clock_of_the_test(app, add):
+    async with harness(app) as t:
+        await app.schedules.add("half-hourly", add.s(1, 2), every=1800)
+        await t.advance(1799)
+        t.assert_not_enqueued(add)
+        await t.advance(1)
+        assert t.assert_enqueued(add, 1, 2).result.result == 3
+        await t.advance(3600)
+        jobs = [job for job in t.jobs if job.task == add.name]
+        assert len(jobs) == 3
+        assert (jobs[-1].headers["schedule"], jobs[-1].made_at) == ("half-hourly", None)
+        assert all(job.result.state == "SUCCESS" for job in jobs)
+        ticks = [datetime.fromisoformat(job.headers["scheduled_for"]) for job in jobs]
+        assert [after - before for before, after in itertools.pairwise(ticks)] == [timedelta(minutes=30)] * 2
+        await app.schedules.pause("half-hourly")
+        await t.advance(3600)
+        assert len(t.jobs) == 3
+
+
+async def test_schedules_in_code_tick_from_the_first_advance_on(app):
+    @app.task(cron="0 3 * * *", tz="Europe/Paris")
+    async def tidy() -> None: ...
+
+    @app.task(every=60, jitter=10)
+    async def sweep() -> None: ...
+
+    async with harness(app) as t:
+        await t.advance(180)
+        assert len([job for job in t.jobs if job.task == sweep.name]) in {2, 3}  # the last one's jitter
+        await app.schedules.pause(sweep.name)
+        await t.advance(timedelta(days=2))
+        jobs = [job for job in t.jobs if job.task == tidy.name]
+        assert len(jobs) in {2, 3}  # the first may have come before the two days
+        hours = {datetime.fromisoformat(job.headers["scheduled_for"]).astimezone(PARIS).hour for job in jobs}
+        assert hours == {3}
+
+
+async def test_without_a_worker_schedules_do_not_tick_and_advance_returns(app, add):
+    async with harness(app, worker=False) as t:
+        await app.schedules.add("pulse", add.s(1), every=60)
+        await t.advance(600)
+        assert t.jobs == []
+        with pytest.raises(TimeoutError, match=r"(?s)no worker runs.*schedule pulse, which is due"):
+            await t.drain(timeout=0)
+        async with t.worker():
+            await t.drain()
+        assert len(t.jobs) == 1, "the latest of the missed ticks runs"
 
 
 async def test_a_rate_limit_goes_by_the_clock_of_the_test(app):

@@ -282,11 +282,11 @@ class Data:
     def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> list[Any]:
         ordered = (self._get(key, SortedSet) or SortedSet()).ordered()
         found = [(score, member) for score, member in ordered if _is_between(score, low, high)]
-        if options == (b"WITHSCORES",):
-            return Scores([member, score] for score, member in found)
-        if options:
-            _, offset, count = options
+        if b"LIMIT" in options:
+            offset, count = options[options.index(b"LIMIT") + 1 :][:2]
             found = found[int(offset) : int(offset) + int(count)]
+        if b"WITHSCORES" in options:
+            return Scores([member, score] for score, member in found)
         return [member for _, member in found]
 
     # -- streams --
@@ -398,10 +398,12 @@ class SortedSet(dict[bytes, float]):
 
 
 def _is_between(score: float, low: bytes, high: bytes) -> bool:
-    """Returns whether a score lies in a range. An upper end that begins with a parenthesis is excluded."""
-    if high.startswith(b"("):
-        return float(low) <= score < float(high[1:])
-    return float(low) <= score <= float(high)
+    """Returns whether a score lies in a range. An end that begins with a parenthesis is excluded."""
+    if (low.startswith(b"(") and score == float(low[1:])) or (
+        high.startswith(b"(") and score == float(high[1:])
+    ):
+        return False
+    return float(low.lstrip(b"(")) <= score <= float(high.lstrip(b"("))
 
 
 def reads_from(arguments: tuple[bytes, ...]) -> tuple[bytes, bytes, tuple[bytes, ...]]:
