@@ -26,6 +26,7 @@ from asyncq.cli.parameters import without_pydantic
 from asyncq.cli.queues_command import queues
 from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
+from asyncq.cli.schedule_command import schedule
 from asyncq.cli.server import server
 from asyncq.cli.why_command import why
 from asyncq.cli.worker_command import worker
@@ -121,6 +122,7 @@ cli.command()(why)
 cli.add_typer(queues, name="queues")
 cli.add_typer(workers, name="workers")
 cli.add_typer(dlq, name="dlq")
+cli.add_typer(schedule, name="schedule")
 cli.add_typer(server, name="server")
 cli.add_typer(bench, name="bench")
 cli.command()(version)

@@ -32,6 +32,8 @@ COMMANDS = [
     ("dlq", "ls"),
     ("dlq", "requeue"),
     ("dlq", "purge"),
+    ("schedule",),
+    *(("schedule", verb) for verb in ("ls", "next", "preview", "run", "pause", "resume", "rm")),
     ("server",),
     ("server", "run"),
     ("server", "status"),
