@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failpoints, failures, wire
+from asyncq.broker.announcements import Announcements
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.early_end import early_end
 from asyncq.broker.job_output import JobOutput
@@ -86,6 +87,7 @@ class Consumer:
         shards: of the namespace.
         settings: of the app.
         served: the streams that it reads from.
+        announcements: what it announces to other workers.
         limit: how many entries a read asks for at most.
         signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds,
             and in shard 0 with the orders of operators.
@@ -97,6 +99,7 @@ class Consumer:
         self.shards: Shards = commands.shards
         self.settings: Settings = commands.settings
         self.served: Served = Served(commands.shards, queues)
+        self.announcements: Announcements = Announcements(commands, self.served, self.name)
         self._turn = 0
         self._separate_read: asyncio.Future[Any] | None = None  # the reply to the latest `read_separately`
         self._waits = self._has_more = False
@@ -231,40 +234,6 @@ class Consumer:
     def beat_source(self) -> str:
         """Returns the source of the heartbeat's script, for a server that does not know it. On any thread."""
         return self._commands.scripts["beat"].source
-
-    async def announce(self, tasks: Iterable[str], timeout: float = FOREVER) -> None:
-        """Stores which tasks this worker session knows and which queues it serves, for other workers. Adds to
-        what it has stored before.
-        """
-        named = [f"t{task}" for task in tasks]
-        for keys in self.shards:
-            await self._announce(
-                keys, [*(f"q{queue}" for queue in self.served.queues_in(keys)), *named], timeout
-            )
-
-    async def announce_schedules(self, keys: Keys, fingerprints: Mapping[str, str]) -> None:
-        """Stores which schedules in code this worker session declares in a shard. Adds to what it has stored
-        before.
-
-        Args:
-            keys: of the shard.
-            fingerprints: what tells each schedule from another one of the same name, by the names.
-        """
-        named = [f"s{fingerprint}{name}" for name, fingerprint in fingerprints.items()]
-        await self._announce(keys, named, FOREVER)
-
-    async def _announce(self, keys: Keys, fields: Sequence[str], timeout: float) -> None:
-        own = (keys.beats, keys.announcements + self.name)
-        await self._commands.run(keys, "announce", own, (self.name, DAY_MS, *fields), timeout=timeout)
-
-    async def is_task_known(self, delivery: wire.Delivery, task: str) -> bool:
-        """Returns whether a worker with a heartbeat knows a task and serves the queue of a job."""
-        keys = self.served.keys[delivery.stream]
-        queue = self.served.queues[delivery.stream]
-        answer = await self._commands.run(
-            keys, "is_task_known", (keys.beats,), (keys.announcements, queue, task), timeout=FOREVER
-        )
-        return bool(answer)
 
     async def begin(self, delivery: wire.Delivery, ended: Iterable[str]) -> bool:
         """Notes that the body of a job is about to start. Recovery then counts a crash only for bodies that

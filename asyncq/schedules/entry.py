@@ -21,8 +21,8 @@ from asyncq.broker.schema.keys import text_of
 from asyncq.errors import DecodeError
 from asyncq.schedules.cron import in_zone
 from asyncq.schedules.definition import Definition
-from asyncq.schedules.progress import Progress, Step, begin, due_ms, next_tick
 from asyncq.schedules.schedule import Schedule
+from asyncq.schedules.schedule_progress import Progress, Step, begin, due_ms, next_tick
 from asyncq.system.threads import in_daemon_thread
 
 if TYPE_CHECKING:

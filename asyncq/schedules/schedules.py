@@ -22,7 +22,7 @@ from asyncq.schedules import enqueue_hooks
 from asyncq.schedules.cron import in_zone
 from asyncq.schedules.definition import Definition
 from asyncq.schedules.entry import Entry, defined
-from asyncq.schedules.progress import next_tick
+from asyncq.schedules.schedule_progress import next_tick
 from asyncq.schedules.terms import Terms
 from asyncq.short_repr import brief
 from asyncq.sync_bridge import blocking, on_app_loop

@@ -54,7 +54,7 @@ class Announcer:
     async def announce(self, timeout: float = FOREVER) -> None:
         """Announces the tasks that are registered now."""
         tasks = frozenset(self._tasks)
-        await self._consumer.announce(tasks, timeout)
+        await self._consumer.announcements.of_tasks(tasks, timeout)
         self._announced, self._last = tasks, asyncio.get_running_loop().time()
 
     async def run(self) -> None:

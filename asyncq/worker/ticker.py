@@ -24,7 +24,7 @@ from asyncq.errors import DecodeError
 from asyncq.schedules import enqueue_hooks
 from asyncq.schedules.cron import in_zone
 from asyncq.schedules.entry import Entry, defined
-from asyncq.schedules.progress import review, step
+from asyncq.schedules.schedule_progress import review, step
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncq.client.session import Session
     from asyncq.schedules.declarations import Declarations
     from asyncq.schedules.definition import Definition
-    from asyncq.schedules.progress import Step
+    from asyncq.schedules.schedule_progress import Step
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -296,7 +296,7 @@ class Ticker:
         fingerprints = {name: one.fingerprint for name, one in self._declared.items()}
         if fingerprints:
             # First: a schedule that this session does not announce is not handed out to it.
-            await self._consumer.announce_schedules(self.shard, fingerprints)
+            await self._consumer.announcements.of_schedules(self.shard, fingerprints)
         await self._declare_to_server(fingerprints)
         await self._review(is_set_back=False)
         self._changes = changes

@@ -96,7 +96,7 @@ class UnknownTasks:
             self._answers.clear()
         # Stored before the answer is here: of a thousand such jobs that come at once, only one asks.
         self._answers[key] = (self._now(), True)
-        answer = await self._consumer.is_task_known(delivery, job.name.removesuffix("*"))
+        answer = await self._consumer.announcements.is_task_known(delivery, job.name.removesuffix("*"))
         self._answers[key] = (self._now(), answer)
         if is_new:
             self._warn(delivery, is_known=answer)

@@ -195,7 +195,11 @@ class Table:
     def picture(self) -> dict[str, Any]:
         """Returns the contents of all keys of the namespace."""
         tag = self.app.sessions.shards[0].tag
-        keys = sorted(key.decode() for key in self.raw.keys(f"{tag}*"))
+        # Clients note queues and ended jobs for listings half a second later, which is any time here.
+        notes = (f"{tag}:qs", f"{tag}:hi:")
+        keys = sorted(
+            key for each in self.raw.keys(f"{tag}*") if not (key := each.decode()).startswith(notes)
+        )
         pipe = self.raw.pipeline(transaction=False)
         asked = {key.removeprefix(tag + ":"): self._ask(pipe, key) for key in keys}
         answers = iter(pipe.execute())

@@ -15,7 +15,7 @@ from helpers.worker_process import worker_process
 
 from asyncq import AsyncQ, Retry, Worker
 from asyncq.broker.transport.reconnect import ReconnectingConnection
-from asyncq.cli.worker_limits import Limits, until_limit
+from asyncq.cli.worker_limits import EndLimits, until_limit
 
 pytestmark = pytest.mark.anyio
 
@@ -246,7 +246,7 @@ async def test_a_burst_does_not_wait_for_the_jobs_of_a_paused_queue(app, add):
     await add.options(queue="a").delay(1, 1)
     async with Worker(app, queues=["a", "b"]) as worker:
         result = await add.options(queue="b").delay(1, 1)
-        limits = Limits(burst=True, max_jobs=None, max_memory=None)
+        limits = EndLimits(burst=True, max_jobs=None, max_memory=None)
         assert await asyncio.wait_for(until_limit(worker, limits), 30) == "no jobs left (--burst)"
         assert await result.refresh() == "SUCCESS"
     assert await app.control.purge("a") == 1

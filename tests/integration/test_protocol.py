@@ -239,7 +239,7 @@ class Stage:
 
     async def due_schedules(self) -> int:
         await self.put_schedule(tick=None)
-        await self.mine.announce_schedules(self.keys, {"pulse": "f" * 16})
+        await self.mine.announcements.of_schedules(self.keys, {"pulse": "f" * 16})
         return len((await self.broker.schedules.due(self.keys, self.mine.name)).schedules)
 
     async def declare_schedules(self) -> list[str]:
@@ -480,11 +480,11 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "queue_figures": lambda s: QueueMeter(s.broker.commands, [QUEUE], lease=5).measure(),
     "observe_workers": lambda s: s.mine.observe(s.keys, 0, 0),
     "rights": lambda s: s.mine.check_rights(),
-    "announce": lambda s: s.mine.announce(["task"]),
+    "announce": lambda s: s.mine.announcements.of_tasks(["task"]),
     "claim": lambda s: s.claim_all(),
     "begin": lambda s: s.begin(),
     "begin, a stream": lambda s: s.mine.note(s.keys, {s.stream: s.held().entry}),
-    "is_task_known": lambda s: s.mine.is_task_known(s.held(), "task"),
+    "is_task_known": lambda s: s.mine.announcements.is_task_known(s.held(), "task"),
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.waits.block("job", s.held().entry, "token", ["another"], 5),
     "block, another's": lambda s: s.broker.waits.block("job", "0-1", "token", ["another"], 5),

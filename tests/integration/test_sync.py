@@ -44,7 +44,7 @@ def blocking_app(make_app):
 def _classes(app):
     """Returns the public classes, and the classes of an app's attributes, such as `app.control.dead`."""
     found = {value for name in asyncq.__all__ if inspect.isclass(value := getattr(asyncq, name))}
-    hosts = [app]
+    hosts = [app, app.control, app.schedules]  # the last two are made when they are first used
     while hosts:
         for name, value in getattr(hosts.pop(), "__dict__", {}).items():
             kind = type(value)

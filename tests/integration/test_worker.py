@@ -377,9 +377,9 @@ async def test_a_worker_leaves_nothing_behind(app, note, raw):
         await note.call("x")
     left = {key async for key in raw.scan_iter(match=f"{app.sessions.shards[0].tag}*")}
     ending = {key for key in left if await raw.pttl(key) > 0}  # the record, and the name of the watcher
-    assert left - ending <= {
-        name.encode() for suffix in ("", "!") for name in (app.sessions.shards[0].stream("default") + suffix,)
-    }
+    keys = app.sessions.shards[0]
+    queue = {keys.stream("default").encode(), keys.stream("default!").encode()}
+    assert left - ending <= queue | {keys.known_queues.encode()}
     assert await raw.xinfo_consumers(app.sessions.shards[0].stream("default"), "g") == []
 
 

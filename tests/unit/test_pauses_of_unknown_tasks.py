@@ -14,13 +14,18 @@ from asyncq.worker.unknown_tasks import UnknownTasks
 pytestmark = pytest.mark.anyio
 
 
-class Consumer:
+class Announcements:
     """Of a worker that knows no task, beside another worker that knows them all."""
-
-    settings = SimpleNamespace(unknown_task_wait=30)
 
     async def is_task_known(self, *_: object) -> bool:
         return True
+
+
+class Consumer:
+    """Of the same worker."""
+
+    settings = SimpleNamespace(unknown_task_wait=30)
+    announcements = Announcements()
 
 
 async def _time_until_both_run(worker: UnknownTasks) -> float:

@@ -14,7 +14,8 @@ from asyncq import DecodeError, wire
 from asyncq.schedules import cron
 from asyncq.schedules.cron import Cron
 from asyncq.schedules.definition import Definition
-from asyncq.schedules.progress import (
+from asyncq.schedules.rule import At, Every
+from asyncq.schedules.schedule_progress import (
     MOST_CAUGHT_UP,
     ON_TIME,
     Progress,
@@ -25,7 +26,6 @@ from asyncq.schedules.progress import (
     review,
     step,
 )
-from asyncq.schedules.rule import At, Every
 from asyncq.schedules.terms import Terms
 
 NOON = int(datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp())

@@ -26,7 +26,7 @@ import asyncq
 from asyncq import AsyncQ, Worker
 from asyncq.broker.schedule_store import Change
 from asyncq.schedules.entry import Entry
-from asyncq.schedules.progress import step
+from asyncq.schedules.schedule_progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
