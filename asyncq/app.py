@@ -146,8 +146,8 @@ class AsyncQ:
             "lease": lease,
             **settings,
         }
-        folder = Path(self.made_in).resolve().parent if self.made_in else None
-        self.settings: config.Settings = config.load(explicit, project_root=folder)
+        self.given: dict[str, Any] = {name: value for name, value in explicit.items() if value is not None}
+        self.settings: config.Settings = config.load(explicit, project_root=self.folder)
         self.policy: Policy = Policy(types, trust_models=self.settings.trust_models)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self._origins: dict[str, Origin] = {}  # of the registered tasks, by name
@@ -163,6 +163,11 @@ class AsyncQ:
         _apps.add(self)
         for middleware in _of_every_app:
             self.add_middleware(middleware)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the code that has made the app; None if nobody knows."""
+        return Path(self.made_in).resolve().parent if self.made_in else None
 
     @cached_property
     def control(self) -> Control:

@@ -371,23 +371,8 @@ def load(
         ValueError: an unknown option, or a value that does not fit; the message names the option, its source
             and what would fit.
     """
-    known = {option.name: option for option in fields(Settings)}
-    table = _pyproject_table(project_root or Path.cwd())
-    for source, names in (("AsyncQ(...)", explicit), ("[tool.asyncq]", table)):
-        for given in names:
-            if given not in known and not (source == "[tool.asyncq]" and given == "app"):
-                raise ValueError(_unknown(source, given, list(known)))
     values: dict[str, Any] = {}
-    for option in known.values():
-        variable = f"ASYNCQ_{option.name.upper()}"
-        if explicit.get(option.name) is not None:
-            source, raw = f"AsyncQ({option.name}=...)", explicit[option.name]
-        elif environ.get(variable):
-            source, raw = variable, environ[variable]
-        elif option.name in table:
-            source, raw = f"[tool.asyncq] {option.name}", table[option.name]
-        else:
-            continue
+    for option, (source, raw) in _given(explicit, project_root, environ).items():
         try:
             values[option.name] = option.metadata["parse"](raw)
         except (ValueError, TypeError) as error:
@@ -395,6 +380,55 @@ def load(
     settings = Settings(**values)
     _check_variables(environ, strict=settings.strict)
     return settings
+
+
+def sources(
+    explicit: Mapping[str, Any], *, project_root: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Returns where the value of each option comes from that is not the default, for people. Arguments and
+    errors as of `load`.
+    """
+    return {option.name: source for option, (source, _) in _given(explicit, project_root, environ).items()}
+
+
+def _given(
+    explicit: Mapping[str, Any], project_root: Path | None, environ: Mapping[str, str]
+) -> dict[dataclasses.Field[Any], tuple[str, Any]]:
+    """Returns the first source that has an option, and what it has; nothing for an option that none has."""
+    known = {option.name: option for option in fields(Settings)}
+    table = _pyproject_table(project_root or Path.cwd())
+    for source, names in (("AsyncQ(...)", explicit), ("[tool.asyncq]", table)):
+        for given in names:
+            if given not in known and not (source == "[tool.asyncq]" and given == "app"):
+                raise ValueError(_unknown(source, given, list(known)))
+    found: dict[dataclasses.Field[Any], tuple[str, Any]] = {}
+    for option in known.values():
+        variable = f"ASYNCQ_{option.name.upper()}"
+        if explicit.get(option.name) is not None:
+            found[option] = f"AsyncQ({option.name}=...)", explicit[option.name]
+        elif environ.get(variable):
+            found[option] = variable, environ[variable]
+        elif option.name in table:
+            found[option] = f"[tool.asyncq] {option.name}", table[option.name]
+    return found
+
+
+def misspelled_variables(environ: Mapping[str, str] = os.environ) -> list[tuple[str, str]]:
+    """Returns the variables that look like settings and are none, each with what may be meant."""
+    known = OTHER_VARIABLES.union(option.name.upper() for option in fields(Settings))
+    found = []
+    for variable in sorted(environ):
+        prefix, _, rest = variable.partition("_")
+        if (
+            prefix != "ASYNCQ"
+            or rest in known
+            or not environ[variable]
+            or _is_injected(rest, environ[variable])
+        ):
+            continue
+        near = _near_variable(rest.upper(), sorted(known))
+        found.append((variable, f"did you mean ASYNCQ_{near}?" if near else "see the list of settings"))
+    return found
 
 
 def replace(settings: Settings, given: Mapping[str, Any]) -> Settings:
@@ -440,18 +474,7 @@ def _check_variables(environ: Mapping[str, str], *, strict: bool) -> None:
     Raises:
         ValueError: with `strict`; it names the variable and the nearest setting.
     """
-    known = OTHER_VARIABLES.union(option.name.upper() for option in fields(Settings))
-    for variable in sorted(environ):
-        prefix, _, rest = variable.partition("_")
-        if (
-            prefix != "ASYNCQ"
-            or rest in known
-            or not environ[variable]
-            or _is_injected(rest, environ[variable])
-        ):
-            continue
-        near = _near_variable(rest.upper(), sorted(known))
-        hint = f"did you mean ASYNCQ_{near}?" if near else "see the list of settings"
+    for variable, hint in misspelled_variables(environ):
         message = f"the environment variable {variable} is not a setting and changes nothing; {hint}"
         if strict:
             raise ValueError(message)

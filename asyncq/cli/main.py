@@ -19,6 +19,7 @@ from asyncq.cli import console, signals
 from asyncq.cli.bench_command import bench
 from asyncq.cli.call import call
 from asyncq.cli.dlq_command import dlq
+from asyncq.cli.doctor_command import doctor
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import Invocation, command, global_options_first
 from asyncq.cli.jobs import jobs
@@ -125,6 +126,7 @@ cli.add_typer(dlq, name="dlq")
 cli.add_typer(schedule, name="schedule")
 cli.add_typer(server, name="server")
 cli.add_typer(bench, name="bench")
+cli.command()(doctor)
 cli.command()(version)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from asyncq.broker.preflight import rights
 from asyncq.broker.schema.keys import Keys
+from asyncq.cli.doctor import acl
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "acl"
 KEYS = Keys("shop")
@@ -18,9 +19,6 @@ STREAMS = (KEYS.stream("default"), KEYS.stream("default!"))
 WORKER = rights.of_worker(KEYS, STREAMS)
 USED_TO_ASK = {"evalsha", "script|load"}
 """The check itself needs these rights. The server refuses a user who lacks one."""
-DEAD_LETTERS = {"xrevrange"}
-CONTROL = {"dbsize", "getrange", "scan", "zcount", "zrandmember", "zrank", "zscore"}
-"""Rights of operators alone. A call of `app.control` that lacks one is refused, and says which."""
 
 
 def _template(name):
@@ -29,9 +27,17 @@ def _template(name):
 
 def test_the_rights_that_asyncq_checks_are_those_of_the_templates():
     optional = USED_TO_ASK | {"client|setname"}
-    assert _template("producer") - optional - DEAD_LETTERS == rights.CLIENT
+    assert _template("producer") - optional - rights.DEAD_LETTERS == rights.CLIENT
     assert _template("worker") - optional == rights.WORKER
-    assert _template("operator") == _template("producer") | CONTROL
+    assert _template("operator") == _template("producer") | rights.OPERATOR
+
+
+def test_the_templates_are_the_users_that_the_command_line_prints():
+    printed = [line.split() for line in acl.users("asyncq")]
+    for words in printed:
+        name = words[1].removeprefix("asyncq-")
+        assert sorted(words) == sorted((TEMPLATES / f"{name}.acl").read_text().split()), name
+    assert len(printed) == len(list(TEMPLATES.glob("*.acl")))
 
 
 def test_every_right_and_every_kind_of_key_is_checked():

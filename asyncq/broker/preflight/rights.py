@@ -33,6 +33,13 @@ CLIENT: frozenset[str] = frozenset(_CLIENT.split())
 """The rights without which a client cannot work. EVALSHA and SCRIPT LOAD need no check: the check itself is a
 script. Reading dead letters needs more rights, and its own error names them."""
 
+DEAD_LETTERS: frozenset[str] = frozenset({"xrevrange"})
+"""What reading dead letters needs beside the rights of a client."""
+
+_OPERATOR = "dbsize getrange scan zcount zrandmember zrank zscore"
+OPERATOR: frozenset[str] = frozenset(_OPERATOR.split())
+"""What `app.control` needs beside these. A call that lacks one is refused, and says which."""
+
 WORKER: frozenset[str] = CLIENT | frozenset(_WORKER.split())
 """The rights without which a worker cannot work; its tasks may be clients, too."""
 

@@ -25,17 +25,25 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-_QUESTION = ("CONFIG", "GET", "maxmemory", "maxmemory-policy", "save", "appendonly")
+QUESTION: tuple[str, ...] = ("CONFIG", "GET", "maxmemory", "maxmemory-policy", "save", "appendonly")
+"""The command that asks the server for what `findings` judges."""
 _looked_at: set[str] = set()
 """URLs of the servers that this process has checked: each warning is given once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that may cost jobs or a password."""
+    """Something that may cost jobs or a password.
+
+    Attributes:
+        problem: what it is.
+        mend: what to do.
+        loses_accepted_jobs: whether a server that works as it is set up may throw jobs away.
+    """
 
     problem: str
     mend: str
+    loses_accepted_jobs: bool = False
 
     def __str__(self) -> str:
         return f"{self.problem}; {self.mend}"
@@ -72,6 +80,7 @@ def _eviction(options: Mapping[str, str]) -> Finding | None:
     return Finding(
         f"maxmemory-policy {policy}: a full server throws {victims} away",
         "CONFIG SET maxmemory-policy noeviction, and the same in its configuration file",
+        loses_accepted_jobs=True,
     )
 
 
@@ -111,16 +120,16 @@ async def check(commands: Commands) -> None:
     address = commands.address
     if address.url not in _looked_at:
         _looked_at.add(address.url)
-        commands.post(commands.shards[0], _QUESTION, partial(_warn, address))
+        commands.post(commands.shards[0], QUESTION, partial(_warn, address))
 
 
 async def _refuse(commands: Commands) -> None:
     """Asks the server, and raises if there are findings."""
     try:
-        answer = await commands.send(commands.shards[0], *_QUESTION)
+        answer = await commands.send(commands.shards[0], *QUESTION)
     except ServerError as error:
         answer = error
-    found = findings(commands.address, _options(answer))
+    found = findings(commands.address, options_in(answer))
     if found:
         lines = "\n".join(map(str, found))
         raise BrokerNotConfigured(f"{commands.address.safe_url} is not fit for jobs (strict):\n{lines}")
@@ -131,11 +140,11 @@ def _warn(address: Address, answer: Any) -> None:
     if isinstance(answer, PipeBroken):
         _looked_at.discard(address.url)  # the connection was lost before the answer: the next open asks again
         return
-    for finding in findings(address, _options(answer)):
+    for finding in findings(address, options_in(answer)):
         log.warning("%s: %s", address.safe_url, finding)
 
 
-def _options(answer: Any) -> dict[str, str]:
+def options_in(answer: Any) -> dict[str, str]:
     """Returns what CONFIG GET has answered; nothing if the server refused it (NOPERM) or does not know it."""
     if isinstance(answer, ServerError):
         log.debug("the server does not show its configuration: %s", answer)

@@ -1,0 +1,129 @@
+"""Looks of `asyncq doctor` at the server: how far it is, its clock, its memory, whether it keeps jobs, and
+what its user may do.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+from asyncq.broker.preflight import rights, server_check
+from asyncq.broker.transport.server_error import ServerError
+from asyncq.cli.doctor.diagnosis import error, good, warning
+from asyncq.config import shown
+from asyncq.system import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from asyncq.app import AsyncQ
+    from asyncq.broker.broker import Broker
+    from asyncq.cli.doctor.diagnosis import Diagnosis
+
+ROUND_TRIPS = 5
+SLOW_ROUND_TRIP = 0.02
+"""Seconds. A job needs a few round trips, each before the next."""
+SKEW = 1.0
+"""Seconds between two clocks from which on deadlines and times of jobs are visibly wrong."""
+FULL = 0.9
+"""The share of its memory from which on a server is nearly full."""
+
+
+async def look(app: AsyncQ) -> list[Diagnosis]:
+    """Looks at the server of an app that is open.
+
+    Raises:
+        BrokerUnavailable: the server has gone meanwhile.
+    """
+    broker = app.sessions.current().broker
+    info = await _asked(broker, "INFO")
+    return [
+        await _round_trip(broker),
+        await _clock(broker),
+        *await _safety(broker),
+        *_memory(info),
+        await _rights(app, broker),
+    ]
+
+
+async def _round_trip(broker: Broker) -> Diagnosis:
+    times = []
+    for _ in range(ROUND_TRIPS):
+        start = time.perf_counter()
+        await broker.commands.send(broker.shards[0], "PING")
+        times.append(time.perf_counter() - start)
+    took = statistics.median(times)
+    text = f"{broker.address.safe_url}: a round trip takes {took * 1000:.2f} ms"
+    if took > SLOW_ROUND_TRIP:
+        return warning("server", text, "run workers and clients near the server")
+    return good("server", text)
+
+
+async def _clock(broker: Broker) -> Diagnosis:
+    before = clock.now()
+    seconds, micros = await broker.commands.send(broker.shards[0], "TIME")
+    here = (before + clock.now()) / 2
+    skew = int(seconds) + int(micros) / 1e6 - here
+    if abs(skew) < SKEW:
+        return good("clock", f"the server's clock differs by {abs(skew) * 1000:.0f} ms")
+    which = "ahead of" if skew > 0 else "behind"
+    return warning(
+        "clock",
+        f"the server's clock is {shown(abs(skew))} {which} this machine's: deadlines and delays are wrong",
+        "let both set their clocks by NTP",
+    )
+
+
+async def _safety(broker: Broker) -> list[Diagnosis]:
+    """Looks at whether the server may lose jobs, as each app does when it opens."""
+    options = await _asked(broker, *server_check.QUESTION)
+    found = server_check.findings(broker.address, server_check.options_in(options))
+    if not found:
+        hidden = isinstance(options, ServerError)
+        text = (
+            "the server does not show its configuration"
+            if hidden
+            else "the server keeps what it has accepted"
+        )
+        return [good("safety", text)]
+    return [
+        (error if each.loses_accepted_jobs else warning)("safety", each.problem, each.mend) for each in found
+    ]
+
+
+def _memory(info: Any) -> Iterator[Diagnosis]:
+    if isinstance(info, ServerError):
+        return
+    fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    used, most = int(fields.get("used_memory", 0)), int(fields.get("maxmemory", 0))
+    text = f"the server uses {used / 2**20:,.0f} MiB"
+    if not most:
+        yield good("memory", f"{text} of memory, without a limit")
+    elif used < FULL * most:
+        yield good("memory", f"{text} of {most / 2**20:,.0f} MiB")
+    else:
+        yield error(
+            "memory",
+            f"{text} of {most / 2**20:,.0f} MiB: when it is full, enqueues raise QueueFull",
+            "give it more memory, or keep results for less time (result_ttl)",
+        )
+
+
+async def _rights(app: AsyncQ, broker: Broker) -> Diagnosis:
+    streams = [keys.stream(queue) for keys in broker.shards for queue in app.queues()]
+    try:
+        for keys in broker.shards:
+            await rights.require(broker.commands, rights.of_worker(keys, streams))
+    except ServerError as refused:
+        problem, _, mend = str(refused).partition("\n")
+        return error("rights", f"a worker could not run: {problem}", mend)
+    return good("rights", "the user may do what clients and workers need")
+
+
+async def _asked(broker: Broker, *question: str) -> Any:
+    """Returns the answer of the server, or its error: an ACL may hide what is asked for."""
+    try:
+        return await broker.commands.send(broker.shards[0], *question)
+    except ServerError as refused:
+        return refused
