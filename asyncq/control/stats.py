@@ -21,6 +21,7 @@ class Stats:
         retrying: those of them that have failed and are tried again.
         waiting_for_parents: those that wait for other jobs of their workflow.
         dead: how many dead letters there are.
+        schedules: how many schedules there are, also those that are paused or have ended lately.
         exact: False if there are too many jobs, or too many keys at the server, to count them one by one;
             then `retrying` and `waiting_for_parents` are estimates.
     """
@@ -29,14 +30,18 @@ class Stats:
     retrying: int
     waiting_for_parents: int
     dead: int
+    schedules: int
     exact: bool
 
 
 async def stats(broker: Broker) -> Stats:
     """Counts. Raises as `Commands.run`."""
-    send = broker.commands.send
-    counts, dead = await asyncio.gather(
+    send, shards = broker.commands.send, broker.shards
+    counts, dead, schedules = await asyncio.gather(
         broker.jobs.delayed_counts(),
-        asyncio.gather(*(send(keys, "XLEN", keys.dead) for keys in broker.shards)),
+        asyncio.gather(*(send(keys, "XLEN", keys.dead) for keys in shards)),
+        asyncio.gather(*(send(keys, "ZCARD", keys.schedules_due) for keys in shards)),
     )
-    return Stats(counts.delayed, counts.retrying, counts.waiting, sum(dead), counts.is_exact)
+    return Stats(
+        *(counts.delayed, counts.retrying, counts.waiting, sum(dead), sum(schedules)), exact=counts.is_exact
+    )

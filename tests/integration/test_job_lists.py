@@ -210,6 +210,13 @@ async def test_a_job_that_was_handed_back_counts_as_waiting(app, nap):
 async def test_stats_count_what_is_in_no_queue(app, some_of_each):
     stats = await app.control.stats()
     assert (stats.delayed, stats.retrying, stats.waiting_for_parents, stats.dead) == (2, 1, 1, 0)
+    assert (stats.schedules, stats.exact) == (0, True)
+
+
+async def test_stats_count_schedules(app, add):
+    await app.schedules.add("sums", add.s(1, 2), every=3600)
+    assert (await app.control.stats()).schedules == 1
+    await app.schedules.remove("sums")
 
 
 async def test_calls_of_control_have_blocking_twins(app, add):

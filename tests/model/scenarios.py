@@ -225,7 +225,11 @@ SCENARIOS = (
     ),
     _scenario(
         "flush: the server loses everything, ids start again",
-        Setup(faults=2, flushes=True, parents=APART, waiters=1),
+        Setup(faults=2, flushes=True, parents=APART, waiters=1, lost_publishes=False, lost_connections=False),
+    ),
+    _scenario(
+        "flush: the server loses everything, ids start again, one job",
+        Setup(faults=2, flushes=True, parents=ALONE, waiters=1),
     ),
     _scenario(
         "a worker is asked to stop: it releases its jobs and unregisters",
