@@ -136,7 +136,8 @@ async def test_a_value_for_many_jobs_is_sent_to_each_shard_once_and_stored_there
     assert await steps.values(last) == ["w" * 2_000] * 2
     await steps.end(last)
     for shard in steps.broker.shards:
-        assert [key async for key in steps.raw.scan_iter(match=f"{shard.key_prefix}h*")] == []
+        for kept in (shard.kept, shard.needs):
+            assert [key async for key in steps.raw.scan_iter(match=f"{kept}*")] == []
 
 
 async def test_a_forwarder_may_die_at_any_point_and_others_forward_its_entry_again(steps):

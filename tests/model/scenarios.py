@@ -225,7 +225,19 @@ SCENARIOS = (
     ),
     _scenario(
         "flush: the server loses everything, ids start again",
-        Setup(faults=2, flushes=True, parents=APART, waiters=1, lost_publishes=False, lost_connections=False),
+        Setup(
+            faults=2,
+            flushes=True,
+            parents=APART,
+            waiters=1,
+            most_held=1,
+            lost_publishes=False,
+            lost_connections=False,
+        ),
+        faults=1,
+        most_held=2,
+        lost_publishes=True,
+        lost_connections=True,
     ),
     _scenario(
         "flush: the server loses everything, ids start again, one job",
