@@ -28,7 +28,10 @@ import weakref
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiohttp import ClientConnectionResetError, WSCloseCode, web
+from asyncq.integrations.extras import needs_extra
+
+with needs_extra("aiohttp"):
+    from aiohttp import ClientConnectionResetError, WSCloseCode, web
 
 from asyncq.integrations import job_resource, problems, server_sent_events
 from asyncq.integrations.client_watch import WhileConnected

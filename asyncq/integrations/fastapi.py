@@ -29,9 +29,12 @@ from importlib.util import find_spec
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.routing import Mount, NoMatchFound, Route, Router, WebSocketRoute
+from asyncq.integrations.extras import needs_extra
+
+with needs_extra("fastapi"):
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+    from starlette.routing import Mount, NoMatchFound, Route, Router, WebSocketRoute
 
 from asyncq.integrations import job_resource, problems
 from asyncq.integrations.asgi_answers import ProblemAnswer, client_gone

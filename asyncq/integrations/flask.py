@@ -27,8 +27,11 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, current_app, request, stream_with_context, url_for
-from werkzeug.routing import BuildError
+from asyncq.integrations.extras import needs_extra
+
+with needs_extra("flask"):
+    from flask import Blueprint, Response, current_app, request, stream_with_context, url_for
+    from werkzeug.routing import BuildError
 
 from asyncq import sync_bridge
 from asyncq.errors import ResultNotFound

@@ -20,7 +20,10 @@ import asyncio
 import html
 from typing import TYPE_CHECKING, Any
 
-from IPython import display
+from asyncq.integrations.extras import needs_extra
+
+with needs_extra("jupyter"):
+    from IPython import display
 
 from asyncq import sync_bridge
 from asyncq.errors import AsyncQError

@@ -14,9 +14,12 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from opentelemetry import context as contexts, propagate, trace
-from opentelemetry.metrics import get_meter
-from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from asyncq.integrations.extras import needs_extra
+
+with needs_extra("opentelemetry"):
+    from opentelemetry import context as contexts, propagate, trace
+    from opentelemetry.metrics import get_meter
+    from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from asyncq import __version__, logs
 from asyncq.context import current_job

@@ -16,11 +16,14 @@ from collections import OrderedDict
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import sentry_sdk
-from sentry_sdk.integrations import Integration
-from sentry_sdk.integrations.logging import ignore_logger
-from sentry_sdk.scope import should_send_default_pii, use_isolation_scope
-from sentry_sdk.utils import event_from_exception
+from asyncq.integrations.extras import needs_extra
+
+with needs_extra("sentry"):
+    import sentry_sdk
+    from sentry_sdk.integrations import Integration
+    from sentry_sdk.integrations.logging import ignore_logger
+    from sentry_sdk.scope import should_send_default_pii, use_isolation_scope
+    from sentry_sdk.utils import event_from_exception
 
 from asyncq.app import add_to_every_app
 from asyncq.errors import RetryLater

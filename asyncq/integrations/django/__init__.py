@@ -10,6 +10,9 @@ Example:
     ```
 """
 
-from asyncq.integrations.django.tasks_backend import AsyncqBackend
+from asyncq.integrations.extras import needs_extra
+
+with needs_extra("django"):
+    from asyncq.integrations.django.tasks_backend import AsyncqBackend
 
 __all__ = ["AsyncqBackend"]
