@@ -78,6 +78,13 @@ def call(
             chosen = chosen.options(queue=queue)
         except ValueError as error:
             raise CliError(str(error), code=Code.USAGE) from error
+    if chosen.builder.resolved.ignore_result and not no_wait:
+        # Before the job is sent: whoever tries again with --no-wait must not send a second one.
+        raise CliError(
+            f"{chosen.name} keeps no result (ignore_result=True), so there is nothing to wait for",
+            "add --no-wait: it sends the job, and prints its id",
+            Code.USAGE,
+        )
     args, kwargs = arguments(values or [], are_options_refused="--" not in invocation.arguments)
     try:
         chosen.builder.signature.bind(*args, **kwargs)

@@ -19,6 +19,7 @@ from asyncq.cli.revoke import revoke
 from asyncq.errors import DecodeError
 from asyncq.logs import escaped
 from asyncq.outcome import timestamp
+from asyncq.states import State
 
 if TYPE_CHECKING:
     from asyncq.app import AsyncQ
@@ -127,9 +128,26 @@ async def _rows(app: AsyncQ, id_: str, *, raw: bool) -> dict[str, Any]:
         record = Record.parse(found)
     except DecodeError as error:
         raise CliError(f"the record of job {id_!r} cannot be read: {error}", repr(found[:200])) from error
-    rows = {"id": id_, **(await _state(broker, id_, record)), "record": record.flags.words()}
+    state = await _state(broker, id_, record)
+    rows = {"id": id_, **state, "record": _words(record, state)}
     rows |= _about_record(record)
     return rows | ({"raw": repr(found)} if raw else {})
+
+
+def _words(record: Record, state: dict[str, Any]) -> list[str]:
+    """Returns what the record says, in words. That of a live job does not change at its start; its state does."""
+    words = record.flags.words()
+    if record.flags[0] == wire.LIVE and state:
+        words[0] = _live(record, state)
+    return words
+
+
+def _live(record: Record, state: dict[str, Any]) -> str:
+    if state["state"] == State.STARTED:
+        return "a worker runs it"
+    if RequestId.parse(record.request_id).hides_start:
+        return "waits in its queue, or runs already: its task does not show starts (track_started=False)"
+    return "waits in its queue; asyncq why says for what"
 
 
 async def _state(broker: Broker, id_: str, record: Record) -> dict[str, Any]:

@@ -9,6 +9,17 @@ import pytest
 from asyncq.cli.invocation import Invocation
 from asyncq.cli.result import get_command
 
+TASK_WITHOUT_RESULT = """
+from asyncq import AsyncQ
+
+app = AsyncQ()
+
+
+@app.task(ignore_result=True)
+async def note(x: int) -> None:
+    pass
+"""
+
 
 def test_call_works_without_a_worker_and_leaves_no_server_running(project):
     ended, status = project.run_each(("call", "shop:app", "add", "4", "y=4"), ("server", "status"))
@@ -35,6 +46,22 @@ def test_call_of_a_failing_task_shows_the_traceback_and_exits_1(project):
     assert "shop.py" in ended.err
     assert "ValueError: no \\x1b[2J such luck" in ended.err
     assert "\x1b" not in ended.err
+
+
+def test_call_of_a_task_that_keeps_no_result_sends_nothing_and_names_no_wait(project):
+    project.write("quiet.py", TASK_WITHOUT_RESULT)
+    refused, listed, sent = project.run_each(
+        ("call", "quiet", "note", "1", "-q"),
+        ("jobs", "ls", "--app", "quiet", "--json", "-q"),
+        ("call", "quiet", "note", "1", "--no-wait", "-q"),
+    )
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == (
+        "error: quiet.note keeps no result (ignore_result=True), so there is nothing to wait for\n"
+        "       add --no-wait: it sends the job, and prints its id\n"
+    )
+    assert (listed.code, json.loads(listed.out)["items"]) == (0, [])
+    assert (sent.code, len(sent.out.strip())) == (0, 24)
 
 
 def test_call_exits_4_at_its_timeout_and_the_job_stays(project):

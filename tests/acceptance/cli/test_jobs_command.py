@@ -34,17 +34,21 @@ async def test_jobs_show_describes_a_job_in_each_state(app, show):
         running.set()
         await asyncio.Event().wait()
 
+    @app.task(name="shop.silent", track_started=False)
+    async def silent() -> None: ...
+
     options = add.options
     waiting = await options(task_id="waiting", priority=5, expires=3600).delay(1, 2)
     await options(task_id="later", countdown=3600, ignore_result=True).delay(1, 2)
+    unseen = await silent.options(task_id="hidden").delay()
     async with Worker(app, queues=["other"]):
         done = await options(task_id="done", queue="other").delay(1, 2)
         await done.get(timeout=20)
         await wait.options(task_id="running", queue="other").delay()
         await asyncio.wait_for(running.wait(), 20)
-        shown = await show("waiting --raw", "later", "done", "running", "nobody", "waiting --json")
+        shown = await show("waiting --raw", "later", "done", "running", "hidden", "nobody", "waiting --json")
         await app.AsyncResult("running").revoke(terminate=True)
-    [waits, later, ended, runs, unknown, tree] = shown
+    [waits, later, ended, runs, hidden, unknown, tree] = shown
 
     def rows(command) -> dict[str, str]:
         assert command.code == 0, command.err
@@ -63,8 +67,11 @@ async def test_jobs_show_describes_a_job_in_each_state(app, show):
     assert (unknown.code, unknown.out) == (3, "")
     assert "there is no job 'nobody'" in unknown.err
     assert "--app MODULE:APP" in unknown.err
-    assert json.loads(tree.out)["record"] == [
-        "live: it is in its queue, or runs; only the list of pending entries shows which"
-    ]
+    assert json.loads(tree.out)["record"] == ["waits in its queue; asyncq why says for what"]
+    assert rows(runs)["record"] == "a worker runs it"
+    assert rows(hidden)["record"] == (
+        "waits in its queue, or runs already: its task does not show starts (track_started=False)"
+    )
+    await unseen.revoke()
     await waiting.revoke()
     await app.AsyncResult("later").revoke()
