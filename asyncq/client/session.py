@@ -18,7 +18,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncq import wire
+from asyncq import logs, wire
 from asyncq.broker.broker import Broker
 from asyncq.broker.preflight import server_check
 from asyncq.broker.schema.keys import token
@@ -517,4 +517,5 @@ _warned: set[str] = set()
 def _warn_once(text: str | None) -> None:
     if text and text not in _warned:
         _warned.add(text)
-        log.warning("%s", text)
+        # Its lines are for a terminal. A field of JSON has no use for breaks and indents.
+        log.warning("%s", " ".join(map(str.strip, text.splitlines())) if logs.is_json() else text)

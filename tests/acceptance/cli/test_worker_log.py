@@ -159,6 +159,14 @@ def test_each_json_record_is_one_object_on_one_line(project, start, stop):
         json.loads(line)
 
 
+def test_the_notice_of_the_embedded_server_is_one_line_of_words_in_json(project, start, stop):
+    worker = start("--log-format", "json")
+    messages = [json.loads(line)["message"] for line in worker.before_ready.splitlines()]
+    (notice,) = [text for text in messages if text.startswith("no ASYNCQ_URL, using the embedded")]
+    assert "this machine only). Fine for development. For production: ASYNCQ_URL=redis://" in notice
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
 def test_a_worker_that_cannot_start_logs_the_error_as_json_too(project):
     project.write("mail.py", TASKS)
     words = ("worker", "mail", "--log-format", "json", "--log-level", "critical")
