@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, overload
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from asyncq import config
 from asyncq.testing.base_harness import BaseHarness
@@ -32,8 +32,8 @@ from asyncq.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
-    from contextlib import AbstractAsyncContextManager
     from datetime import timedelta
+    from types import TracebackType
 
     from asyncq.app import AsyncQ
     from asyncq.client.sessions import Sessions
@@ -352,7 +352,31 @@ def harness(
     if isinstance(app.sessions, RecordingSessions | InlineSessions):
         problem = f"{app!r} is under test already: end that harness first"
         raise RuntimeError(problem)  # noqa: TRY004  the app is of the right type, and in the wrong state
-    return _inline(app, settings) if inline else _with_server(app, settings, worker=worker)
+    return _Block(_inline(app, settings) if inline else _with_server(app, settings, worker=worker))
+
+
+class _Block(AbstractAsyncContextManager[Any]):
+    """The block of a harness. `with` instead of `async with` is refused with a word about the other one."""
+
+    def __init__(self, block: AbstractAsyncContextManager[Any]) -> None:
+        self._block = block
+
+    async def __aenter__(self) -> Any:
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._block.__aexit__(kind, error, trace)
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(
+            "this harness needs `async with`. In a test that is no coroutine function, use the fixture "
+            "asyncq_harness_sync (or asyncq.testing.sync_harness): `with asyncq_harness_sync(app) as t`"
+        )
+
+    def __exit__(self, *error: object) -> None:
+        """Is never called: `with` asks for it before it calls `__enter__`."""
 
 
 @asynccontextmanager

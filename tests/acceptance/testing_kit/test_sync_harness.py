@@ -26,6 +26,17 @@ def test_a_plain_test_enqueues_drains_and_asserts(app, add):
         assert t.url.startswith("unix://")
 
 
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_plain_with_of_the_async_harness_names_the_other_fixture(app, add, asyncq_harness, inline):
+    with (
+        pytest.raises(TypeError, match=r"needs `async with`.*`with asyncq_harness_sync\(app\) as t`"),
+        asyncq_harness(app, inline=inline),
+    ):
+        pytest.fail("the block was entered")
+    with sync_harness(app):  # nothing was begun
+        assert add.options(wait=5).call_sync(4, 4) == 8
+
+
 def test_time_is_advanced(app, add):
     with sync_harness(app) as t:
         result = add.options(countdown=3600).delay_sync(1)
