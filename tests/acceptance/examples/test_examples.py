@@ -64,6 +64,10 @@ def started(
             os.killpg(process.pid, 9)
             process.communicate()
             embedded.stop(project, force=True)
+        for pipe in (process.stdout, process.stderr):
+            # Under pytest-xdist, the test of this example may run in another process.
+            assert pipe is not None
+            pipe.close()
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
