@@ -135,7 +135,7 @@ async def _rows(app: AsyncQ, id_: str, *, raw: bool) -> dict[str, Any]:
 
 
 def _words(record: Record, state: dict[str, Any]) -> list[str]:
-    """Returns what the record says, in words. That of a live job does not change at its start; its state does."""
+    """Returns what the record says, in words. A live job's does not change at its start; the state does."""
     words = record.flags.words()
     if record.flags[0] == wire.LIVE and state:
         words[0] = _live(record, state)
