@@ -13,6 +13,8 @@ Example:
 from asyncq.integrations.extras import needs_extra
 
 with needs_extra("django"):
-    from asyncq.integrations.django.tasks_backend import AsyncqBackend
+    import django as _django  # noqa: F401  only whether it is there
+
+from asyncq.integrations.django.tasks_backend import AsyncqBackend
 
 __all__ = ["AsyncqBackend"]
