@@ -1,8 +1,9 @@
 """The app of the files beside it: a site, and its task."""
 
+from fastapi import FastAPI
+
 from asyncq import AsyncQ
 from asyncq.integrations.fastapi import add_error_handlers
-from fastapi import FastAPI
 
 app = AsyncQ()
 
