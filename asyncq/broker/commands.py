@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from asyncq.broker.cross_shard.forwarder import Forwarder
 from asyncq.broker.schema.shards import Shards
 from asyncq.broker.transport import scripts
+from asyncq.broker.transport.connections import Connections
 from asyncq.broker.transport.pipe import PipeBroken
-from asyncq.broker.transport.reconnect import ReconnectingConnection, pause
+from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, QueueFull
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.transport.connection import Address, BlockingConnection
+    from asyncq.broker.transport.reconnect import ReconnectingConnection
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -103,8 +105,9 @@ class Commands:
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.
-        self._connection = ReconnectingConnection(
-            address, f"asyncq:{self.client}", timeout=settings.operation_timeout / 2
+        self._connections = Connections(address, self.client)
+        self._connection = self.new_connection(
+            f"asyncq:{self.client}", timeout=settings.operation_timeout / 2
         )
 
     # -- connections --
@@ -117,6 +120,7 @@ class Commands:
             ServerError: the server refuses this user.
         """
         await self._connection.pipe()
+        self._connections.watch()
         await self.load_scripts()
 
     async def load_scripts(self) -> None:
@@ -138,7 +142,7 @@ class Commands:
             name: of the connection, in the server's CLIENT LIST.
             options: those of `Pipe`.
         """
-        return ReconnectingConnection(self.address, name, **options)
+        return self._connections.reconnecting(name, **options)
 
     def new_blocking_connection(self, name: str, timeout: float) -> BlockingConnection:
         """Makes a blocking connection, for a thread that must not depend on any loop: that of the heartbeat.
@@ -147,9 +151,7 @@ class Commands:
             name: of the connection, in the server's CLIENT LIST.
             timeout: seconds for a connect and for each reply.
         """
-        from asyncq.broker.transport.connection import BlockingConnection  # imports redis-py
-
-        return BlockingConnection(self.address, name, timeout)
+        return self._connections.blocking(name, timeout)
 
     def stop_retrying(self) -> None:
         """Begins to close: from now on a command that fails is not sent again, and no delivery starts."""
@@ -160,6 +162,7 @@ class Commands:
         self.stop_retrying()
         if tasks := self.forwarder.close():
             await asyncio.wait(tasks, timeout=1.0)
+        await self._connections.close()
         self._connection.close()
 
     # -- sending --

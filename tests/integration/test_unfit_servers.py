@@ -76,8 +76,8 @@ async def test_a_node_of_a_cluster_is_refused(start, database):
 @pytest.mark.parametrize("database", ["", "/3"])
 async def test_a_sentinel_is_refused(start, database):
     what, mend = await refused(f"redis://{start('--sentinel')}{database}")
-    assert "this is a Sentinel, which asyncq does not support yet" in what
-    assert "the URL of the server itself" in mend
+    assert "this is a Sentinel and not a server" in what
+    assert "redis+sentinel://" in mend
 
 
 async def test_a_database_number_above_the_last_one_is_refused_and_the_last_one_is_accepted(start):

@@ -26,6 +26,9 @@ FORMS = [
     "redis://u:other@db/0?db=1&password={}",
     "rediss://db/0?ssl_password={}&db=1",
     "rediss://db?ssl%5Fp%61ssword={}",
+    "redis+sentinel://me:{}@h1:26379,h2/shop/0",
+    "redis+sentinel://:{}@h1,h2:26379/shop",
+    "redis+sentinel://h1,h2/shop?sentinel_password={}",
     "me:{}@db:6379",
     "--url=redis://me:{}@db",
 ]
@@ -68,6 +71,10 @@ def test_masking_a_url_never_fails(text):
         ("redis://127.0.0.1:abc/0", "redis://127.0.0.1:abc/0"),
         ("redis://db:6379/0?password=se@cret", "redis://db:***"),
         ("unix:///tmp/s?password=secret", "unix:///tmp/s?password=***"),
+        ("redis+sentinel://h1:26379,h2:26379/shop/0", "redis+sentinel://h1:26379,h2:26379/shop/0"),
+        ("redis+sentinel://h1,h2:26379,[::1]:5/shop", "redis+sentinel://h1,h2:26379,[::1]:5/shop"),
+        ("redis+sentinel://me:secret@h1,h2:5/shop", "redis+sentinel://me:***@h1,h2:5/shop"),
+        ("redis+sentinel://h1/s?sentinel_password=secret", "redis+sentinel://h1/s?sentinel_password=***"),
         ("embedded://", "embedded://"),
         ("", ""),
     ],
@@ -123,6 +130,24 @@ MISTAKES = {
     "redis://db/0#x": "there is a # in it",
     "redis://[::1/0": "it is not a URL",
     "redis://db/0?a": "is not a list of name=value",
+    "redis+sentinel://h1,h2": "it does not name a master\nWrite redis+sentinel://host1:26379,host2:26379/",
+    "redis+sentinel://h1,h2//0": "it does not name a master",
+    "redis+sentinel:///shop": "one of its hosts is empty\nWrite redis+sentinel://host1:26379,",
+    "redis+sentinel://h1,,h2/shop": "one of its hosts is empty",
+    "redis+sentinel://h1:port,h2/shop": "the port is not a number from 1 to 65535",
+    "redis+sentinel://h1,h2:99999/shop": "the port '99999' is not a number from 1 to 65535",
+    "redis+sentinel://h1/shop/x": "the database 'x' is not a whole number, 0 or more\nWrite redis+sentinel://",
+    "redis+sentinel://h1/shop/1?db=2": "the database is given twice",
+    "redis+sentinel://h1/a%20b": "a character that no such name has",
+    "redis+sentinel://h1/shop#x": "there is a # in it",
+    "redis+sentinel://h1/shop?sentinel_pasword=x": "Did you mean 'sentinel_password'?",
+    "redis+sentinel://h1/s?sentinel_password=a&sentinel_password=b": "is given twice\nLeave one of them out",
+    "redis+sentinel://h1/shop?ssl_cert_reqs=none": "Write rediss+sentinel:// instead of redis+sentinel://",
+    "rediss+sentinel://h1/shop?ssl_cert_reqs=x": "Write ssl_cert_reqs=none or optional or required",
+    "redis+sentinel://me:a/b@h1,h2/shop": "the host is not clear",
+    "redis+sentinel://me:a?b@h1,h2/shop": "the host is not clear",
+    "redis+sentinel://me:50%@h1,h2/shop": "a % is not followed by the code of a character",
+    "redis://h1/0?sentinel_password=x": "there is no option 'sentinel_password'",
     "unix://tmp/s": "Write three slashes",
     "unix://": "the socket has no path",
 }
@@ -161,3 +186,38 @@ def test_no_repr_shows_the_password():
     for url in ("redis://me:secret@db/0", "redis://db/0?password=secret"):
         shown = [AsyncQ(url), AsyncQ(url).settings, parse(url), Invocation(url, arguments=("--url", url))]
         assert "secret" not in repr(shown)
+
+
+def test_a_url_of_sentinels_names_the_master_and_gives_each_of_both_its_own_credentials():
+    url = "rediss+sentinel://me:p%40ss@h1,[::1]:5/shop/3?sentinel_username=s&sentinel_password=%23&ssl_ca_certs=/ca"
+    address = parse(url)
+    tls = {"ssl_ca_certs": "/ca"}
+    assert address.url == url
+    assert address.options == {"username": "me", "password": "p@ss", "db": 3, **tls}
+    assert address.sentinels is not None
+    assert address.sentinels.master == "shop"
+    own = {"username": "s", "password": "#", **tls}
+    assert [each.options for each in address.sentinels.in_order()] == [
+        {"host": "h1", "port": 26379, **own},
+        {"host": "::1", "port": 5, **own},
+    ]
+    assert "p%40ss" not in repr(address)
+    assert "%23" not in repr(address)
+
+
+@pytest.mark.parametrize("character", NASTY)
+def test_a_password_in_a_url_of_sentinels_is_used_as_it_is_or_refused(character):
+    password = f"s{character}ecret"
+    encoded = quote(password, safe="")
+    address = parse(f"redis+sentinel://me:{encoded}@h1,h2/shop?sentinel_password={encoded}")
+    assert address.options["password"] == password
+    assert address.sentinels is not None
+    assert {each.options["password"] for each in address.sentinels.in_order()} == {password}
+    url = f"redis+sentinel://me:{password}@h1,h2/shop"
+    if character in "@:&=":
+        assert parse(url).options["password"] == password
+        return
+    with pytest.raises(BrokerNotConfigured) as caught:
+        parse(url)
+    assert "percent-encoded: urllib.parse.quote(password, safe='')" in str(caught.value)
+    assert "ecret" not in str(caught.value)

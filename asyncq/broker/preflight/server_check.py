@@ -85,10 +85,13 @@ def _eviction(options: Mapping[str, str]) -> Finding | None:
 
 
 def _password(address: Address) -> Finding | None:
-    host = address.options.get("host", "localhost")
     if not address.is_plain_tcp or not address.options.get("password"):
         return None  # TLS, a unix socket, or nothing to hide
-    if _is_loopback(host):
+    # With Sentinels, the server is somewhere near them.
+    near = (address,) if address.sentinels is None else address.sentinels.in_order()
+    hosts = sorted({str(each.options.get("host", "localhost")) for each in near})
+    host = next((host for host in hosts if not _is_loopback(host)), None)
+    if host is None:
         return None
     return Finding(
         f"the password goes to {host} in plain text, and so does every job",

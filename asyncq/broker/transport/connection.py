@@ -16,6 +16,7 @@ Imported when the first connection is made and not with asyncq: redis-py would t
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import socket
 import ssl
@@ -40,7 +41,8 @@ from redis.retry import Retry as BlockingRetry
 
 from asyncq.broker.transport import supported_servers
 from asyncq.broker.transport.server_error import ServerError, Unfit
-from asyncq.broker.transport.url import check, mask
+from asyncq.broker.transport.supported_servers import Wanted
+from asyncq.broker.transport.url import check, mask, split_sentinel
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
 from asyncq.system import forks
 from asyncq.system.threads import in_daemon_thread
@@ -93,7 +95,17 @@ _NO_FILE = (
     "Write the paths of files in PEM format"
 )
 _REFUSALS = (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError)
-_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
+_ALIASES = {
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "valkey+unix": "unix",
+    "valkey+sentinel": "redis+sentinel",
+    "valkeys+sentinel": "rediss+sentinel",
+}
+
+
+class NotMaster(BrokerUnavailable):
+    """A server that should be the master is a replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,15 @@ class Address:
     """The connection class for a thread without a loop."""
     has_virtual_clock: bool = False
     """Whether it is a test server, whose scripts read the time of a virtual clock."""
+    wanted: Wanted = Wanted.SERVER
+    """What must be there."""
+    sentinels: Sentinels | None = None
+    """Who knows where the server is. `options` then has no host and no port."""
+
+    def at(self, host: str, port: int) -> Address:
+        """Returns the address of the master at a host, which a Sentinel has named."""
+        options = {**self.options, "host": host, "port": port}
+        return dataclasses.replace(self, options=options, sentinels=None, wanted=Wanted.MASTER)
 
     @property
     def is_plain_tcp(self) -> bool:
@@ -121,6 +142,33 @@ class Address:
         return mask(self.url)
 
 
+class Sentinels:
+    """The Sentinels of one master. Used by the loop and by the thread of the heartbeat.
+
+    Args:
+        master: its name.
+        addresses: of the Sentinels.
+    """
+
+    def __init__(self, master: str, addresses: tuple[Address, ...]) -> None:
+        self.master = master
+        self._addresses = addresses
+        self._first = 0
+
+    def in_order(self) -> tuple[Address, ...]:
+        """Returns the addresses in the order in which they should be asked."""
+        first = self._first
+        return self._addresses[first:] + self._addresses[:first]
+
+    def prefer(self, address: Address) -> None:
+        """Asks this Sentinel first, from now on: it has answered."""
+        self._first = self._addresses.index(address)
+
+    def distrust(self, address: Address) -> None:
+        """Asks this Sentinel last, from now on: what it has answered was wrong, or is known too late."""
+        self._first = (self._addresses.index(address) + 1) % len(self._addresses)
+
+
 class Handshaken(Protocol):
     """redis-py's connection after the handshake. It must be kept alive: it closes the transport when it is
     collected.
@@ -131,8 +179,8 @@ class Handshaken(Protocol):
 
 
 def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
-    """Makes an `Address` of a URL: `redis://`, `rediss://` (TLS, the certificate is verified), `unix://`, and
-    the aliases `valkey://`, `valkeys://` and `valkey+unix://`.
+    """Makes an `Address` of a URL: `redis://`, `rediss://` (TLS, the certificate is verified), `unix://`,
+    `redis+sentinel://`, `rediss+sentinel://`, and the same with `valkey` in place of `redis`.
 
     Args:
         url: of the server.
@@ -142,18 +190,41 @@ def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
         BrokerNotConfigured: not such a URL. The first line says what is wrong, the second what to write.
     """
     plain = _plain_url(url)
-    if plain.partition("://")[0] not in {"redis", "rediss", "unix"}:
-        raise BrokerNotConfigured(
-            f"{mask(url)!r} is not a server URL: write redis://host:6379/0, rediss://, unix:///path/to/socket"
-            ", valkey://, embedded:// or memory://"
-        )
+    scheme = plain.partition("://")[0]
     try:
-        check(plain)
-        options: dict[str, Any] = dict(parse_url(plain))
+        if scheme in {"redis+sentinel", "rediss+sentinel"}:
+            return _with_sentinels(url, plain)
+        if scheme in {"redis", "rediss", "unix"}:
+            check(plain)
+            return _address(url, plain, revive=revive)
     except ValueError as error:
         raise BrokerNotConfigured(f"{mask(url)!r}: {error}") from error
+    raise BrokerNotConfigured(
+        f"{mask(url)!r} is not a server URL: write redis://host:6379/0, rediss://, unix:///path/to/socket"
+        ", redis+sentinel://host:26379/mymaster, valkey://, embedded:// or memory://"
+    )
+
+
+def _address(url: str, plain: str, **fields: Any) -> Address:
+    """Makes an `Address` of a URL that was checked.
+
+    Args:
+        url: as the user has written it.
+        plain: in a form that redis-py knows.
+        fields: of the address.
+    """
+    options: dict[str, Any] = dict(parse_url(plain))
     connection_class = options.pop("connection_class", Connection)
-    return Address(url, connection_class, options, revive, _BLOCKING[connection_class])
+    return Address(url, connection_class, options, blocking_class=_BLOCKING[connection_class], **fields)
+
+
+def _with_sentinels(url: str, plain: str) -> Address:
+    parts = split_sentinel(plain)
+    # Their URLs are made here, and show no more than hosts and options: fit for errors about one of them.
+    addresses = tuple(_address(each, each, wanted=Wanted.SENTINEL) for each in parts.sentinels)
+    address = _address(url, parts.server, sentinels=Sentinels(parts.master, addresses))
+    kept = {name: value for name, value in address.options.items() if name not in {"host", "port"}}
+    return dataclasses.replace(address, options=kept)
 
 
 async def connect(address: Address, name: str) -> Handshaken:
@@ -186,10 +257,14 @@ async def connect(address: Address, name: str) -> Handshaken:
     try:
         # The handshake reads without a time-out of its own. A server that accepts and then sends nothing must
         # not hold us up.
-        await asyncio.wait_for(_introduce(connection, name, database), CONNECT_TIMEOUT * 2)
+        await asyncio.wait_for(_introduce(connection, name, database, address.wanted), CONNECT_TIMEOUT * 2)
     except Unfit as error:
-        _let_go(connection)
-        raise Unfit(f"{address.safe_url}: {error}") from None
+        let_go(connection)
+        where = place(address) if address.wanted is Wanted.SENTINEL else address.safe_url
+        raise Unfit(f"{where}: {error}") from None
+    except NotMaster as error:
+        let_go(connection)
+        raise NotMaster(f"{address.safe_url}: {place(address)} {error}") from None
     except _REFUSALS as error:
         raise ServerError(_with_code(error)) from error
     except foreign.BusyLoadingError as error:
@@ -203,29 +278,43 @@ async def connect(address: Address, name: str) -> Handshaken:
             ) from error
         if isinstance(_innermost(error), FileNotFoundError) and "path" not in address.options:
             raise Unfit(f"{address.safe_url}: {_NO_FILE}") from error
-        problem = f"no server at {address.safe_url} ({_reason(error)})"
+        problem = f"{_nobody(address)} ({_reason(error)})"
         raise BrokerUnavailable(problem + _tls_advice(address, error)) from error
     except asyncio.CancelledError:
-        _let_go(connection)
+        let_go(connection)
         raise
     return cast("Handshaken", connection)
 
 
-def _let_go(connection: Any) -> None:
-    """Closes a connection half-way through its handshake. redis-py does so itself after an error, but not
-    after a cancellation.
+def endpoint(handshaken: Handshaken) -> tuple[str, int] | None:
+    """Returns the host and the port of a connection; None for a socket."""
+    host, port = getattr(handshaken, "host", None), getattr(handshaken, "port", None)
+    return None if host is None or port is None else (str(host), int(port))
+
+
+def place(address: Address) -> str:
+    """Returns the host and the port of an address, for errors."""
+    host = str(address.options.get("host", "localhost"))
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{address.options.get('port', 6379)}"
+
+
+def let_go(connection: Any) -> None:
+    """Closes a connection that no pipe has taken over, also half-way through its handshake. redis-py does so
+    itself after an error, but not after a cancellation.
     """
     writer, connection._writer, connection._reader = connection._writer, None, None
     if writer is not None:
         writer.transport.abort()
 
 
-async def _introduce(connection: Any, name: str, database: int) -> None:
+async def _introduce(connection: Any, name: str, database: int, wanted: Wanted) -> None:
     """Connects, and in one more round trip asks what server this is, names the connection, and selects the
     database.
 
     Raises:
         Unfit: asyncq cannot work with this server.
+        NotMaster: it should be a master and is a replica.
     """
     await _reach(connection)
     if (socket := connection._writer.get_extra_info("socket")) is not None:
@@ -236,8 +325,7 @@ async def _introduce(connection: Any, name: str, database: int) -> None:
     for command in commands:
         await connection.send_command(*command)
     answers = [await _answer(connection) for _ in commands]
-    if isinstance(answers[0], dict) and (problem := supported_servers.problem(answers[0])):
-        raise Unfit(problem)
+    _check_hello(answers[0], wanted)
     if isinstance(answers[1], foreign.NoPermissionError):
         log.debug("the user may not run CLIENT SETNAME, so its connections have no names in CLIENT LIST")
     elif isinstance(answers[1], Exception):
@@ -246,6 +334,16 @@ async def _introduce(connection: Any, name: str, database: int) -> None:
         if "out of range" in str(answers[2]):
             raise Unfit(supported_servers.NO_DATABASE.format(database))
         raise answers[2]
+
+
+def _check_hello(hello: Any, wanted: Wanted) -> None:
+    """Raises `Unfit` or `NotMaster` if the answer to HELLO shows that this is not what was wanted."""
+    if not isinstance(hello, dict):
+        return  # an old server, or an error: what follows shows it
+    if problem := supported_servers.problem(hello, wanted):
+        raise Unfit(problem)
+    if wanted is Wanted.MASTER and not supported_servers.is_master(hello):
+        raise NotMaster("is a replica, though a Sentinel has named it as the master")
 
 
 async def _reach(connection: Any) -> None:
@@ -287,20 +385,31 @@ async def _answer(connection: Any) -> Any:
         return error
 
 
+def _nobody(address: Address) -> str:
+    """Returns what an error about a connection that was not made begins with."""
+    match address.wanted:
+        case Wanted.MASTER:
+            return f"{address.safe_url}: no answer from the master at {place(address)}"
+        case Wanted.SENTINEL:
+            return f"no Sentinel at {place(address)}"
+    return f"no server at {address.safe_url}"
+
+
 def _tls_advice(address: Address, error: BaseException) -> str:
     """Returns a second line for an error that may come from one end speaking TLS and the other not; else an
     empty text. Neither end can know.
     """
     cause = _innermost(error)
+    kind = "" if address.wanted is Wanted.SERVER else "+sentinel"
     if issubclass(address.connection_class, SSLConnection):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return "\nName the authority that signed its certificate: ?ssl_ca_certs=/path/to/ca.pem"
         if isinstance(cause, (TimeoutError, asyncio.CancelledError, ssl.SSLError)):
-            return "\nIf the server is up and does not speak TLS: write redis:// instead of rediss://"
+            return f"\nIf the server is up and does not speak TLS: write redis{kind}:// instead of rediss{kind}://"
     elif issubclass(address.connection_class, Connection) and isinstance(
         cause, (foreign.InvalidResponse, foreign.ConnectionError, ConnectionResetError, hiredis.ProtocolError)
     ):
-        return "\nIf the server is up and speaks TLS: write rediss:// instead of redis://"
+        return f"\nIf the server is up and speaks TLS: write rediss{kind}:// instead of redis{kind}://"
     return ""
 
 
@@ -315,10 +424,15 @@ class BlockingConnection:
         address: of the server.
         name: of the connection, in the server's CLIENT LIST.
         timeout: seconds for a connect, and for each reply.
+        locate: finds the address at each connect; None if it never changes.
     """
 
-    def __init__(self, address: Address, name: str, timeout: float) -> None:
+    def __init__(
+        self, address: Address, name: str, timeout: float, locate: Callable[[], Address] | None = None
+    ) -> None:
         self._address = address
+        self._locate = locate
+        self._is_dropped = False
         self._name = name
         self._options = {
             "protocol": 3,
@@ -339,12 +453,16 @@ class BlockingConnection:
             ServerError: an error reply.
         """
         try:
+            if self._is_dropped:
+                self._is_dropped = False
+                self.close()
             if self._connection is None:
-                options = {**self._address.options, **self._options}
-                self._connection = self._address.blocking_class(**options)
-                self._introduce()
+                self._connect()
             self._connection.send_command(*command)
             return self._connection.read_response()
+        except BrokerUnavailable:  # of `locate`, or the server is no master
+            self.close()
+            raise
         except _REFUSALS as error:
             self.close()
             raise ServerError(_with_code(error)) from error
@@ -352,17 +470,44 @@ class BlockingConnection:
             self.close()
             if isinstance(error.__cause__, _REFUSALS):
                 raise ServerError(_with_code(error.__cause__)) from error
+            if self._address.wanted is Wanted.SENTINEL:
+                raise BrokerUnavailable(f"{_nobody(self._address)} ({_reason(error)})") from error
             raise BrokerUnavailable(f"no answer from {self._address.safe_url} ({_reason(error)})") from error
         except foreign.ResponseError as error:
             raise ServerError(_full_text(error)) from error
 
-    def _introduce(self) -> None:
-        """Connects, and names the connection."""
+    def _connect(self) -> None:
+        """Connects, checks what is there, and names the connection."""
+        address = self._address if self._locate is None else self._locate()
+        self._connection = address.blocking_class(**{**address.options, **self._options})
         self._connection.connect()
         forks.close_in_children(self._connection, self._connection._sock.fileno())
+        if address.wanted is not Wanted.SERVER:
+            self._connection.send_command("HELLO")
+            try:
+                _check_hello(self._connection.read_response(), address.wanted)
+            except (NotMaster, Unfit) as error:
+                self.close()
+                raise type(error)(f"{address.safe_url}: {place(address)} {error}") from None
         self._connection.send_command("CLIENT", "SETNAME", self._name)
         with suppress(foreign.NoPermissionError):  # the other `_introduce` has logged it
             self._connection.read_response()
+
+    @property
+    def endpoint(self) -> tuple[str, int] | None:
+        """The host and the port of the connection; None if there is none. May be read on any thread."""
+        connection = self._connection
+        return None if connection is None else endpoint(connection)
+
+    def drop(self) -> None:
+        """Breaks the connection. May be called on any thread: a call under way ends with `BrokerUnavailable`,
+        and the next call connects again.
+        """
+        self._is_dropped = True
+        sock = getattr(self._connection, "_sock", None)
+        if sock is not None:
+            with suppress(OSError):  # it is closed already
+                sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Closes the socket. A second call does nothing."""

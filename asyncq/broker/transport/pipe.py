@@ -91,7 +91,7 @@ class Pipe(asyncio.Protocol):
         Raises:
             BrokerUnavailable, ServerError: as `connection.connect`.
         """
-        from asyncq.broker.transport.connection import connect  # imports redis-py
+        from asyncq.broker.transport.sentinel import connect  # imports redis-py
 
         handshaken = await connect(address, name)
         pipe = cls(**options)
@@ -107,6 +107,13 @@ class Pipe(asyncio.Protocol):
         pipe._opened = _Opened(cast("asyncio.Transport", transport), handshaken)
         pipe._watch()
         return pipe
+
+    @property
+    def endpoint(self) -> tuple[str, int] | None:
+        """The host and the port of the server; None for a socket, and when the pipe is broken."""
+        from asyncq.broker.transport.connection import endpoint  # imports redis-py
+
+        return None if self._opened is None else endpoint(self._opened.handshaken)
 
     # -- sending --
 

@@ -119,6 +119,12 @@ class ReconnectingConnection:
             self._check_open()
         return pipe
 
+    @property
+    def endpoint(self) -> tuple[str, int] | None:
+        """The host and the port of the pipe; None if there is none, or for a socket."""
+        pipe = self.current
+        return None if pipe is None else pipe.endpoint
+
     def _check_open(self) -> None:
         if self._closed:
             raise BrokerUnavailable("the app was closed")

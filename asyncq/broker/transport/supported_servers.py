@@ -1,10 +1,11 @@
-"""Decides whether asyncq can work with a server, by the server's answer to HELLO. A pure function, called at
-each connect.
+"""Decides whether asyncq can work with a server, and whether it is the one that was looked for, by the
+server's answer to HELLO. Pure functions, called at each connect.
 """
 
 from __future__ import annotations
 
 import re
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,23 +15,41 @@ OLDEST = (7, 0)
 """Streams, ACL checks in scripts and RESP3 as asyncq uses them came with Redis 7.0."""
 
 TOO_OLD = "the server is too old ({})\nUse Redis 7.0 or later, or Valkey"
+NO_SENTINEL = (
+    "this is a server and not a Sentinel\n"
+    "Name the Sentinels, whose port is mostly 26379; or write redis://host:6379/0 to use one server"
+)
 NO_DATABASE = (
     "the server has no database {}\n"
     "Use one with a lower number; apps that share a database need different values of `namespace`"
 )
 
 
-def problem(hello: Mapping[Any, Any]) -> str | None:
+class Wanted(Enum):
+    """What must be at the other end of a connection."""
+
+    SERVER = auto()
+    """A server that the user has named. Its role is not asked for: it may stand behind an address that moves
+    with the master, and then its answers say READONLY."""
+    MASTER = auto()
+    """A server that a Sentinel has named, which may have become a replica."""
+    SENTINEL = auto()
+
+
+def problem(hello: Mapping[Any, Any], wanted: Wanted = Wanted.SERVER) -> str | None:
     """Returns why asyncq cannot work with a server, and in a second line what to do; None if it can.
 
     Args:
         hello: the server's answer to HELLO.
+        wanted: what must be at the other end.
 
     >>> problem({b"server": b"redis", b"version": b"6.2.14", b"mode": b"standalone"}).splitlines()[0]
     'the server is too old (redis 6.2.14)'
     """
     facts = {_text(name): _text(value) for name, value in hello.items()}
     mode = facts.get("mode")
+    if wanted is Wanted.SENTINEL:
+        return None if mode == "sentinel" else NO_SENTINEL
     if mode == "cluster":
         return (
             "this is a node of a Cluster, which asyncq does not support yet\n"
@@ -38,14 +57,21 @@ def problem(hello: Mapping[Any, Any]) -> str | None:
         )
     if mode == "sentinel":
         return (
-            "this is a Sentinel, which asyncq does not support yet\n"
-            "Use the URL of the server itself, not of its Sentinel"
+            "this is a Sentinel and not a server\n"
+            "Write redis+sentinel://host:26379/mymaster, with the name of the master that it watches"
         )
     version = facts.get("version", "")
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
         return TOO_OLD.format(f"{facts.get('server', 'redis')} {version}")
     return None
+
+
+def is_master(hello: Mapping[Any, Any]) -> bool:
+    """Returns whether a server is a master. Its answer to HELLO says the same as that to ROLE, which would
+    cost a round trip and a right.
+    """
+    return any(_text(name) == "role" and _text(value) == "master" for name, value in hello.items())
 
 
 def _text(value: Any) -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from typing import NamedTuple
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 _OPTIONS = {"db", "username", "password", "socket_keepalive"}
 _TLS_OPTIONS = {
     *("ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs"),
     *("ssl_ca_path", "ssl_ca_data", "ssl_min_version", "ssl_ciphers"),
 }
+_SENTINEL_OPTIONS = {"sentinel_username": "username", "sentinel_password": "password"}
+"""The options with which asyncq logs in at the Sentinels, and what they are called for a server."""
 _OWN = {
     *("socket_timeout", "socket_connect_timeout", "timeout", "retry_on_timeout", "retry_on_error", "retry"),
     *("health_check_interval", "max_connections", "protocol", "decode_responses", "encoding", "client_name"),
@@ -23,7 +26,16 @@ _OWN = {
 """Options of redis-py about which asyncq decides by itself."""
 _HOST = re.compile(r"\[|localhost$|\d+\.\d+\.\d+\.\d+$", re.ASCII)
 """Matches a text before a colon that is a host for sure, and not a user."""
+_MORE_HOSTS = re.compile(r"\d*(,(\[[0-9A-Fa-f:.]*\]|[\w.-]+)(:\d*)?)+$", re.ASCII)
+"""Matches the port of the first Sentinel, and all others."""
+_NO_MASTER = "Write redis+sentinel://host1:26379,host2:26379/mymaster"
 _NAMED = {"db": "the database", "username": "the user", "password": "the password"}
+_DATABASE_FORMS = {
+    "unix": "unix:///path/to/socket?db=0",
+    "redis+sentinel": "redis+sentinel://host:26379/mymaster/0",
+    "rediss+sentinel": "rediss+sentinel://host:26379/mymaster/0",
+}
+"""How a database is written where it is not a path."""
 _CERT_REQS = ("none", "optional", "required")
 _ENCODE = (
     "A password with one of # / ? [ ] % in it goes into a URL percent-encoded: "
@@ -53,6 +65,8 @@ def mask(url: str) -> str:
     if at:
         return f"{head}{user}:***@{host}" if colon else head + shown
     user, colon, port = re.split(r"[/?#]", shown, maxsplit=1)[0].partition(":")
+    if "+" in scheme and _MORE_HOSTS.match(port):
+        return head + shown
     if separator and port and not (port.isascii() and port.isdecimal()) and not _HOST.match(user):
         # The "port" is not a number, so it may be a password: with a `/`, `?` or `#` in it, the real host is
         # behind that sign.
@@ -65,8 +79,85 @@ def _without_secret(option: re.Match[str]) -> str:
     return f"{option[1]}{option[2]}=***" if "pass" in name or "secret" in name else option[0]
 
 
-def check(url: str) -> None:
+class SentinelUrl(NamedTuple):
+    """The parts of a URL with the scheme `redis+sentinel` or `rediss+sentinel`.
+
+    Attributes:
+        master: the name of the master, as the Sentinels know it.
+        server: the URL of the master; its host and port mean nothing.
+        sentinels: the URL of each Sentinel.
+    """
+
+    master: str
+    server: str
+    sentinels: tuple[str, ...]
+
+
+def split_sentinel(url: str) -> SentinelUrl:
+    """Checks a URL with the scheme `redis+sentinel` or `rediss+sentinel`, and returns its parts.
+
+    Raises:
+        ValueError: something in it is wrong. The first line says what, the second what to write.
+
+    >>> split_sentinel("redis+sentinel://:secret@a,b:5000/shop/1").sentinels
+    ('redis://a:26379', 'redis://b:5000')
+    >>> split_sentinel("redis+sentinel://:secret@a,b:5000/shop/1").server
+    'redis://:secret@a:26379/1'
+    """
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.removesuffix("+sentinel")
+    if "#" in rest:
+        raise ValueError(f"there is a # in it, which the URL of a server cannot have\n{_ENCODE}")
+    before, mark, query = rest.partition("?")
+    address, _, path = before.partition("/")
+    if "@" in path:
+        raise ValueError(f"the host is not clear\n{_ENCODE}")
+    credentials, at, hosts = address.rpartition("@")
+    name, _, database = path.partition("/")
+    if not all(hosts.split(",")):
+        raise ValueError(f"one of its hosts is empty\n{_NO_MASTER}")
+    if database:
+        _check_database(unquote(database), f"{scheme}+sentinel")
+    found = [_with_port(host) for host in hosts.split(",")]
+    for host in found:
+        check(f"{scheme}://{credentials}{at}{host}/{database}{mark}{query}", "+sentinel")
+    master = _master_name(name)
+    options = parse_qsl(query, keep_blank_values=True)
+    own = [(_SENTINEL_OPTIONS[name], value) for name, value in options if name in _SENTINEL_OPTIONS]
+    shared = [(name, value) for name, value in options if name in _TLS_OPTIONS or name == "socket_keepalive"]
+    kept = [(name, value) for name, value in options if name not in _SENTINEL_OPTIONS]
+    return SentinelUrl(
+        master,
+        f"{scheme}://{credentials}{at}{found[0]}/{database}{_as_query(kept)}",
+        tuple(f"{scheme}://{host}{_as_query(own + shared)}" for host in found),
+    )
+
+
+def _as_query(options: list[tuple[str, str]]) -> str:
+    return f"?{urlencode(options, quote_via=quote)}" if options else ""
+
+
+def _master_name(text: str) -> str:
+    """Returns the name of the master in a URL."""
+    name = unquote(text)
+    if not name:
+        raise ValueError(f"it does not name a master\n{_NO_MASTER}")
+    if re.search(r"[\s/?#@:]", name):
+        raise ValueError(f"the name of the master has a character that no such name has\n{_NO_MASTER}")
+    return name
+
+
+def _with_port(host: str) -> str:
+    """Returns the address of a Sentinel with its port."""
+    return host if ":" in host.rpartition("]")[2] else f"{host}:26379"
+
+
+def check(url: str, kind: str = "") -> None:
     """Checks a URL with the scheme `redis`, `rediss` or `unix`.
+
+    Args:
+        url: of a server.
+        kind: what follows `redis` or `rediss` in the scheme that the user has written, as `+sentinel`.
 
     Raises:
         ValueError: redis-py would misunderstand something in it. The first line says what, the second what
@@ -91,7 +182,7 @@ def check(url: str) -> None:
     else:
         _check_host(parts.netloc.rpartition("@")[2], parts.path, mask(url))
     _check_escapes(parts.netloc.rpartition("@")[0])
-    _check_options(parts)
+    _check_options(parts, kind)
 
 
 def _check_escapes(credentials: str) -> None:
@@ -138,16 +229,16 @@ def _wrong_port(address: str, masked: str) -> str:
 
 def _check_database(text: str, scheme: str = "redis") -> None:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
-        form = "unix:///path/to/socket?db=0" if scheme == "unix" else "redis://host:6379/0"
+        form = _DATABASE_FORMS.get(scheme, "redis://host:6379/0")
         raise ValueError(
             f"the database {text!r} is not a whole number, 0 or more\n"
             f"Write {form}; apps that share a database need different values of `namespace`"
         )
 
 
-def _check_options(parts: SplitResult) -> None:
+def _check_options(parts: SplitResult, kind: str) -> None:
     query, scheme = parts.query, parts.scheme
-    known = _OPTIONS | _TLS_OPTIONS
+    known = _OPTIONS | _TLS_OPTIONS | (_SENTINEL_OPTIONS.keys() if kind == "+sentinel" else set())
     given = _given_before(parts)
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
@@ -164,7 +255,8 @@ def _check_options(parts: SplitResult) -> None:
             raise ValueError(f"there is no option {name!r}\n{mend}")
         if name in _TLS_OPTIONS and scheme != "rediss":
             raise ValueError(
-                f"the option {name!r} is for TLS\nWrite rediss:// instead of {scheme}://, or leave it out"
+                f"the option {name!r} is for TLS\n"
+                f"Write rediss{kind}:// instead of {scheme}{kind}://, or leave it out"
             )
         if name in given:
             raise ValueError(
