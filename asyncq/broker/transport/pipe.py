@@ -103,7 +103,8 @@ class Pipe(asyncio.Protocol):
         transport.set_protocol(pipe)
         # uvloop writes at the end of a turn of the loop, unless more than this is buffered. A pipe gathers by
         # itself, and what it writes should leave at once, so that the server begins while the turn goes on.
-        transport.set_write_buffer_limits(high=0)
+        # One byte and not 0: over TLS, both loops take an empty buffer for full then, and pause the pipe.
+        transport.set_write_buffer_limits(high=1)
         pipe._opened = _Opened(cast("asyncio.Transport", transport), handshaken)
         pipe._watch()
         return pipe
