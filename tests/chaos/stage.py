@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from helpers import leftovers
 from helpers.own_server import OwnServer, free_port
+from helpers.sentinel_trio import SentinelTrio
 
 from asyncq import AsyncQ, BrokerUnavailable, QueueFull, ResultTimeout, WorkerLost
 from chaos import jobs, oracle
@@ -41,6 +42,7 @@ class Stage:
         durable: whether the server keeps what it has acknowledged, also when it is killed by SIGKILL.
         proxied: whether client and workers reach the server through a proxy.
         concurrency: of each worker.
+        watched: whether the server is the master of a trio of Sentinels, with a replica.
 
     Attributes:
         task_of: returns the task for the call of a number; `work` unless a trial sets another function.
@@ -57,6 +59,7 @@ class Stage:
         durable: bool = False,
         proxied: bool = False,
         concurrency: int = 64,
+        watched: bool = False,
         **settings: Any,
     ) -> None:
         self.report = Report(trial)
@@ -66,6 +69,7 @@ class Stage:
         self.random = random.Random(seed)
         self._durable = durable
         self._proxied = proxied
+        self._watched = watched
         # One child for last tries at a time: where a worker dies each second, four children of each of four
         # workers keep two cores busy with starting Python, and thousands of waits end too late.
         self._settings = {
@@ -96,7 +100,14 @@ class Stage:
         self.proxy = (
             await stack.enter_async_context(Proxy(self.server.port, self.seed)) if self._proxied else None
         )
-        self.url = self.proxy.url if self.proxy else self.server.url
+        self.url = self.direct_url = self.server.url
+        if self.proxy:
+            self.url = self.proxy.url
+        if self._watched:
+            self.trio = SentinelTrio(self.root / "trio")
+            stack.callback(self.trio.close)
+            await asyncio.to_thread(self.trio.start)
+            self.url = self.direct_url = self.trio.url
         self.fleet = Fleet(self.url, self.folder, self._settings, self.seed)
         stack.push_async_callback(self.fleet.close)
         self.app = self.make_app()
@@ -163,6 +174,10 @@ class Stage:
             done = due
             await asyncio.sleep(0.01)
 
+    def waiting(self) -> list[asyncio.Task[None]]:
+        """Returns the calls in the background that have not ended."""
+        return [wait for wait in self._waits if not wait.done()]
+
     async def all_answered(self, timeout: float = 120.0) -> None:
         """Waits until every call has its answer, and cancels those that have none in time. The judge finds
         these in the journals.
@@ -183,7 +198,7 @@ class Stage:
     async def stored(self, ids: list[str]) -> dict[str, tuple[str, int, str]]:
         """Returns how jobs ended by the server's records. A new client asks, which knows only their ids."""
         found = {}
-        app = self.make_app(self.server.url)
+        app = self.make_app(self.direct_url)
         jobs.register(app)
         async with app:
             for start in range(0, len(ids), 2000):

@@ -5,6 +5,7 @@ returns its report.
 from chaos.trials import (
     baddays,
     crashes,
+    failovers,
     forks,
     kills,
     restarts,
@@ -39,5 +40,6 @@ TRIALS = {
     "shards": shards.shards,
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,
+    "failovers": failovers.failovers,
     "forked-children": forks.forked_children,
 }
