@@ -246,7 +246,8 @@ class Settings:
     url: str = _option(
         "embedded://",
         _url,
-        "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://.",
+        "Server: redis://, rediss://, redis+sentinel://, rediss+sentinel://, unix://, valkey://, "
+        "embedded://, memory://.",
         is_shown=False,  # it may hold a password
     )
     namespace: str = _option(

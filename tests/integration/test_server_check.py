@@ -59,7 +59,14 @@ def test_nothing_is_reported_about_options_that_the_server_does_not_show():
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:secret@db:6379/0", "valkey://me:secret@10.0.0.7", "redis://db/0?password=secret"]
+    "url",
+    [
+        "redis://:secret@db:6379/0",
+        "valkey://me:secret@10.0.0.7",
+        "redis://db/0?password=secret",
+        "redis+sentinel://:secret@localhost,db/shop",
+        "redis+sentinel://db/shop?sentinel_password=secret",
+    ],
 )
 def test_a_password_in_plain_text_to_another_machine_is_reported(url):
     (problem,) = _problems(url)
@@ -77,6 +84,9 @@ def test_a_password_in_plain_text_to_another_machine_is_reported(url):
         "valkeys://:secret@db:6379/0",
         "unix://:secret@/run/redis.sock",
         "redis://db:6379/0",
+        "redis+sentinel://:secret@localhost,127.0.0.1:5/shop?sentinel_password=secret",
+        "rediss+sentinel://:secret@db/shop",
+        "redis+sentinel://db/shop",
     ],
 )
 def test_a_password_that_nobody_on_the_network_can_read_is_no_finding(url):

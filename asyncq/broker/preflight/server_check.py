@@ -85,10 +85,11 @@ def _eviction(options: Mapping[str, str]) -> Finding | None:
 
 
 def _password(address: Address) -> Finding | None:
-    if not address.is_plain_tcp or not address.options.get("password"):
-        return None  # TLS, a unix socket, or nothing to hide
     # With Sentinels, the server is somewhere near them.
     near = (address,) if address.sentinels is None else address.sentinels.in_order()
+    has_password = any(each.options.get("password") for each in (address, *near))
+    if not address.is_plain_tcp or not has_password:
+        return None  # TLS, a unix socket, or nothing to hide
     hosts = sorted({str(each.options.get("host", "localhost")) for each in near})
     host = next((host for host in hosts if not _is_loopback(host)), None)
     if host is None:
