@@ -24,6 +24,7 @@ from asyncq.cli.exits import CliError, Code
 from asyncq.cli.health_port import LIVE_WITHIN, Health
 from asyncq.cli.invocation import Invocation, command
 from asyncq.cli.worker_service import WorkerLogging, WorkerOptions, serve
+from asyncq.cli.worker_signals import hold
 from asyncq.system import service_manager
 from asyncq.worker.worker import checked_name, default_name
 
@@ -96,8 +97,9 @@ def worker(
 
     SIGTERM or Ctrl-C: takes no new jobs, running ones have --grace. A second
     signal hands them back, a third ends it at once. Exit code 0; 75 if jobs
-    were handed back. With several workers, one that dies is restarted, and
-    SIGHUP replaces all while jobs run.
+    were handed back. SIGUSR1 logs each job with its stack; SIGUSR2 makes it
+    quiet: no new jobs until the next. With several workers, one that dies is
+    restarted, and SIGHUP replaces all while jobs run.
 
     \b
     Examples:
@@ -127,6 +129,7 @@ def worker(
     if fail_on_error and not burst:
         raise CliError("--fail-on-error needs --burst", "a worker that runs on has no end", Code.USAGE)
     # A new process needs somebody who starts it.
+    hold()
     if workers == 1 and not (reload or max_jobs or max_memory):
         return serve(invocation, options)
     return _supervise(invocation, options, workers, reloads=reload)

@@ -22,6 +22,7 @@ from asyncq.cli import banner, health_port, loop, metrics_port, target as target
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.health_port import WorkerHealth
 from asyncq.cli.worker_limits import EndLimits, until_limit
+from asyncq.cli.worker_signals import WorkerSignals, hold
 from asyncq.system import service_manager
 from asyncq.worker import Worker
 from asyncq.worker.worker import check_annotations
@@ -95,6 +96,7 @@ def serve(invocation: Invocation, options: WorkerOptions, supervisor: Supervisor
         CliError: the options do not fit, or the app cannot be imported.
         BrokerUnavailable, BrokerNotConfigured: the worker could not start.
     """
+    hold()
     logging_ = WorkerLogging.of(invocation, options)
     app = targets.load(options.target, invocation)
     logging_.keep()
@@ -228,9 +230,14 @@ class Service:
                 here.call_soon_threadsafe(self._go_to, step, logging.DEBUG)
 
         self.health.loop = here
-        if self._supervisor is not None:
-            self._supervisor.on_stop = stop
-            self._supervisor.on_check = self.health.answer
+        diagnosis = WorkerSignals(self._worker)
+        diagnosis.handle(both=self._supervisor is None)
+        if (supervisor := self._supervisor) is not None:
+            supervisor.on_stop = stop
+            supervisor.on_check = self.health.answer
+            supervisor.on_stacks = diagnosis.show_stacks
+            supervisor.on_quiet = lambda: diagnosis.be_quiet(on=supervisor.is_quiet)
+            supervisor.on_quiet()  # it may have been told so before
         log.debug("connecting to %s", mask(self._worker.app.settings.url))
         try:
             # The banner needs the server's version, so the app is open here, too.

@@ -1,5 +1,6 @@
-"""Shows what the jobs of a worker do now: each with its stack. `stacks_of` runs on the worker's loop and
-changes nothing; `formatted` reads the lines of the source, and may run in a thread.
+"""Shows what the jobs of a worker do now: each with its stack. `stacks_of` runs on the worker's loop, or on
+another thread while the loop is blocked, and changes nothing; `formatted` reads the lines of the source, and
+may run in a thread.
 
 The stack of a coroutine that waits is the chain of what it awaits. asyncio shows only the outermost frame of
 it, so the chain is followed here. What runs in a thread has the stack of that thread.
@@ -15,6 +16,7 @@ from asyncq.execution.executors import RUNNING
 from asyncq.system import clock, threads
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
@@ -38,10 +40,19 @@ class JobStack(NamedTuple):
     frames: list[traceback.FrameSummary]
 
 
-def stacks_of(jobs: Iterable[RunningJob]) -> list[JobStack]:
-    """Returns what each of the jobs does now."""
+def stacks_of(
+    jobs: Iterable[RunningJob], blocking: asyncio.Task[Any] | None = None, loop_thread: int | None = None
+) -> list[JobStack]:
+    """Returns what each of the jobs does now.
+
+    Args:
+        jobs: the jobs.
+        blocking: the task that blocks the loop, if this is called on another thread.
+        loop_thread: the identifier of the loop's thread, with `blocking`.
+    """
     running = threads.frames()
-    return [_stack_of(job, running) for job in jobs]
+    blocked = None if loop_thread is None else running.get(loop_thread)
+    return [_stack_of(job, running, None if job.task is not blocking else blocked) for job in jobs]
 
 
 def formatted(stacks: Sequence[JobStack]) -> str:
@@ -53,13 +64,22 @@ def formatted(stacks: Sequence[JobStack]) -> str:
     return "\n".join(texts)
 
 
-def _stack_of(job: RunningJob, running: Mapping[int, FrameType]) -> JobStack:
+def _stack_of(job: RunningJob, running: Mapping[int, FrameType], blocked: FrameType | None) -> JobStack:
+    """Returns what a job does.
+
+    Args:
+        job: the job.
+        running: what each thread executes.
+        blocked: what the thread of the loop executes, if this job blocks the loop.
+    """
     delivery = job.delivery
     ran = "" if job.started is None else f", for {max(0.0, clock.now() - job.started / 1000):,.1f} s"
     title = f"{delivery.job.name} {delivery.job.id}: attempt {delivery.attempt}, {_state(job)}{ran}"
     frame = running.get(job.thread) if job.in_thread and job.thread is not None else None
     if frame is not None:
         places = list(traceback.walk_stack(frame))[::-1]
+    elif blocked is not None and job.task is not None:
+        places = _from(getattr(job.task.get_coro(), "cr_frame", None), blocked)
     elif job.task is not None and job.interrupt is None:
         places = list(_chain(job.task.get_coro()))
     else:
@@ -90,6 +110,16 @@ def _chain(awaitable: Any) -> Iterator[tuple[FrameType, int]]:
         awaitable = _first(awaitable, "cr_await", "gi_yieldfrom", "ag_await")
         if awaitable is None and frame.f_globals.get("__name__") == executors.__name__:
             awaitable = frame.f_locals.get("body")  # a body with a soft time limit is driven step by step
+
+
+def _from(outermost: FrameType | None, innermost: FrameType) -> list[tuple[FrameType, int]]:
+    """Returns the frames of a coroutine that runs now: those of its thread without the ones of the loop."""
+    places: list[tuple[FrameType, int]] = []
+    for frame, line in traceback.walk_stack(innermost):
+        places.insert(0, (frame, line))
+        if frame is outermost:
+            break
+    return places
 
 
 def _first(owner: Any, *names: str) -> Any:

@@ -54,8 +54,9 @@ class Supervisor:
 
     Args:
         program: the module that a worker process runs, see `WorkerChild.start`.
-        setup: what each worker process gets at its start. `is_first` is added to it: it tells the very first
-            process from all later ones, which need not repeat its warnings.
+        setup: what each worker process gets at its start. Two things are added to it. `is_first` tells the
+            very first process from all later ones, which need not repeat its warnings. `is_quiet` says
+            whether it is to take no jobs, because all workers are quiet.
         names: of the workers.
         folder: the working directory of the worker processes (default: that of this process).
         watched: a folder; each change of a Python file in it replaces the workers. It needs watchfiles.
@@ -75,7 +76,7 @@ class Supervisor:
     ) -> None:
         self.step: int = 0
         self._watched = watched
-        self._setup = setup
+        self._setup: dict[str, Any] = {**setup, "is_quiet": False}
         self._spawn: Callable[[str, Mapping[str, Any]], Awaitable[WorkerChild]] = lambda name, setup: (
             WorkerChild.start(program, name, setup, folder)
         )
@@ -186,8 +187,24 @@ class Supervisor:
         if not self.step:
             self._rollover_wanted.set()
 
+    def show_stacks(self) -> None:
+        """Makes each worker show in its log what its jobs do. Returns at once."""
+        for child in self._children:
+            child.show_stacks()
+
+    def toggle_quiet(self) -> None:
+        """Makes all workers take no more jobs, also those that are started later; or all take jobs again.
+
+        Returns at once. What they run goes on.
+        """
+        on = self._setup["is_quiet"] = not self._setup["is_quiet"]
+        log.info("all workers are quiet: they take no more jobs" if on else "all workers take jobs again")
+        for child in self._children:
+            child.quiet(on=on)
+
     def handle_signals(self) -> None:
-        """Makes SIGINT and SIGTERM stop the workers, and SIGHUP replace them.
+        """Makes SIGINT and SIGTERM stop the workers, SIGHUP replace them, SIGUSR1 show what their jobs do,
+        and SIGUSR2 make them quiet, or end that.
 
         The end of the terminal is a SIGHUP, too. Nobody would end the workers after that, so they stop then,
         and hand their jobs back: a job that prints would fail.
@@ -196,6 +213,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGUSR1, self.show_stacks)
+        loop.add_signal_handler(signal.SIGUSR2, self.toggle_quiet)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
@@ -215,6 +234,8 @@ class Supervisor:
         child.on_end(self._note_end)
         if self.step:  # since the start began
             self._stop_child(child)
+        if self._setup["is_quiet"] != setup["is_quiet"]:  # likewise
+            child.quiet(on=self._setup["is_quiet"])
         return child
 
     def _note_end(self, child: WorkerChild, code: int) -> None:

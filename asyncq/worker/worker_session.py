@@ -146,7 +146,7 @@ class WorkerSession:
         self.fetcher: Fetcher = Fetcher(
             worker, self.consumer, self.held, self.attempts, limiter, executor_queues
         )
-        self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self._report_status)
+        self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self.report_status)
         self._has_run = False
         stop_events = resources.events.follow(claims, self.held)
         self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
@@ -172,7 +172,7 @@ class WorkerSession:
         orders = Orders(
             *(worker, self.broker.commands, self.consumer, self.held),
             self.attempts.background,
-            self._report_status,
+            self.report_status,
         )
         subscriptions.append((self.consumer.signal_channels[0], orders.on_message))
         for shard in self.broker.shards:
@@ -224,7 +224,7 @@ class WorkerSession:
         await self.consumer.find_levels(timeout)
         await self.consumer.find_paused(timeout)
         self.consumer.be_quiet(on=self.worker.is_quiet)
-        await self._report_status()
+        await self.report_status()
         if not started:  # else the first turn of the ticker does it, and tries on
             for ticker in self._background.tickers:
                 await ticker.begin()
@@ -274,7 +274,7 @@ class WorkerSession:
         except (ServerError, BrokerUnavailable) as error:
             log.debug("the paused queues could not be read (%s); they are read again soon", error)
 
-    async def _report_status(self) -> None:
+    async def report_status(self) -> None:
         """Stores at the server what this session says of its worker."""
         await self.broker.workers.report(self.consumer.name, self._status())
 

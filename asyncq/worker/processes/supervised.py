@@ -188,6 +188,18 @@ class WorkerChild:
         timeout = END_TIMEOUT + (self.grace if step == DRAIN else 0.0)
         self._killing = asyncio.get_running_loop().call_later(timeout, self._kill_late)
 
+    def show_stacks(self) -> None:
+        """Asks the worker to show in its log what its jobs do."""
+        self._order("stacks")
+
+    def quiet(self, *, on: bool) -> None:
+        """Asks the worker to take no more jobs, or to take jobs again."""
+        self._order("quiet", on)
+
+    def _order(self, *frame: Any) -> None:
+        if not self._end.done():
+            self._connected.writer.write(frames.pack(frame))
+
     async def check(self, timeout: float) -> bool | None:
         """Asks the worker whether it is ready for jobs. Returns None if its loop does not answer in time.
 
@@ -268,11 +280,17 @@ class SupervisorLink:
             time. At first it ends the process at once, because nothing has begun.
         on_check: called on a thread of this object with a function, which it calls with whether the worker
             is ready. It may be replaced at any time. At first it does nothing.
+        on_stacks: called on a thread of this object, to show what the jobs do. At first it does nothing.
+        on_quiet: called on a thread of this object when `is_quiet` has changed. At first it does nothing.
+        is_quiet: whether the worker is to take no jobs.
     """
 
     def __init__(self, descriptor: int, supervisor: int) -> None:
         self.on_stop: Callable[[int], object] = _end_at_once
         self.on_check: Callable[[Callable[[bool], None]], object] = lambda _answer: None
+        self.on_stacks: Callable[[], object] = lambda: None
+        self.on_quiet: Callable[[], object] = lambda: None
+        self.is_quiet: bool = False
         self._sending = threading.Lock()
         self._supervisor = supervisor
         os.set_inheritable(descriptor, False)
@@ -289,9 +307,10 @@ class SupervisorLink:
         frame = frames.receive(self._connection)
         if not frame:
             _end_at_once(DRAIN)
+        setup: dict[str, Any] = frame[0]
+        self.is_quiet = setup.get("is_quiet", False)
         threading.Thread(target=self._listen, name="asyncq-supervisor", daemon=True).start()
         threading.Thread(target=self._watch, name="asyncq-watch", daemon=True).start()
-        setup: dict[str, Any] = frame[0]
         return setup
 
     def ready(self, facts: Mapping[str, Any]) -> None:
@@ -318,6 +337,11 @@ class SupervisorLink:
                     self.on_stop(step)
                 case ["check", number]:
                     self.on_check(partial(self._send, "checked", number))
+                case ["stacks"]:
+                    self.on_stacks()
+                case ["quiet", on]:
+                    self.is_quiet = on
+                    self.on_quiet()
 
     def _watch(self) -> None:
         """Stops this worker when the supervisor has ended, on a thread of its own."""
