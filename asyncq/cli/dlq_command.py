@@ -1,4 +1,4 @@
-"""`asyncq dlq`: lists the dead letters, enqueues their jobs again, or deletes them.
+"""`asyncq dlq`: lists and shows the dead letters, enqueues their jobs again, or deletes them.
 
 Each command opens the app, calls `app.control.dead`, and prints. `Selection` decides which letters a command
 is for.
@@ -7,11 +7,12 @@ is for.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli import console, job_ids, loop, parameters, target as targets
 from asyncq.cli.confirmation import confirmed
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import command
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from asyncq.control.dead_letters import DeadLetter
 
 dlq: typer.Typer = typer.Typer(
-    help="Lists, requeues and deletes dead letters: jobs that asyncq gave up.",
+    help="Lists, shows, requeues and deletes dead letters: jobs that asyncq gave up.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 _EVERY = 2**31
 """A limit above any `dead_cap`: the workers' setting of it is not known here."""
+_ID = re.compile(r"\d{13,}-\d+.*")
+"""The id of a letter. What begins like one may be the beginning of a longer one, and is taken as it is."""
 _BATCH = 1000
 """How many letters one command to the server deletes: other clients' jobs wait no longer than that takes."""
 
@@ -75,6 +78,49 @@ def ls(
     return loop.run(show())
 
 
+@dlq.command(name="show")
+@command
+def show(
+    ctx: typer.Context, id_: Annotated[str, typer.Argument(metavar="ID", help="The letter's id.")]
+) -> int:
+    """Shows a dead letter: its job, why it was given up, and the traceback of its last try.
+
+    Exit code 3 if there is no such letter.
+
+    \b
+    Example:
+      asyncq dlq show 1795010101010-0
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation, app = targets.prepared(ctx.obj)
+
+    async def show_letter() -> int:
+        async with app:
+            letters = {letter.id: letter for letter in await app.control.dead.list(_EVERY)}
+        letter = letters.get(job_ids.one_of(id_, job_ids.letters_of(letters), "letter", surely=True))
+        if letter is None:
+            _complain_of_none(id_)
+            return Code.NOT_FOUND
+        tree = _tree(letter)
+        if invocation.json:
+            console.document(tree)
+            return Code.OK
+        traceback = tree.pop("traceback")
+        tree["error"] = None if tree["error"] is None else tree["error"].partition("\n")[0]
+        rows = [(name, escaped(str(value))) for name, value in tree.items() if value not in (None, "")]
+        console.data(console.aligned(rows, indent="") + (f"\n\n{traceback.rstrip()}" if traceback else ""))
+        return Code.OK
+
+    return loop.run(show_letter())
+
+
+async def _letters(app: AsyncQ, ids: list[str]) -> list[str]:
+    """Returns the ids of letters. What is too short for an id is the beginning of one."""
+    if all(_ID.fullmatch(id_) for id_ in ids):
+        return ids
+    seen = job_ids.letters_of(letter.id for letter in await app.control.dead.list(_EVERY))
+    return [job_ids.one_of(id_, seen, "letter", surely=True) for id_ in ids]
+
+
 @dlq.command(name="requeue")
 @command
 def requeue(ctx: typer.Context, ids: Ids = None, every: All = False, task: Named = None) -> int:
@@ -95,7 +141,10 @@ def requeue(ctx: typer.Context, ids: Ids = None, every: All = False, task: Named
 
     async def requeue_all() -> int:
         async with app:
-            chosen = selection.ids if selection.ids is not None else await _ids_of(app, selection)
+            if selection.ids is not None:
+                chosen = await _letters(app, selection.ids)
+            else:
+                chosen = await _ids_of(app, selection)
             codes = [await _requeued(app, id_, rows, as_json=invocation.json) for id_ in chosen]
         if not chosen and not invocation.quiet:
             console.say("no dead letters to send again")

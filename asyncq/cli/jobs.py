@@ -1,4 +1,4 @@
-"""`asyncq jobs`: lists jobs, shows one with its record in Redis decoded, and revokes jobs.
+"""`asyncq jobs`: lists jobs, shows one with its record in Redis decoded, revokes jobs and retries them.
 
 For `show`, the record is the truth about the job's state; queue, worker and attempts come from the job's
 status, or from its outcome once it has ended.
@@ -12,9 +12,10 @@ import typer
 
 from asyncq import wire
 from asyncq.broker.schema.records import Record, RequestId
-from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli import console, job_ids, loop, parameters, target as targets
 from asyncq.cli.exits import OTHER_APP, CliError, Code
 from asyncq.cli.invocation import command
+from asyncq.cli.job_retry import retry
 from asyncq.cli.revoke import revoke
 from asyncq.errors import DecodeError
 from asyncq.logs import escaped
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from asyncq.control.pages import Page
 
 jobs: typer.Typer = typer.Typer(
-    help="Lists, shows and revokes jobs.", no_args_is_help=True, rich_markup_mode=None
+    help="Lists, shows, revokes and retries jobs.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -83,6 +84,7 @@ def ls(
 
 
 jobs.command(name="revoke")(revoke)
+jobs.command(name="retry")(retry)
 
 
 @jobs.command(name="show")
@@ -107,7 +109,7 @@ def show(
 
     async def print_job() -> int:
         async with app:
-            rows = await _rows(app, id_, raw=raw)
+            rows = await _rows(app, await job_ids.full(app, id_), raw=raw)
         if invocation.json:
             console.document(rows)
         else:

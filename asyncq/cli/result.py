@@ -1,4 +1,4 @@
-"""`asyncq result`: waits for a job and prints its result or its error.
+"""`asyncq result`: waits for a job and prints its result or its error, watches jobs, forgets results.
 
 `answer` waits and prints; `asyncq call` uses it, too. `command_on_same_server` writes the commands that hints
 show.
@@ -6,6 +6,7 @@ show.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,20 +14,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq.broker.transport.url import mask
-from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import CliError, Code
+from asyncq.cli import console, job_ids, loop, parameters, target as targets
+from asyncq.cli.exits import OTHER_APP, CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.config import shown
-from asyncq.errors import ResultTimeout, TaskRevoked
+from asyncq.errors import ResultNotFound, ResultTimeout, TaskRevoked
+from asyncq.logs import escaped
 from asyncq.states import State
 
 if TYPE_CHECKING:
+    from asyncq.results.events import Event
     from asyncq.results.handle import AsyncResult
 
-result: typer.Typer = typer.Typer(help="Reads results.", no_args_is_help=True, rich_markup_mode=None)
+result: typer.Typer = typer.Typer(
+    help="Reads, watches and forgets results.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Seconds = Annotated[
     str, typer.Option("--timeout", "-t", metavar="TIME", help="How long to wait: 500ms, 30s, 5m.")
+]
+
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID", help="The jobs' ids; - reads them from stdin, one per line.")
 ]
 
 
@@ -55,10 +64,119 @@ def get(
 
     async def wait() -> int:
         async with app:
-            handle = app.AsyncResult(id_)
-            return await answer(handle, limit, limit, invocation, get_command(invocation, id_))
+            handle = app.AsyncResult(await job_ids.full(app, id_))
+            return await answer(handle, limit, limit, invocation, get_command(invocation, handle.id))
 
     return loop.run(wait())
+
+
+@result.command(name="watch")
+@command
+def watch(
+    ctx: typer.Context,
+    ids: Ids,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", "-t", metavar="TIME", help="How long to watch: 30s, 5m.")
+    ] = None,
+) -> int:
+    """Prints what happens to jobs, as it happens, until all of them have ended.
+
+    A line for each change of a state and each report of progress; with --json a JSON document each. The exit
+    code is the highest of theirs: 1 failed, 3 not found, 4 timeout, 5 revoked.
+
+    \b
+    Examples:
+      asyncq result watch 01KA7Q2
+      asyncq result watch 01KA7Q2 --json | jq .info.done
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+    limit = None if timeout is None else parameters.duration("--timeout", timeout)
+    app = targets.load_or_bare(invocation)
+    targets.use_short_timeouts(app)
+    given = parameters.ids(ids)
+
+    async def watch_all() -> int:
+        async with app:
+            wanted = await job_ids.all_full(app, given)
+            codes = await asyncio.gather(
+                *(_watched(app.AsyncResult(id_), limit, invocation) for id_ in wanted)
+            )
+        return max(codes, default=Code.OK)
+
+    return loop.run(watch_all())
+
+
+async def _watched(handle: AsyncResult[Any], limit: float | None, invocation: Invocation) -> int:
+    """Prints what happens to a job until it has ended, and returns the exit code."""
+    last: Event | None = None
+    try:
+        async for event in handle.events(limit):
+            last = event
+            if invocation.json:
+                console.document({"id": handle.id, "state": event.state, "info": event.info, "at": event.at})
+            else:
+                at = "" if event.at is None else f"{event.at:%H:%M:%SZ}"
+                console.data(f"{at:9}  {escaped(handle.id)}  {event.state!s:8}  {_about(event)}".rstrip())
+    except ResultNotFound as error:
+        console.complain(str(error).partition("\n")[0], OTHER_APP)
+        return Code.NOT_FOUND
+    except ResultTimeout:
+        console.complain(f"job {handle.id} did not end within {shown(limit or 0.0)}")
+        return Code.TIMEOUT
+    if last is None or last.state == State.SUCCESS:
+        return Code.OK
+    return Code.REVOKED if last.state == State.REVOKED else Code.FAILED
+
+
+def _about(event: Event) -> str:
+    """Returns what an event says, as one line."""
+    match event.info:
+        case None:
+            return ""
+        case Exception() as error:
+            return escaped(console.named(error).partition("\n")[0])
+        case {"done": int() | float() as done, "total": int() | float() as total, **rest} if total:
+            text = f"{done:g}/{total:g} ({100 * done / total:.0f} %) {rest.get('message') or ''}"
+        case {"done": int() | float() as done, **rest}:
+            text = f"{done:g} {rest.get('message') or ''}"
+        case other:
+            text = str(other)
+    return escaped(text.partition("\n")[0].rstrip())
+
+
+@result.command(name="forget")
+@command
+def forget(ctx: typer.Context, ids: Ids) -> int:
+    """Removes results from the server. A job that has not ended runs on, and leaves no result.
+
+    Whoever waits for it already still gets the outcome. Exit code 3 if there is no such result (any more).
+
+    \b
+    Examples:
+      asyncq result forget 01KA7Q2
+      asyncq jobs ls --state SUCCESS --jsonl | jq -r .id | asyncq result forget -
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation, app = targets.prepared(ctx.obj)
+    given = parameters.ids(ids)
+
+    async def forget_all() -> int:
+        missing: list[str] = []
+        async with app:
+            wanted = await job_ids.all_full(app, given, surely=True)
+            for id_ in wanted:
+                handle = app.AsyncResult(id_)
+                if await handle.exists():
+                    await handle.forget()
+                else:
+                    missing.append(id_)
+        if invocation.json:
+            console.document([{"id": id_, "forgotten": id_ not in missing} for id_ in wanted])
+        for id_ in missing:
+            console.complain(f"there is no result of job {id_!r} (any more)", OTHER_APP)
+        return Code.NOT_FOUND if missing else Code.OK
+
+    return loop.run(forget_all())
 
 
 def get_command(invocation: Invocation, id_: str, target: str | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq import wire
-from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli import console, job_ids, loop, parameters, target as targets
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import command
 
@@ -61,7 +61,8 @@ def revoke(
 
     async def revoke_all() -> int:
         async with app:
-            states = {id_: await _revoked(app.AsyncResult(id_), options) for id_ in every}
+            ids = await job_ids.all_full(app, every, surely=True)
+            states = {id_: await _revoked(app.AsyncResult(id_), options) for id_ in ids}
         if invocation.json:
             console.document([{"id": id_, "state": state} for id_, state in states.items()])
         for id_, state in states.items():

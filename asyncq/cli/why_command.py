@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from asyncq.cli import console, loop, target as targets
+from asyncq.cli import console, job_ids, loop, target as targets
 from asyncq.cli.exits import OTHER_APP, CliError, Code
 from asyncq.cli.invocation import command
 from asyncq.errors import ResultNotFound
@@ -29,7 +29,7 @@ def why(ctx: typer.Context, id_: Annotated[str, typer.Argument(metavar="ID", hel
     async def show() -> int:
         async with app:
             try:
-                answer = await app.control.why(id_)
+                answer = await app.control.why(await job_ids.full(app, id_))
             except ResultNotFound as error:
                 raise CliError(str(error), OTHER_APP, Code.NOT_FOUND) from error
         if invocation.json:
