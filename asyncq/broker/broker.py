@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from asyncq.serializers import PLAIN_VALUE
 from asyncq.system import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from asyncq.broker.job_lists import JobLists
     from asyncq.broker.queue_store import QueueStore
@@ -474,10 +475,24 @@ class Broker:
 
     async def server_version(self) -> str:
         """Returns name and version of the server, such as `valkey 9.1.2` or `redis 7.0.15`."""
-        info = (await self.commands.send(self.shards[0], "INFO", "server")).decode()
-        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-        name = fields.get("server_name", "redis")
-        return f"{name} {fields.get(f'{name}_version', fields.get('redis_version', '?'))}"
+        return version_in(await self.server_info("server"))
+
+    async def server_info(self, section: str = "default") -> dict[str, str]:
+        """Returns what the server, or one of a cluster, says about itself: the fields of `INFO`."""
+        info = (await self.commands.send(self.shards[0], "INFO", section)).decode()
+        return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+
+    async def round_trip(self) -> float:
+        """Returns how many seconds the server takes to answer."""
+        begin = time.perf_counter()
+        await self.commands.send(self.shards[0], "PING")
+        return time.perf_counter() - begin
+
+
+def version_in(info: Mapping[str, str]) -> str:
+    """Returns name and version of a server, from what it says about itself."""
+    name = info.get("server_name", "redis")
+    return f"{name} {info.get(f'{name}_version', info.get('redis_version', '?'))}"
 
 
 def _state(answer: list[Any]) -> wire.Ended | wire.JobSnapshot:

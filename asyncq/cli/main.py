@@ -7,6 +7,7 @@ process, on the main thread.
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version as version_of
@@ -18,9 +19,12 @@ from asyncq import __version__, logs
 from asyncq.cli import console, signals
 from asyncq.cli.bench_command import bench
 from asyncq.cli.call import call
+from asyncq.cli.completion_command import COMPLETE_VARIABLE, complete, completion
+from asyncq.cli.dev_command import dev
 from asyncq.cli.dlq_command import dlq
 from asyncq.cli.doctor_command import doctor
 from asyncq.cli.exits import Code
+from asyncq.cli.inspect_command import inspect
 from asyncq.cli.invocation import Invocation, command, global_options_first
 from asyncq.cli.jobs import jobs
 from asyncq.cli.parameters import without_pydantic
@@ -29,6 +33,7 @@ from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
 from asyncq.cli.schedule_command import schedule
 from asyncq.cli.server import server
+from asyncq.cli.shell_command import shell
 from asyncq.cli.why_command import why
 from asyncq.cli.worker_command import worker
 from asyncq.cli.workers_command import workers
@@ -79,10 +84,8 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Runs asyncio tasks on Redis streams, and waits for their results.
-
-    Global options may be anywhere in a command. Data goes to stdout, everything else to stderr. Without a
-    URL, asyncq uses the embedded server of this project.
+    """Runs asyncio tasks on Redis streams, and waits for their results. Global options may be anywhere.
+    Without a URL, the embedded server of this project is used.
 
     \b
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timeout, 5 revoked,
@@ -90,7 +93,7 @@ def options(
     78 configuration, 130/143 interrupted.
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     console.choose_colors(enabled=not no_color)
-    if ctx.invoked_subcommand == "worker":
+    if ctx.invoked_subcommand in {"worker", "dev"}:
         signals.stop_is_success()
     flags = {"json": json, "quiet": quiet, "verbose": verbose, "no_color": no_color}
     ctx.obj = Invocation(url, namespace, app, **flags, arguments=ctx.obj)
@@ -114,12 +117,14 @@ def version(ctx: typer.Context) -> int:
 
 
 cli.command()(worker)
+cli.command()(dev)
 # An argument of the task may be a negative number, which looks like an option.
 cli.command(context_settings={"ignore_unknown_options": True})(call)
 cli.add_typer(result, name="result")
 cli.add_typer(jobs, name="jobs")
 cli.command()(revoke)
 cli.command()(why)
+cli.command()(inspect)
 cli.add_typer(queues, name="queues")
 cli.add_typer(workers, name="workers")
 cli.add_typer(dlq, name="dlq")
@@ -127,6 +132,8 @@ cli.add_typer(schedule, name="schedule")
 cli.add_typer(server, name="server")
 cli.add_typer(bench, name="bench")
 cli.command()(doctor)
+cli.command()(shell)
+cli.command()(completion)
 cli.command()(version)
 
 
@@ -158,6 +165,8 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         with signals.immediate():
             tree = commands(only_worker=arguments[:1] == ["worker"])
+            if COMPLETE_VARIABLE in os.environ:
+                complete()
             tree.main(args=global_options_first(arguments), prog_name="asyncq", obj=tuple(arguments))
     except SystemExit as end:
         return int(end.code or 0)

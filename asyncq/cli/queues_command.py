@@ -51,7 +51,7 @@ def ls(ctx: typer.Context) -> int:
         if invocation.json:
             console.document(found)
         elif found:
-            console.data(console.aligned([_row(info) for info in found], indent=""))
+            console.data(console.aligned([row(info) for info in found], indent=""))
         elif not invocation.quiet:
             console.say("no queues")
         return Code.OK
@@ -87,7 +87,7 @@ def show(
         if invocation.json:
             console.document({**dataclasses.asdict(info), "jobs": jobs})
             return Code.OK
-        console.data(console.aligned([_row(info)], indent=""))
+        console.data(console.aligned([row(info)], indent=""))
         if jobs:
             console.data(console.aligned([cells(job) for job in jobs]))
         return Code.OK
@@ -192,7 +192,8 @@ async def _known(app: AsyncQ, queue: str) -> QueueInfo:
     return info
 
 
-def _row(info: QueueInfo) -> tuple[str, ...]:
+def row(info: QueueInfo) -> tuple[str, ...]:
+    """Returns a queue as the cells of a line."""
     oldest = config.shown(info.oldest_wait) if info.waiting else "-"
     figures = (f"{info.waiting} waiting", f"{info.running} running", f"oldest {oldest}")
     return (escaped(info.name), *figures, f"{info.consumers} workers", "paused" if info.paused else "")

@@ -59,7 +59,7 @@ def ls(
         elif invocation.json:
             console.document([_tree(one) for one in found])
         elif found:
-            console.data(console.aligned([_row(one) for one in found], indent=""))
+            console.data(console.aligned([row(one) for one in found], indent=""))
         if not found and not invocation.quiet:
             console.say("no schedules")
         return Code.OK
@@ -184,7 +184,7 @@ def rm(
     async def remove() -> int:
         async with app:
             found = await app.schedules.get(name)
-            question = f"{'  '.join(_row(found))}\nRemove schedule {name!r}?"
+            question = f"{'  '.join(row(found))}\nRemove schedule {name!r}?"
             removed = yes or await confirmed(question, f"this removes schedule {name!r}")
             if removed:
                 try:
@@ -218,7 +218,7 @@ def _changed(ctx: typer.Context, name: str, change: Callable[[AsyncQ], Awaitable
         if invocation.json:
             console.document(_tree(changed))
         else:
-            console.data(console.aligned([_row(changed)], indent=""))
+            console.data(console.aligned([row(changed)], indent=""))
         return Code.OK
 
     return _found(make, name)
@@ -238,7 +238,8 @@ def _tree(found: Schedule) -> dict[str, Any]:
     return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
 
 
-def _row(found: Schedule) -> tuple[str, ...]:
+def row(found: Schedule) -> tuple[str, ...]:
+    """Returns a schedule as the cells of a line."""
     at = "paused" if found.paused else "ended" if found.next_at is None else _shown(found.next_at)
     cells = (found.name, found.task, found.rule, found.tz, at, f"{found.runs} runs", found.source)
     return tuple(escaped(cell) for cell in cells)

@@ -1,8 +1,8 @@
 """`asyncq worker`: runs the jobs of an app until a signal stops it, in this process or in several.
 
-`worker` parses the options. One worker runs in this process, see `worker_service`. For several, this process
-is their supervisor, see `worker.supervisor`: it never imports the app, and each worker runs in a process of
-its own, see `worker_process`.
+`worker` parses the options; `asyncq dev` uses `supervise`, too. One worker runs in this process, see
+`worker_service`. For several, this process is their supervisor, see `worker.supervisor`: it never imports the
+app, and each worker runs in a process of its own, see `worker_process`.
 """
 
 from __future__ import annotations
@@ -132,10 +132,10 @@ def worker(
     hold()
     if workers == 1 and not (reload or max_jobs or max_memory):
         return serve(invocation, options)
-    return _supervise(invocation, options, workers, reloads=reload)
+    return supervise(invocation, options, workers, reloads=reload)
 
 
-def _supervise(invocation: Invocation, options: WorkerOptions, count: int, *, reloads: bool) -> int:
+def supervise(invocation: Invocation, options: WorkerOptions, count: int, *, reloads: bool) -> int:
     """Runs several workers, each in a process of its own, until they are stopped. Returns the exit code.
 
     Raises:

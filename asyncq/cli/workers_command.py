@@ -52,7 +52,7 @@ def ls(ctx: typer.Context) -> int:
         if invocation.json:
             console.document(found)
         elif found:
-            console.data(console.aligned([_row(info) for info in found], indent=""))
+            console.data(console.aligned([row(info) for info in found], indent=""))
         elif not invocation.quiet:
             console.say("no workers")
         return Code.OK
@@ -185,7 +185,8 @@ async def _answered(call: Coroutine[object, object, R]) -> R:
         raise CliError(str(error), "asyncq workers ping shows which answer", Code.TIMEOUT) from error
 
 
-def _row(info: WorkerInfo) -> tuple[str, ...]:
+def row(info: WorkerInfo) -> tuple[str, ...]:
+    """Returns a worker as the cells of a line."""
     seen = "?" if info.last_seen is None else f"{_since(info.last_seen)} ago"
     cells = (
         *(info.name, f"{info.host}:{info.pid}" if info.host else "?", ",".join(info.queues)),

@@ -1,0 +1,43 @@
+"""`asyncq completion`: prints what makes a shell complete commands and options. The shell asks `asyncq`
+itself, by a variable of the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from asyncq.cli import console
+from asyncq.cli.exits import CliError, Code
+from asyncq.cli.invocation import command
+
+COMPLETE_VARIABLE: Final = "_ASYNCQ_COMPLETE"
+_SHELLS = ("bash", "zsh", "fish")
+
+
+@command
+def completion(
+    ctx: typer.Context,  # noqa: ARG001  the frame of each command has it
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+) -> int:
+    """Prints a script that makes a shell complete the commands and options of asyncq.
+
+    \b
+    Examples:
+      asyncq completion bash >> ~/.bashrc
+      asyncq completion fish > ~/.config/fish/completions/asyncq.fish
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    if shell not in _SHELLS:
+        raise CliError(f"there is no script for {shell!r}", f"write one of {', '.join(_SHELLS)}", Code.USAGE)
+    from typer.completion import get_completion_script  # only this command needs it
+
+    console.data(get_completion_script(prog_name="asyncq", complete_var=COMPLETE_VARIABLE, shell=shell))
+    return Code.OK
+
+
+def complete() -> None:
+    """Makes the next run of the command line answer a shell that completes a command."""
+    from typer.completion import completion_init  # as above
+
+    completion_init()
