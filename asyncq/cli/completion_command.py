@@ -30,7 +30,7 @@ def completion(
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     if shell not in _SHELLS:
         raise CliError(f"there is no script for {shell!r}", f"write one of {', '.join(_SHELLS)}", Code.USAGE)
-    from typer.completion import get_completion_script  # only this command needs it
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # lazily
 
     console.data(get_completion_script(prog_name="asyncq", complete_var=COMPLETE_VARIABLE, shell=shell))
     return Code.OK
@@ -38,6 +38,6 @@ def completion(
 
 def complete() -> None:
     """Makes the next run of the command line answer a shell that completes a command."""
-    from typer.completion import completion_init  # as above
+    from typer.completion import completion_init  # type: ignore[attr-defined]  # lazily
 
     completion_init()

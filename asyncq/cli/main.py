@@ -34,6 +34,7 @@ from asyncq.cli.revoke import revoke
 from asyncq.cli.schedule_command import schedule
 from asyncq.cli.server import server
 from asyncq.cli.shell_command import shell
+from asyncq.cli.top_command import top
 from asyncq.cli.why_command import why
 from asyncq.cli.worker_command import worker
 from asyncq.cli.workers_command import workers
@@ -85,7 +86,7 @@ def options(
     ] = False,
 ) -> None:
     """Runs asyncio tasks on Redis streams, and waits for their results. Global options may be anywhere.
-    Without a URL, the embedded server of this project is used.
+    Without a URL, the project's embedded server is used.
 
     \b
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timeout, 5 revoked,
@@ -125,6 +126,7 @@ cli.add_typer(jobs, name="jobs")
 cli.command()(revoke)
 cli.command()(why)
 cli.command()(inspect)
+cli.command()(top)
 cli.add_typer(queues, name="queues")
 cli.add_typer(workers, name="workers")
 cli.add_typer(dlq, name="dlq")

@@ -32,7 +32,10 @@ Name = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queu
 
 @queues.command(name="ls")
 @command
-def ls(ctx: typer.Context) -> int:
+def ls(
+    ctx: typer.Context,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")] = False,
+) -> int:
     """Lists the queues: all that were ever served, paused, or enqueued to.
 
     Columns: queue, jobs that wait, jobs that run, how long the first of those that wait has waited, live
@@ -48,7 +51,10 @@ def ls(ctx: typer.Context) -> int:
     async def show() -> int:
         async with app:
             found = await app.control.queues()
-        if invocation.json:
+        if jsonl:
+            for info in found:
+                console.document(info)
+        elif invocation.json:
             console.document(found)
         elif found:
             console.data(console.aligned([row(info) for info in found], indent=""))

@@ -34,7 +34,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")]
 
 @workers.command(name="ls")
 @command
-def ls(ctx: typer.Context) -> int:
+def ls(
+    ctx: typer.Context,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")] = False,
+) -> int:
     """Lists the workers, with what each said when it was last seen.
 
     Columns: name, host and process, queues, jobs that run and slots, jobs done and failed, version, when it
@@ -49,7 +52,10 @@ def ls(ctx: typer.Context) -> int:
     async def show() -> int:
         async with app:
             found = await app.control.workers()
-        if invocation.json:
+        if jsonl:
+            for info in found:
+                console.document(info)
+        elif invocation.json:
             console.document(found)
         elif found:
             console.data(console.aligned([row(info) for info in found], indent=""))

@@ -112,6 +112,17 @@ async def test_a_queue_that_there_is_not_is_exit_3(app, run):
     await app.control.resume("mail")
 
 
+async def test_queues_and_workers_are_listed_with_one_json_document_a_line(app, add, run):
+    for queue in ("mail", "other"):
+        await app.control.pause(queue)
+    async with Worker(app, name="w1"), Worker(app, name="w2"):
+        queues, workers = await run("queues ls --jsonl", "workers ls --jsonl")
+    assert {"mail", "other"} <= {json.loads(line)["name"] for line in queues.out.splitlines()}
+    assert [json.loads(line)["name"] for line in workers.out.splitlines()] == ["w1", "w2"]
+    for queue in ("mail", "other"):
+        await app.control.resume(queue)
+
+
 async def test_workers_are_listed_and_take_orders(app, add, run):
     async with Worker(app, name="w1", concurrency=7) as worker:
         ls, tree, ping, quiet = await run(

@@ -21,6 +21,7 @@ COMMANDS = [
     ("revoke",),
     ("why",),
     ("inspect",),
+    ("top",),
     ("queues",),
     ("queues", "ls"),
     ("queues", "show"),
