@@ -85,8 +85,8 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Runs asyncio tasks on Redis streams, and waits for their results. Global options may be anywhere.
-    Without a URL, the project's embedded server is used.
+    """Runs asyncio tasks on Redis streams. Global options may be anywhere. Without a URL, the project's
+    embedded server is used.
 
     \b
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timeout, 5 revoked,

@@ -300,7 +300,7 @@ def test_every_variable_that_the_code_names_is_known():
     named = {
         name
         for file in package.rglob("*.py")
-        for name in re.findall(r"ASYNCQ_([A-Z_]+)", file.read_text("utf-8"))
+        for name in re.findall(r"(?<!_)ASYNCQ_([A-Z_]+)", file.read_text("utf-8"))
     }
     settings = {field.name.upper() for field in dataclasses.fields(Settings)}
     assert named - settings - set(INJECTED) == set(config.OTHER_VARIABLES)
