@@ -46,6 +46,7 @@ async def test_the_beginning_of_an_id_that_fits_one_job_is_that_job(app, add, ru
     handles = {name: await add.options(task_id=name, **options.get(name, {})).delay(1, 2) for name in names}
     async with Worker(app, queues=["other"]):
         assert await handles["ended-1"].get(timeout=30) == 3
+        await until(lambda: app.control.jobs("SUCCESS"), "the job to be in the history")
     await app.control.queues()
     get, why, show, twin, several, nobody, revoked = await run(
         "result get ended",

@@ -92,7 +92,8 @@ class Log:
     def __init__(self, process: Forked) -> None:
         self.text = ""
         self._process = process
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         for line in self._process.stderr:
@@ -103,15 +104,20 @@ class Log:
         until_sync(lambda: all(text in self.text for text in texts), f"{texts} in {self.text}")
         return self.text
 
+    def end(self) -> int:
+        """Stops the process, reads the rest, and returns the exit code."""
+        self._process.terminate()
+        code = self._process.wait(30)
+        self._reader.join(30)
+        return code
+
 
 def pids(process: Forked) -> dict[str, int]:
     """Returns the worker processes that a banner lists, by name."""
     return {name: int(pid) for name, pid in re.findall(r"([\w.-]+) \(pid (\d+)\)", process.log.text)}
 
 
-async def test_sigusr1_logs_each_job_of_a_worker_with_its_stack_and_the_worker_goes_on(
-    start, stop, tasks, gate
-):
+async def test_sigusr1_logs_each_job_of_a_worker_with_its_stack_and_the_worker_goes_on(start, tasks, gate):
     process = start("--name", "w")
     results = [await tasks[name].delay(str(gate)) for name in ("waits", "in_thread")]
     for result in results:
@@ -126,12 +132,11 @@ async def test_sigusr1_logs_each_job_of_a_worker_with_its_stack_and_the_worker_g
     gate.touch()
     for result in results:
         await result.get(timeout=30)
-    ended = await asyncio.to_thread(stop, process, signal.SIGTERM)
-    assert ended.code == 0, ended
+    assert await asyncio.to_thread(process.log.end) == 0
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-async def test_sigusr1_shows_the_line_at_which_a_job_blocks_the_loop(start, stop, tasks, gate, loop):
+async def test_sigusr1_shows_the_line_at_which_a_job_blocks_the_loop(start, tasks, gate, loop):
     """Nothing that goes through the loop could answer here."""
     process = start("--loop", loop, "--log-level", "error")
     started = gate.with_name("gate-started")
@@ -143,11 +148,10 @@ async def test_sigusr1_shows_the_line_at_which_a_job_blocks_the_loop(start, stop
     assert "/asyncq/" not in text, "frames above the body are left out"
     gate.touch()
     await result.get(timeout=30)
-    ended = await asyncio.to_thread(stop, process, signal.SIGTERM)
-    assert ended.code == 0, ended
+    assert await asyncio.to_thread(process.log.end) == 0
 
 
-async def test_sigusr2_makes_a_worker_quiet_and_the_next_one_ends_that(start, stop, app, tasks, gate):
+async def test_sigusr2_makes_a_worker_quiet_and_the_next_one_ends_that(start, app, tasks, gate):
     gate.touch()
     process = start("--name", "w")
     process.send_signal(signal.SIGUSR2)
@@ -158,15 +162,14 @@ async def test_sigusr2_makes_a_worker_quiet_and_the_next_one_ends_that(start, st
     process.send_signal(signal.SIGUSR2)
     await waiting.get(timeout=30)
     await until(lambda: _quiet(app, {"w": False}), "the worker to report that it takes jobs")
-    ended = await asyncio.to_thread(stop, process, signal.SIGTERM)
-    assert ended.code == 0, ended
+    assert await asyncio.to_thread(process.log.end) == 0
 
 
 async def _quiet(app, expected: dict[str, bool]) -> bool:
     return {info.name: info.quiet for info in await app.control.workers()} == expected
 
 
-async def test_a_supervisor_passes_sigusr1_on_to_its_workers(start, stop, tasks, gate):
+async def test_a_supervisor_passes_sigusr1_on_to_its_workers(start, tasks, gate):
     process = start("-w", "2", "-c", "1", "--name", "w")
     results = [await tasks["waits"].delay(str(gate)) for _ in range(2)]
     for result in results:
@@ -178,12 +181,11 @@ async def test_a_supervisor_passes_sigusr1_on_to_its_workers(start, stop, tasks,
     gate.touch()
     for result in results:
         await result.get(timeout=30)
-    ended = await asyncio.to_thread(stop, process, signal.SIGTERM)
-    assert ended.code == 0, ended
+    assert await asyncio.to_thread(process.log.end) == 0
 
 
 async def test_workers_of_a_quiet_supervisor_stay_quiet_also_if_they_are_signalled_or_replaced(
-    start, stop, app, tasks, gate
+    start, app, tasks, gate
 ):
     gate.touch()
     process = start("-w", "2", "--name", "w")
@@ -198,11 +200,10 @@ async def test_workers_of_a_quiet_supervisor_stay_quiet_also_if_they_are_signall
     assert await waiting.refresh() == "PENDING"
     process.send_signal(signal.SIGUSR2)
     await waiting.get(timeout=30)
-    ended = await asyncio.to_thread(stop, process, signal.SIGTERM)
-    assert ended.code == 0, ended
+    assert await asyncio.to_thread(process.log.end) == 0
 
 
-def test_both_signals_before_the_app_is_imported_end_no_worker(project, stop):
+def test_both_signals_before_the_app_is_imported_end_no_worker(project):
     project.write(
         "slow.py",
         "import time, pathlib\n"
@@ -216,5 +217,6 @@ def test_both_signals_before_the_app_is_imported_end_no_worker(project, stop):
     process.send_signal(signal.SIGUSR1)
     process.send_signal(signal.SIGUSR2)
     (project.folder / "go").touch()
-    Log(process).until("ready in")
-    assert stop(process, signal.SIGTERM).code == 0
+    log = Log(process)
+    log.until("ready in")
+    assert log.end() == 0
