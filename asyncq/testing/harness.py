@@ -352,10 +352,10 @@ def harness(
     if isinstance(app.sessions, RecordingSessions | InlineSessions):
         problem = f"{app!r} is under test already: end that harness first"
         raise RuntimeError(problem)  # noqa: TRY004  the app is of the right type, and in the wrong state
-    return _Block(_inline(app, settings) if inline else _with_server(app, settings, worker=worker))
+    return _HarnessBlock(_inline(app, settings) if inline else _with_server(app, settings, worker=worker))
 
 
-class _Block(AbstractAsyncContextManager[Any]):
+class _HarnessBlock(AbstractAsyncContextManager[Any]):
     """The block of a harness. `with` instead of `async with` is refused with a word about the other one."""
 
     def __init__(self, block: AbstractAsyncContextManager[Any]) -> None:

@@ -325,7 +325,7 @@ async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_pat
 
     monkeypatch.setattr(Consumer, "read", each_by_itself)
     monkeypatch.setattr(
-        supported_servers, "problem", lambda _: None
+        supported_servers, "problem", lambda *_: None
     )  # an app refuses a cluster's node at once
     try:
         server.do("CLUSTER", "ADDSLOTSRANGE", 0, 16383)

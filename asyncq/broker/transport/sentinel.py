@@ -98,7 +98,9 @@ async def _connect_to(address: Address, sentinels: Sentinels, named: _Named, nam
                 )
         return await opening
     except BaseException:
-        if not opening.cancel() and not opening.cancelled() and opening.exception() is None:
+        opening.cancel()
+        await asyncio.wait([opening])  # as in `first_answer`
+        if not opening.cancelled() and opening.exception() is None:
             let_go(opening.result())
         raise
 
@@ -129,6 +131,8 @@ async def first_answer(sentinels: Sentinels) -> _Named:
     finally:
         for task in asked:
             task.cancel()
+        if asked:  # a loop that is closed before they have ended would leave their sockets open
+            await asyncio.wait(asked)
     raise _worst(problems)
 
 
