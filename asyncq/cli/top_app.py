@@ -42,7 +42,7 @@ class Question(ModalScreen[bool]):
         text: the question.
     """
 
-    CSS = "Question { align: center middle; } Question Static { width: auto; padding: 1 2; }"
+    CSS: ClassVar[str] = "Question { align: center middle; } Question Static { width: auto; padding: 1 2; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
         Binding("n,escape", "answer(False)", "No"),
@@ -68,8 +68,8 @@ class Top(App[None]):
         served: the app.
     """
 
-    TITLE = "asyncq top"
-    CSS = "DataTable { height: 1fr; } #server { height: auto; padding: 0 1; }"
+    TITLE: str | None = "asyncq top"
+    CSS: ClassVar[str] = "DataTable { height: 1fr; } #server { height: auto; padding: 0 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit"),
         Binding("ctrl+c", "quit", "Quit", show=False, priority=True),

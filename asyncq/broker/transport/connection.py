@@ -445,6 +445,12 @@ class BlockingConnection:
         }
         self._connection: Any = None  # redis-py gives types to only half of it
 
+    def _connected(self) -> Any:
+        """Returns the connection, and connects first if need be."""
+        if self._connection is None:
+            self._connect()
+        return self._connection
+
     def call(self, *command: Any) -> Any:
         """Sends a command and waits for its reply, at most as long as the timeout. Connects if need be.
 
@@ -456,10 +462,9 @@ class BlockingConnection:
             if self._is_dropped:
                 self._is_dropped = False
                 self.close()
-            if self._connection is None:
-                self._connect()
-            self._connection.send_command(*command)
-            return self._connection.read_response()
+            connection = self._connected()
+            connection.send_command(*command)
+            return connection.read_response()
         except BrokerUnavailable:  # of `locate`, or the server is no master
             self.close()
             raise

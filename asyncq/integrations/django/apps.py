@@ -1,9 +1,14 @@
 """The app of Django that this package is: `INSTALLED_APPS = [..., "asyncq.integrations.django"]`."""
 
-from django.apps import AppConfig
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    AppConfig = object  # Django has no types
+else:
+    from django.apps import AppConfig
 
 
-class AsyncqConfig(AppConfig):  # type: ignore[misc]  # it is Any: Django has no types
+class AsyncqConfig(AppConfig):
     """Names the app. It has no models: jobs and results are in Redis."""
 
     name = "asyncq.integrations.django"

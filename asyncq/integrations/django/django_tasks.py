@@ -8,14 +8,14 @@ With Django 5 there is no `django.tasks`. Then `IS_THERE` is false, and everythi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     from django.tasks import base, exceptions, signals as found_signals, task_backends as found_backends
     from django.tasks.backends.base import BaseTaskBackend as FoundBackend
     from django.utils.json import normalize_json as found_normalize_json
-except ModuleNotFoundError as error:
-    if error.name not in {"django.tasks", "django.utils.json"}:
+except ModuleNotFoundError as _error:
+    if _error.name not in {"django.tasks", "django.utils.json"}:
         raise
     base = exceptions = found_signals = found_backends = found_normalize_json = None
     FoundBackend = object
@@ -23,7 +23,20 @@ except ModuleNotFoundError as error:
 IS_THERE: bool = base is not None
 
 # Django has no types.
-BaseTaskBackend: Any = FoundBackend
+if TYPE_CHECKING:
+
+    class BaseTaskBackend:
+        """The base class of backends."""
+
+        def __init__(self, alias: str, params: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def validate_task(self, task: Any) -> None:
+            """Raises if the backend cannot run a task."""
+
+else:
+    BaseTaskBackend = FoundBackend
 InvalidTask: Any = getattr(exceptions, "InvalidTask", None)
 Task: Any = getattr(base, "Task", None)
 TaskContext: Any = getattr(base, "TaskContext", None)

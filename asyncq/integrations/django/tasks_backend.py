@@ -44,7 +44,7 @@ _MOST = 100
 _registering = threading.Lock()
 
 
-class AsyncqBackend(django_tasks.BaseTaskBackend):  # type: ignore[misc]  # it is Any: Django has no types
+class AsyncqBackend(django_tasks.BaseTaskBackend):
     """Enqueues the tasks of Django as jobs of asyncq. `manage.py asyncq_worker` runs them.
 
     `OPTIONS` of its entry in `TASKS`:

@@ -8,12 +8,20 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from asyncq.integrations.django import worker_app
 
 if TYPE_CHECKING:
     from django.core.management.base import CommandParser
+
+    class BaseCommand:
+        """The base class of commands. Django has no types."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    from django.core.management.base import BaseCommand
 
 _VALUES: Final = {
     ("--concurrency", "-c"): ("N", "Jobs at the same time. Default: 100."),
@@ -38,7 +46,7 @@ _FLAGS: Final = {
 }
 
 
-class Command(BaseCommand):  # type: ignore[misc]  # it is Any: Django has no types
+class Command(BaseCommand):
     """Runs the tasks of `django.tasks`, and those of the site's `AsyncQ` app.
 
     It is `asyncq worker` with Django set up: with the same options, signals and exit codes.
