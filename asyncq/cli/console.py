@@ -17,7 +17,10 @@ from asyncq.json_values import plain
 from asyncq.logs import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 _RED, _YELLOW = "31", "33"
 _use_colors = True
@@ -75,6 +78,35 @@ def data(text: str) -> None:
 def document(value: Any) -> None:
     """Prints a value as one JSON document."""
     data(as_json(value))
+
+
+def listing(
+    items: Sequence[T],
+    row: Callable[[T], tuple[str, ...]],
+    *,
+    json: bool,
+    jsonl: bool,
+    tree: Callable[[T], Any] | None = None,
+    whole: Any = None,
+) -> None:
+    """Prints a listing: as lines of aligned cells, as one JSON document, or as one for each item. Prints no
+    lines without items.
+
+    Args:
+        items: what is listed.
+        row: returns the cells of an item.
+        json: whether to print one JSON document.
+        jsonl: whether to print one for each item; wins over `json`.
+        tree: returns an item as JSON shows it (default: the item).
+        whole: the one JSON document (default: the list of the items).
+    """
+    if not (json or jsonl):
+        if items:
+            data(aligned([row(item) for item in items], indent=""))
+        return
+    trees = items if tree is None else [tree(item) for item in items]
+    for each in trees if jsonl else [trees if whole is None else whole]:
+        document(each)
 
 
 def as_json(value: Any) -> str:

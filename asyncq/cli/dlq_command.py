@@ -64,13 +64,7 @@ def ls(
     async def show() -> int:
         async with app:
             letters = await app.control.dead.list(limit)
-        if jsonl:
-            for letter in letters:
-                console.document(_tree(letter))
-        elif invocation.json:
-            console.document([_tree(letter) for letter in letters])
-        elif letters:
-            console.data(_table(letters))
+        console.listing(letters, _row, json=invocation.json, jsonl=jsonl, tree=_tree)
         if not invocation.quiet:
             _say_how_many(len(letters), limit)
         return Code.OK

@@ -69,13 +69,7 @@ def ls(
                 page = await app.control.jobs(state, queue, task, age, limit, cursor)
             except ValueError as error:
                 raise CliError(str(error), "asyncq jobs ls --help", Code.USAGE) from error
-        if jsonl:
-            for job in page:
-                console.document(job)
-        elif invocation.json:
-            console.document(page)
-        elif page.items:
-            console.data(console.aligned([_row(job) for job in page], indent=""))
+        console.listing(page.items, _row, json=invocation.json, jsonl=jsonl, whole=page)
         if not invocation.quiet:
             console.say(_how_far(page))
         return Code.OK

@@ -51,14 +51,8 @@ def ls(
     async def show() -> int:
         async with app:
             found = await app.control.queues()
-        if jsonl:
-            for info in found:
-                console.document(info)
-        elif invocation.json:
-            console.document(found)
-        elif found:
-            console.data(console.aligned([row(info) for info in found], indent=""))
-        elif not invocation.quiet:
+        console.listing(found, row, json=invocation.json, jsonl=jsonl)
+        if not (found or jsonl or invocation.json or invocation.quiet):
             console.say("no queues")
         return Code.OK
 

@@ -53,13 +53,7 @@ def ls(
     async def show() -> int:
         async with app:
             found = await app.schedules.list()
-        if jsonl:
-            for one in found:
-                console.document(_tree(one))
-        elif invocation.json:
-            console.document([_tree(one) for one in found])
-        elif found:
-            console.data(console.aligned([row(one) for one in found], indent=""))
+        console.listing(found, row, json=invocation.json, jsonl=jsonl, tree=_tree)
         if not found and not invocation.quiet:
             console.say("no schedules")
         return Code.OK
