@@ -37,10 +37,13 @@ def enqueued(app) -> list[list[str]]:
     async def hook(call: Call, call_next: Callable[[Call], Awaitable[bool]]) -> bool:
         job = current_job.get()
         where = "" if job is None else job.id
-        together.setdefault(where, []).append(call.task)
+        if where not in together:
+            # Noted when it begins: a worker may begin to run a job before its client has the answer.
+            together[where] = []
+            seen.append(together[where])
+        together[where].append(call.task)
         answer = await call_next(call)
-        if where in together:  # the first that goes on: all calls of this enqueue have waited together
-            seen.append(together.pop(where))
+        together.pop(where, None)  # the first that goes on: all calls of this enqueue have waited together
         return answer
 
     app.sessions.on_enqueue.append(hook)
