@@ -9,13 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
+from helpers.error_output import until_line
 from helpers.waiting import until_sync
-
-if TYPE_CHECKING:
-    from helpers.forked import Forked
 
 JOBS = """
 from asyncq import AsyncQ
@@ -26,16 +23,6 @@ app = AsyncQ(lease=2)
 async def version() -> int:
     return 1
 """
-
-
-def until_line(process: Forked, text: str) -> str:
-    """Returns what the process has written on stderr, up to a line that has the text."""
-    read: list[str] = []
-    while not read or text not in read[-1]:
-        line = process.stderr.readline()
-        assert line, f"it ended with {process.wait(30)}: {read}"
-        read.append(line)
-    return "".join(read)
 
 
 def test_dev_runs_a_worker_and_the_embedded_server_takes_new_code_and_ends_with_one_ctrl_c(project, stop):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from helpers.error_output import until_line
 from helpers.own_server import free_port
 from helpers.waiting import until
 from prometheus_client.parser import text_string_to_metric_families
@@ -58,21 +59,11 @@ def start(project, server_url, namespace) -> Callable[..., tuple[int, Forked]]:
         port = free_port()
         served = {"ASYNCQ_URL": server_url, "ASYNCQ_NAMESPACE": namespace}
         process = project.start("worker", "shop", "--metrics-port", str(port), *words, **served)
-        process.banner = _until_line(process, "ready")
+        process.banner = until_line(process, "ready")
         assert f"http://0.0.0.0:{port}/metrics" in process.banner
         return port, process
 
     return start
-
-
-def _until_line(process: Forked, text: str) -> str:
-    """Returns what the process has written on stderr, up to a line that has the text."""
-    read: list[str] = []
-    while not read or text not in read[-1]:
-        line = process.stderr.readline()
-        assert line, f"it ended with {process.wait(30)}: {read}"
-        read.append(line)
-    return "".join(read)
 
 
 async def _scraped(port: int) -> dict[tuple[str, ...], float]:
@@ -125,7 +116,7 @@ async def test_the_supervisor_of_several_workers_serves_the_metrics_of_all_and_o
     assert len([key for key in found if key[0] == "asyncq_queue_depth"]) == 1
     assert found["shop_open",] == 2
     os.kill(first, signal.SIGKILL)
-    await asyncio.to_thread(_until_line, process, "runs again")
+    await asyncio.to_thread(until_line, process, "runs again")
     await (await sell.map([(1,)] * 20)).get(timeout=30)
     await until(lambda: has(DONE, 40), "the other jobs to be counted")
     found = await _scraped(port)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.error_output import until_line
 from helpers.waiting import until
 
 if TYPE_CHECKING:
@@ -82,16 +83,6 @@ def tasks(app):
     async def nap(seconds: float) -> int: ...
 
     return {each.__name__: app.task(name=each.__name__)(each) for each in (who, again, fail, keep, nap)}
-
-
-def until_line(process: Forked, text: str) -> str:
-    """Returns what the process has written on stderr, up to a line that has the text."""
-    read: list[str] = []
-    while not read or text not in read[-1]:
-        line = process.stderr.readline()
-        assert line, f"it ended with {process.wait(30)}: {read}"
-        read.append(line)
-    return "".join(read)
 
 
 # -- until no jobs are left --

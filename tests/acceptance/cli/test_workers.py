@@ -12,6 +12,7 @@ import sys
 from typing import IO, TYPE_CHECKING
 
 import pytest
+from helpers.error_output import until_line
 from helpers.forked import Forked
 from helpers.notes import lines
 from helpers.processes import is_gone
@@ -89,7 +90,7 @@ def start(jobs, server_url, namespace) -> Callable[..., Worker]:
     def start(*words: str, **environ: str) -> Worker:
         served = {"ASYNCQ_URL": server_url, "ASYNCQ_NAMESPACE": namespace}
         process = jobs.start("worker", "jobs", *words, **served, **environ)
-        process.banner = _until_line(process, "ready")
+        process.banner = until_line(process, "ready")
         process.children = _pids(process.banner)
         return process
 
@@ -107,17 +108,6 @@ def tasks(app):
     async def block_the_loop(log: str) -> None: ...
 
     return [app.task(name=each.__name__)(each) for each in (who, hold, block_the_loop)]
-
-
-def _until_line(process: Worker, text: str) -> str:
-    """Returns what the process has written on stderr, up to a line that has the text."""
-    assert process.stderr is not None
-    read: list[str] = []
-    while not read or text not in read[-1]:
-        line = process.stderr.readline()
-        assert line, f"it ended with {process.wait(30)}: {read}"
-        read.append(line)
-    return "".join(read)
 
 
 def _pids(text: str) -> dict[str, int]:
@@ -138,7 +128,7 @@ def gate(tmp_path: Path) -> Path:
 def test_several_workers_share_the_jobs_and_print_one_banner(jobs, stop):
     """Without a URL: they share the embedded server."""
     process = jobs.start("worker", "jobs", "-w", "2", "-c", "2", "--name", "w", "--grace", "9s")
-    head, *rows, ready = _until_line(process, "ready").splitlines()
+    head, *rows, ready = until_line(process, "ready").splitlines()
     assert re.fullmatch(r"asyncq 0\.1\.0  2 workers  python 3\.\S+  uvloop", head)
     app, server, queues, runs, workers = rows
     assert app == "  app      jobs:app, 3 tasks, namespace asyncq"
@@ -170,7 +160,7 @@ async def test_running_jobs_end_if_a_service_manager_signals_supervisor_and_work
     await until(lambda: len(lines(log)) == 2, "a job on each worker")
     for pid in (process.pid, *process.children.values()):
         os.kill(pid, signal.SIGTERM)
-    _until_line(process, "draining 2 workers")
+    until_line(process, "draining 2 workers")
     gate.touch()
     assert {await each.get(timeout=30) for each in results} == set(process.children.values())
     assert process.wait(30) == 0
@@ -195,9 +185,9 @@ async def test_a_third_signal_ends_workers_at_once_that_cannot_stop(start, stop,
     await until(lambda: lines(log), "the job to start")
     stopwatch = Stopwatch()
     process.send_signal(signal.SIGTERM)
-    _until_line(process, "draining 2 workers")
+    until_line(process, "draining 2 workers")
     process.send_signal(signal.SIGTERM)
-    _until_line(process, "handing running jobs back")  # else two signals may count as one
+    until_line(process, "handing running jobs back")  # else two signals may count as one
     await until(lambda: any(map(is_gone, process.children.values())), "the other worker to end")
     ended = await asyncio.to_thread(stop, process, signal.SIGTERM)
     assert (ended.code, "ended at once" in ended.err) == (75, True), ended
@@ -212,9 +202,9 @@ async def test_a_worker_that_is_killed_is_restarted_and_its_jobs_are_not_lost(st
     await until(lambda: len(lines(log)) == 10, "five jobs on each worker")
     killed = process.children["w-1"]
     os.kill(killed, signal.SIGKILL)
-    warning = _until_line(process, "has ended")
+    warning = until_line(process, "has ended")
     assert f" WARNING worker 'w-1' (pid {killed}) has ended: SIGKILL; it is restarted in 0.1 s" in warning
-    _until_line(process, "worker 'w-1' runs again (pid ")
+    until_line(process, "worker 'w-1' runs again (pid ")
     gate.touch()
     ran_in = [await each.get(timeout=30) for each in results]
     assert killed not in ran_in
@@ -270,12 +260,12 @@ async def test_a_rollover_under_load_runs_the_new_code_and_each_job_once(jobs, s
     submitting = asyncio.create_task(submit())
     _deploy(jobs, "v2", TASKS.replace("VERSION = 1", "VERSION = 2"))
     process.send_signal(signal.SIGHUP)
-    await asyncio.to_thread(_until_line, process, "rolled over 2 workers")
+    await asyncio.to_thread(until_line, process, "rolled over 2 workers")
     count = len(running)
     await until(lambda: len(running) >= count + 20, "jobs after the rollover")
     _deploy(jobs, "v3", "import nothing_of_that_name\n")
     process.send_signal(signal.SIGHUP)
-    failed = await asyncio.to_thread(_until_line, process, " ERROR ")
+    failed = await asyncio.to_thread(until_line, process, " ERROR ")
     assert "because a new worker 'w-1' could not start: cannot import" in failed
     count = len(running)
     await until(lambda: len(running) >= count + 20, "jobs after the rollover that failed")
@@ -311,7 +301,7 @@ def terminal(jobs, server_url, namespace) -> Iterator[Callable[[], tuple[Worker,
         )
         jobs._running.append(process)
         os.close(slave)
-        process.children = _pids(_until_line(process, "ready"))
+        process.children = _pids(until_line(process, "ready"))
         return process, masters[-1]
 
     yield start
@@ -325,7 +315,7 @@ async def test_ctrl_c_in_a_terminal_counts_once(terminal, tasks, log, gate):
     result = await hold.delay(str(log), str(gate))
     await until(lambda: lines(log), "the job to start")
     master.write(b"\x03")
-    _until_line(process, "draining 2 workers")
+    until_line(process, "draining 2 workers")
     gate.touch()
     assert await result.get(timeout=30) in process.children.values()
     assert process.wait(30) == 0
@@ -366,7 +356,7 @@ def test_workers_that_cannot_start_log_one_error_as_json(jobs):
 
 def test_all_processes_log_as_json_and_one_record_says_that_they_are_ready(jobs, stop):
     process = jobs.start("worker", "jobs", "-w", "2", "--log-format", "json", ASYNCQ_EMBEDDED="always")
-    (ready,) = _until_line(process, "ready").splitlines()
+    (ready,) = until_line(process, "ready").splitlines()
     fields = json.loads(ready)
     assert fields["message"].startswith("ready: asyncq 0.1.0 2 workers python")
     assert len(fields["workers"]) == 2
@@ -381,7 +371,7 @@ def test_workers_log_as_the_app_sets_it_up_and_their_supervisor_in_the_plain_for
     )
     words = ("worker", "jobs", "-w", "2", "--no-configure-logging", "--name", "w")
     process = jobs.start(*words, ASYNCQ_EMBEDDED="always")
-    assert re.search(r" INFO    ready: asyncq 0\.1\.0 2 workers python", _until_line(process, "ready"))
+    assert re.search(r" INFO    ready: asyncq 0\.1\.0 2 workers python", until_line(process, "ready"))
     ended = stop(process, signal.SIGTERM)
     assert ended.code == 0, ended
     assert "MINE worker 'w-1' stopped" in ended.err
@@ -407,7 +397,7 @@ def test_wrong_numbers_and_names_of_workers_are_usage_errors(jobs):
 
 def test_one_worker_runs_without_a_supervisor(jobs, stop):
     process = jobs.start("worker", "jobs", "-w", "1", "--name", "w")
-    assert "worker w  python" in _until_line(process, "ready")
+    assert "worker w  python" in until_line(process, "ready")
     assert lines(jobs.folder / "imports") == [str(process.pid)]
     assert stop(process, signal.SIGTERM).code == 0
 
