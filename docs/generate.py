@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from asyncq import config
-from asyncq.cli.main import cli, run
+from asyncq.cli.command_tree import cli
+from asyncq.cli.main import run
 from asyncq.tasks.options import TABLE
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ itself, by a variable of the environment.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from asyncq.cli import console
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import command
+from asyncq.cli.root_command import COMPLETE_VARIABLE
 
-COMPLETE_VARIABLE: Final = "_ASYNCQ_COMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
 
 

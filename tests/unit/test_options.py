@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from asyncq import AsyncQ, Retry, Task, wire
-from asyncq.cli.main import cli
+from asyncq.cli.command_tree import cli
 from asyncq.tasks.options import FIRST, LAST, TABLE, Options
 
 OF_TASK = {name for name, option in TABLE.items() if option.giver != "call"}
