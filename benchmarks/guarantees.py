@@ -75,7 +75,9 @@ class Kill(Scenario):
             most = max(most, running)
             # Between two batches, next to nothing runs: then the kill would show nothing.
             if ended >= jobs / 3 and running and running >= most / 2:
-                return _kill(first)
+                killed_at = _kill_if_busy(first, journal)
+                if killed_at is not None:
+                    return killed_at
             if ended == jobs:
                 server.stop(first)
                 raise _AllEndedError("all jobs had ended before the worker was killed")
@@ -103,15 +105,29 @@ class _AllEndedError(RuntimeError):
     """The worker was not killed in time."""
 
 
-def _kill(process: subprocess.Popen[bytes]) -> float:
-    """Kills a worker and its children. Returns when, by the monotonic clock in seconds."""
+def _kill_if_busy(process: subprocess.Popen[bytes], journal: Path) -> float | None:
+    """Kills a worker and its children if a job runs now. Returns when, by the monotonic clock in seconds, or
+    None if no job ran.
+
+    The processes are stopped while the journal is read: without that, jobs end between the look and the kill,
+    and a worker that runs its jobs in batches may have none left.
+    """
     pids = list(family(process.pid))
-    killed_at = time.monotonic()
+    _signal(pids, signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    times = _read(journal)
+    if len(times["began"]) == len(times["ended"]):
+        _signal(pids, signal.SIGCONT)
+        return None
+    _signal(pids, signal.SIGKILL)
+    process.wait(5)
+    return stopped_at
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):  # a child may have ended
-            os.kill(pid, signal.SIGKILL)
-    process.wait(5)
-    return killed_at
+            os.kill(pid, number)
 
 
 def _read(journal: Path) -> dict[str, dict[int, list[float]]]:
