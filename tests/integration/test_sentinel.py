@@ -192,6 +192,24 @@ async def test_connections_to_the_old_master_are_closed_as_soon_as_a_sentinel_na
             assert await app.tasks["double"].options(wait=10).call(4) == 8
 
 
+async def test_connections_follow_at_once_a_sentinel_that_named_the_old_master_for_some_seconds(servers):
+    old, new = servers
+    async with fake_sentinel(old.port) as sentinel:
+        app = make_app(sentinel.url)
+        async with app, Worker(app):
+            await until(lambda: connected_to(old) == set(KINDS), "all connections to be there")
+            await until(lambda: sentinel.listening == 1, "the session to listen")
+            sentinel.switch(old.port, new.port)
+            sentinel.ports = [old.port]
+            since_switch = Stopwatch()
+            await until(lambda: since_switch.took > 2.5, "the Sentinel to lag for some seconds")
+            sentinel.ports = [new.port]
+            since_right = Stopwatch()
+            await until(lambda: connected_to(new) == set(KINDS), "all connections to be at the new master")
+            assert since_right.took < 2
+            assert not connected_to(old)
+
+
 async def test_a_change_of_the_master_that_nobody_reported_is_seen_when_a_sentinel_is_back(servers):
     old, new = servers
     async with fake_sentinel(old.port) as sentinel, make_app(sentinel.url) as app:

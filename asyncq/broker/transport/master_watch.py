@@ -27,9 +27,9 @@ KEEPALIVE = 4.0
 """Seconds of silence after which a PING is sent, and seconds that its answer may take."""
 
 
-_AGAIN = (0.5, 2.0, 8.0)
-"""Seconds after a change at which all connections are looked at again: one of them may have been on its way
-to the old master."""
+_LOOK_EVERY, _LOOKS = 0.25, 40
+"""Seconds between two looks at all connections after a change, and how many there are. Another Sentinel may
+hear of the change later, and sends a new connection to the old master, which still calls itself a master."""
 
 
 class _Connection(Protocol):
@@ -145,8 +145,8 @@ class MasterWatch:
     def _switch(self, master: tuple[str, int]) -> None:
         self._master = master
         self._drop_others()
-        for delay in _AGAIN:
-            asyncio.get_running_loop().call_later(delay, self._drop_others)
+        for number in range(1, _LOOKS + 1):
+            asyncio.get_running_loop().call_later(number * _LOOK_EVERY, self._drop_others)
 
     def _drop_others(self) -> None:
         if self._master is not None:
