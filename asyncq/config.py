@@ -170,8 +170,8 @@ def count(value: Any) -> int:
     return number
 
 
-def _shard_count(value: Any) -> int:
-    number = count(value)
+def _shard_count_or_zero(value: Any) -> int:
+    number = _count_or_zero(value)
     if number > MOST_SHARDS:
         raise ValueError(f"{brief(value)} is too many: at most {MOST_SHARDS}")
     return number
@@ -217,6 +217,8 @@ MOST_SHARDS = 256
 """The largest number of shards. A worker beats, looks for due jobs and looks for dead workers in each of
 them, so each shard costs every worker some commands."""
 
+CLUSTER_SHARDS = 8
+"""The number of shards on a Cluster, if nothing else is set."""
 LONGEST_NAME = 100
 """The most characters of a name."""
 NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{LONGEST_NAME}}}")
@@ -246,18 +248,18 @@ class Settings:
     url: str = _option(
         "embedded://",
         _url,
-        "Server: redis://, rediss://, redis+sentinel://, rediss+sentinel://, unix://, valkey://, "
-        "embedded://, memory://.",
+        "Server: redis://, redis+sentinel://, redis+cluster://, with TLS rediss://, rediss+sentinel://, "
+        "rediss+cluster://; unix://, valkey://, embedded://, memory://.",
         is_shown=False,  # it may hold a password
     )
     namespace: str = _option(
         "asyncq", name, "Prefix of every key and channel. Apps that share a server need different ones."
     )
     shards: int = _option(
-        1,
-        _shard_count,
-        "Number of shards of the namespace; more than one is for a cluster. All apps and workers of a "
-        "namespace need the same number.",
+        0,
+        _shard_count_or_zero,
+        "Number of shards of the namespace; 0: 8 on a Cluster, else 1. All apps and workers of a namespace "
+        "need the same number.",
     )
     default_queue: str = _option("default", name, "Queue of the tasks that do not name one.")
     result_ttl: float = _option(
@@ -355,6 +357,11 @@ class Settings:
         _flag,
         "Refuse a server that may evict or forget jobs, and a password in plain text; else only warn.",
     )
+
+    @property
+    def shard_count(self) -> int:
+        """The number of shards of the namespace."""
+        return self.shards or (CLUSTER_SHARDS if "+cluster://" in self.url else 1)
 
 
 def load(

@@ -143,6 +143,7 @@ class Broker:
             except (BrokerUnavailable, PipeBroken, ServerError) as error:
                 passing = not isinstance(error, ServerError) or error.action in {
                     ErrorAction.RETRY,
+                    ErrorAction.MOVED,
                     ErrorAction.RECONNECT,
                 }
                 attempt += 1
@@ -408,6 +409,7 @@ class Broker:
     def _read(self, keys: Keys, id_: str, after: int, count: int, taken: int) -> tuple[Any, ...]:
         """Returns the command that reads up to `count` items and notes how far the reader has read."""
         return self.commands.build(
+            keys,
             "read",
             (keys.records + id_, keys.items + id_, keys.reader_positions + id_),
             (after, count, READ_BYTES, taken, keys.events + id_, READER_AWAY_MS, DAY_MS),

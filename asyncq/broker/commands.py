@@ -3,9 +3,8 @@ that it leaves forwarded to other shards.
 
 All of `broker/` talks to the server through `Commands`, or over a connection that `Commands` makes (the
 blocking read, the subscription, the heartbeat of a worker). It lives on the session's loop. Each command
-names the shard in which its keys lie, and only `Commands` knows which connection serves a shard. Today all
-shards lie on one server, so one connection serves them all. With several servers (Cluster), the connection
-would be chosen here.
+names the shard in which its keys lie, and only `Commands` knows which connection serves a shard: one
+connection serves all shards of a server, and a Cluster has a server for some shards each.
 
 redis-py retries nothing here. Whatever breaks on the way, `Commands` sends the same command again, with
 backoff, until it is answered or its time is over. The scripts make sure that a command which arrives twice
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq.broker.cross_shard.forwarder import Forwarder
 from asyncq.broker.schema.shards import Shards
 from asyncq.broker.transport import scripts
-from asyncq.broker.transport.connections import Connections
+from asyncq.broker.transport.connections import connections_of
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
@@ -35,7 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncq.broker.schema.keys import Keys
-    from asyncq.broker.transport.connection import Address, BlockingConnection
+    from asyncq.broker.transport.connection import Address
+    from asyncq.broker.transport.connections import (
+        BlockingConnections,
+        Connections,
+        PubSub,
+        SharedConnections,
+    )
+    from asyncq.broker.transport.pipe import Pipe
     from asyncq.broker.transport.reconnect import ReconnectingConnection
     from asyncq.config import Settings
 
@@ -44,6 +50,12 @@ log: logging.Logger = logging.getLogger(__name__)
 FOREVER = float("inf")
 """The timeout of a worker's commands: an outcome stays true however long the server is away. A command with
 this timeout is given up only when the app is closed, or for an error that sending again would not mend."""
+
+
+LONGEST_MOVE_PAUSE = 0.2
+"""The most seconds between two tries of a command while a Cluster gives a shard another owner."""
+_REDIRECTS = 5
+"""So many times in a row a command follows a shard to another server without a pause."""
 
 
 class MonotonicTime:
@@ -87,6 +99,10 @@ class Commands:
         client: host and process id, for the names of the connections in the server's CLIENT LIST.
         is_closed: True from when the app begins to close: a command that fails is not sent again.
         forwarder: delivers the entries of outboxes.
+        pubsub: the words of the server's publish and subscribe.
+        together: the shards whose streams one read may name, by their numbers; each shard is in one group.
+        guards: the keys that a call of a script in a shard names last, by its number.
+        on_move: called after another server than before serves some shards.
         monotonic_time: the clock of the tasks' limits, as this session knows it.
     """
 
@@ -94,10 +110,8 @@ class Commands:
         self.address = address
         self.settings = settings
         self.channel = channel
-        self.shards: Shards = Shards(settings.namespace, settings.shards)
-        self.scripts: dict[str, scripts.Script] = (
-            scripts.load_for_tests() if address.has_virtual_clock else scripts.load()
-        )
+        self.shards: Shards = Shards(settings.namespace, settings.shard_count)
+        self.scripts: dict[str, scripts.Script] = _scripts_for(address)
         self.client: str = f"{socket.gethostname()}-{os.getpid()}"
         self.is_closed: bool = False
         self.forwarder: Forwarder = Forwarder(self)
@@ -105,10 +119,15 @@ class Commands:
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.
-        self._connections = Connections(address, self.client)
-        self._connection = self.new_connection(
+        self._connections: Connections = connections_of(address, self.client, self.shards)
+        self.pubsub: PubSub = self._connections.pubsub
+        self.together: Sequence[Sequence[int]] = self._connections.together
+        self.guards: Sequence[tuple[str, ...]] = self._connections.guards
+        self.on_move: list[Callable[[], None]] = self._connections.on_move
+        self._shared = self.new_shared_connections(
             f"asyncq:{self.client}", timeout=settings.operation_timeout / 2
         )
+        self._serving = self._shared.of
 
     # -- connections --
 
@@ -119,36 +138,49 @@ class Commands:
             BrokerUnavailable, PipeBroken: there is no connection now; another try may succeed.
             ServerError: the server refuses this user.
         """
-        await self._connection.pipe()
+        pipes = await asyncio.gather(*(connection.pipe() for connection in self._serving))
         self._connections.watch()
-        await self.load_scripts()
+        await asyncio.gather(*map(self._load_scripts, dict.fromkeys(pipes)))
 
-    async def load_scripts(self) -> None:
-        """Makes all scripts known to the server, in one round trip. Raises as `connect`."""
-        pipe = await self._connection.pipe()
+    async def load_scripts(self, shard: Keys) -> None:
+        """Makes all scripts known to the server of a shard, in one round trip. Raises as `connect`."""
+        await self._load_scripts(await self._serving[shard.shard].pipe())
+
+    async def _load_scripts(self, pipe: Pipe) -> None:
         await asyncio.gather(
             *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
         )
 
     def reconnect(self) -> None:
-        """Breaks the connection. Open calls get `PipeBroken`, and the next command makes another one."""
-        self._connection.drop()
+        """Breaks all connections. Open calls get `PipeBroken`, and the next command makes another one."""
+        self._shared.drop()
 
-    def new_connection(self, name: str, **options: Any) -> ReconnectingConnection:
-        """Makes a connection of its own for a blocking read, which would hold up all commands behind it, or
-        for a subscription. It connects when it is first used.
+    def new_connection(self, shard: int, name: str, **options: Any) -> ReconnectingConnection:
+        """Makes a connection of its own for a blocking read, which would hold up all commands behind it. It
+        connects when it is first used.
 
         Args:
+            shard: the number of a shard: the connection is to its server.
             name: of the connection, in the server's CLIENT LIST.
             options: those of `Pipe`.
         """
-        return self._connections.reconnecting(name, **options)
+        return self._connections.separate(shard, name, **options)
 
-    def new_blocking_connection(self, name: str, timeout: float) -> BlockingConnection:
-        """Makes a blocking connection, for a thread that must not depend on any loop: that of the heartbeat.
+    def new_shared_connections(self, name: str, **options: Any) -> SharedConnections:
+        """Makes a connection of its own to each server that has shards, for a subscription. Each connects
+        when it is first used.
 
         Args:
-            name: of the connection, in the server's CLIENT LIST.
+            name: of the connections, in the server's CLIENT LIST.
+            options: those of `Pipe`.
+        """
+        return self._connections.shared(name, **options)
+
+    def new_blocking_connections(self, name: str, timeout: float) -> BlockingConnections:
+        """Makes blocking connections, for a thread that must not depend on any loop: that of the heartbeat.
+
+        Args:
+            name: of the connections, in the server's CLIENT LIST.
             timeout: seconds for a connect and for each reply.
         """
         return self._connections.blocking(name, timeout)
@@ -163,19 +195,23 @@ class Commands:
         if tasks := self.forwarder.close():
             await asyncio.wait(tasks, timeout=1.0)
         await self._connections.close()
-        self._connection.close()
+        self._shared.close()
 
     # -- sending --
 
-    def build(self, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()) -> tuple[Any, ...]:
+    def build(
+        self, shard: Keys, name: str, keys: Sequence[str | bytes], arguments: Iterable[Any] = ()
+    ) -> tuple[Any, ...]:
         """Returns the command that runs a script, for `send` and `post`.
 
         Args:
+            shard: the shard in which its keys lie.
             name: of the script.
             keys: its KEYS.
             arguments: its ARGV.
         """
-        return ("EVALSHA", self.scripts[name].sha, len(keys), *keys, *arguments)
+        guards = self.guards[shard.shard]
+        return ("EVALSHA", self.scripts[name].sha, len(keys) + len(guards), *keys, *guards, *arguments)
 
     def post(
         self,
@@ -196,7 +232,7 @@ class Commands:
             now: send at once. For callers that have gathered until the end of the turn themselves.
         """
         # Does by hand what `current` of the connection does: every enqueue and every outcome passes here.
-        pipe = self._connection.latest
+        pipe = self._serving[shard.shard].latest
         if pipe is not None and pipe.broken is None:
             pipe.send(command, on_reply, now=now)
         elif on_reply is not None:
@@ -228,7 +264,11 @@ class Commands:
             ServerError: an answer that trying again will not change.
         """
         script = self.scripts[name]
-        answer = await self.send(shard, "EVALSHA", script.sha, len(keys), *keys, *arguments, timeout=timeout)
+        guards = self.guards[shard.shard]
+        answer = await self.send(
+            *(shard, "EVALSHA", script.sha, len(keys) + len(guards), *keys, *guards, *arguments),
+            timeout=timeout,
+        )
         if script.fills_outbox and not self.shards.is_one:
             self.forwarder.call(shard)
         return answer
@@ -264,13 +304,16 @@ class Commands:
         while True:
             try:
                 async with asyncio.timeout_at(None if timeout == FOREVER else deadline):
-                    pipe = self._connection.current or await self._connection.pipe()
+                    connection = self._serving[shard.shard]
+                    pipe = connection.current or await connection.pipe()
                     return await pipe.call(*command)
             except ServerError as error:
                 problem = error
                 if error.action is ErrorAction.DENIED and timeout == FOREVER and attempt == 0:
                     log.error("%s refuses: %s; trying again", self.address.safe_url, error)
-                await self._mend(error, denied_is_final=timeout != FOREVER)
+                if await self.mend(shard, error, denied_is_final=timeout != FOREVER) and attempt < _REDIRECTS:
+                    attempt += 1
+                    continue
             except (PipeBroken, BrokerUnavailable) as error:
                 problem = error
             except TimeoutError as error:
@@ -279,7 +322,7 @@ class Commands:
                     f"{self.address.safe_url} did not answer within {shown(timeout)}{last}"
                 ) from error
             attempt += 1
-            rest = pause(attempt)
+            rest = min(pause(attempt), LONGEST_MOVE_PAUSE) if _is_of_cluster(problem) else pause(attempt)
             if self.is_closed or self._loop.time() + rest > deadline:
                 raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
             log.debug(
@@ -287,13 +330,16 @@ class Commands:
             )
             await asyncio.sleep(rest)
 
-    async def _mend(self, error: ServerError, *, denied_is_final: bool) -> None:
-        """Does what must precede another try after this error. Raises if another try would not help."""
+    async def mend(self, shard: Keys, error: ServerError, *, denied_is_final: bool = False) -> bool:
+        """Does what must precede another try after this error. Returns whether the next try needs no pause.
+        Raises if another try would not help.
+        """
+        at_once = self.take_error(shard.shard, error)
         match error.action:
-            case ErrorAction.RETRY:
+            case ErrorAction.RETRY | ErrorAction.MOVED:
                 pass
             case ErrorAction.LOAD:
-                await self._load_scripts_again()
+                await self._load_scripts_again(shard)
             case ErrorAction.RECONNECT:
                 self.reconnect()
             case ErrorAction.DENIED if not denied_is_final:
@@ -306,10 +352,21 @@ class Commands:
                 raise QueueFull(text) from error
             case _:
                 raise error
+        return at_once
 
-    async def _load_scripts_again(self) -> None:
+    def take_error(self, shard: int, error: ServerError) -> bool:
+        """Takes in an error that may say that another server serves a shard. Returns whether the same command
+        may be sent again at once.
+
+        Args:
+            shard: its number.
+            error: of the server that was asked.
+        """
+        return self._connections.take_error(shard, error)
+
+    async def _load_scripts_again(self, shard: Keys) -> None:
         try:
-            await self.load_scripts()
+            await self.load_scripts(shard)
         except (PipeBroken, AsyncQError) as error:
             log.debug("scripts could not be loaded (%s); the next try loads them again", error)
 
@@ -330,9 +387,11 @@ class Commands:
         await self.forwarder.delivered(*shards, timeout=timeout)
 
     async def forwarded_if_any(self, timeout: float | None = None) -> bool:
-        """Waits as `forwarded` for all shards. Returns False if there was nothing to wait for: a single shard
-        has outbox entries, for itself, only while a large workflow is being accepted.
+        """Waits as `forwarded` for all shards, after a look at who serves them: a node of a Cluster that has
+        become a replica may say that it knows no such job. Returns False if there was nothing to wait for: a
+        single shard has outbox entries, for itself, only while a large workflow is being accepted.
         """
+        await self._connections.confirm_owners()
         first = self.shards[0]
         if self.shards.is_one and not await self.send(first, "XLEN", first.outbox, timeout=timeout):
             return False
@@ -344,3 +403,14 @@ class Commands:
         another shard; at most `timeout` seconds.
         """
         await self.forwarder.quiet(timeout)
+
+
+def _scripts_for(address: Address) -> dict[str, scripts.Script]:
+    if address.is_cluster:
+        return scripts.load_for_cluster()
+    return scripts.load_for_tests() if address.has_virtual_clock else scripts.load()
+
+
+def _is_of_cluster(problem: Exception | None) -> bool:
+    """Returns whether an error passes when a shard has an owner again, which takes a second or two."""
+    return isinstance(problem, ServerError) and problem.code in {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"}

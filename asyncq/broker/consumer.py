@@ -24,12 +24,12 @@ from asyncq.broker.job_output import JobOutput
 from asyncq.broker.known_queues import KnownQueues
 from asyncq.broker.preflight import rights
 from asyncq.broker.read_limit import ReadLimit
+from asyncq.broker.reader import BLOCK_MS, NO_OTHER, Entry, Reader, entries_of
 from asyncq.broker.schema import answer_tags, damaged_data
-from asyncq.broker.schema.keys import DAY_MS, GROUP, level_of, leveled, name_from, text_of, token
+from asyncq.broker.schema.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
 from asyncq.broker.served_streams import Served
-from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
-from asyncq.errors import DecodeError
+from asyncq.errors import BrokerUnavailable, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,17 +37,11 @@ if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
-    from asyncq.broker.transport.connection import BlockingConnection
-    from asyncq.broker.transport.pipe import Pipe
+    from asyncq.broker.transport.connections import BlockingConnections
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger(__name__)
 
-BLOCK_MS = 3000
-"""How long an idle read stays at the server, in ms. Short, because the server still gives entries to the read
-of a process that has died. Long, because an idle worker should send only about one command a second."""
-MAX_UNKNOWN = 1000
-"""Most unknown pending entries that one question finds."""
 _NAMES_AT_ONCE = 1000
 """Most consumers that one HMGET asks for."""
 _LAST_OBSERVATION = 2**52
@@ -63,15 +57,6 @@ PROMOTE_AT_ONCE = 100
 
 OTHER_PAUSES = b"^"
 """The message that other queues than before are paused. It comes on the channel of new levels."""
-
-_NO_OTHER: Mapping[str, int] = {}
-
-Entry = tuple[str, str, list[Any]]
-"""What a read returns for each job: stream, entry id, fields."""
-
-
-class Interrupted(PipeBroken):
-    """A blocking read was given up: a stream was added meanwhile, or a queue paused."""
 
 
 class Consumer:
@@ -89,6 +74,7 @@ class Consumer:
         served: the streams that it reads from.
         announcements: what it announces to other workers.
         limit: how many entries a read asks for at most.
+        readers: of its shards; each shard has one.
         signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds,
             and in shard 0 with the orders of operators.
         streams_changed: set when other streams than before are to be read from.
@@ -100,15 +86,18 @@ class Consumer:
         self.settings: Settings = commands.settings
         self.served: Served = Served(commands.shards, queues)
         self.announcements: Announcements = Announcements(commands, self.served, self.name)
-        self._turn = 0
         self._separate_read: asyncio.Future[Any] | None = None  # the reply to the latest `read_separately`
-        self._waits = self._has_more = False
         self._levels_noted: dict[str, int] = {}
         self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
         self._commands = commands
         self.limit: ReadLimit = ReadLimit()
         self.streams_changed: asyncio.Event = asyncio.Event()
-        self._reads = commands.new_connection(f"asyncq-read:{self.name}", timeout=BLOCK_MS / 1000 + 5)
+        self.readers: tuple[Reader, ...] = tuple(
+            Reader(commands, self.served, self.name, self.limit, numbers) for numbers in commands.together
+        )
+        self._reader_of = {
+            number: which for which, numbers in enumerate(commands.together) for number in numbers
+        }
 
     # -- coming and going --
 
@@ -169,13 +158,10 @@ class Consumer:
             self._choose_streams_anew()
 
     def _choose_streams_anew(self) -> None:
-        """Makes the next read begin soon: gives up one that waits at other streams, perhaps for seconds. Only
-        breaking the connection ends it. That happens once for each level and pause, so it is cheap enough.
-        """
-        self._has_more = True
+        """Makes the next reads begin soon, because there are other streams to read from."""
         self.streams_changed.set()
-        if self._waits:
-            self._reads.drop()
+        for reader in self.readers:
+            reader.choose_anew()
 
     async def until_streams_change(self) -> None:
         """Waits until other streams than now are to be read from, or for as long as an idle read."""
@@ -220,13 +206,19 @@ class Consumer:
     def beating(self) -> Beating:
         """Makes what the heartbeat's thread calls, with a connection of its own."""
         name = f"asyncq-beat:{self.name}"
-        return Beating(self, self._commands.new_blocking_connection(name, self.settings.lease / 3))
+        return Beating(self, self._commands.new_blocking_connections(name, self.settings.lease / 3))
 
-    def beat_commands(self, count: int) -> list[tuple[Any, ...]]:
+    def beat_commands(self, count: int) -> list[tuple[Keys, tuple[Any, ...]]]:
         """Returns for each shard the command that sends the heartbeat number `count`. On any thread."""
         return [
-            self._commands.build(
-                "beat", (keys.beats, keys.beat_observations, keys.observations, signals), (self.name, count)
+            (
+                keys,
+                self._commands.build(
+                    keys,
+                    "beat",
+                    (keys.beats, keys.beat_observations, keys.observations, signals),
+                    (self.name, count),
+                ),
             )
             for keys, signals in zip(self.shards, self.signal_channels, strict=True)
         ]
@@ -268,6 +260,7 @@ class Consumer:
 
     def _note_command(self, keys: Keys, notes: Mapping[str, str]) -> tuple[Any, ...]:
         return self._commands.build(
+            keys,
             "begin",
             (keys.beats, keys.started + self.name),
             (self.name, DAY_MS, *itertools.chain.from_iterable(notes.items())),
@@ -293,53 +286,30 @@ class Consumer:
         return left
 
     def drop_read(self) -> None:
-        """Gives up a blocking read, so that the next command does not wait behind it.
-
-        The server may give entries to this read all the same. `unknown_entries` finds them, or the recovery
-        of other workers does.
-        """
-        self._reads.drop()
+        """Gives up all blocking reads, see `Reader.drop`."""
+        for reader in self.readers:
+            reader.drop()
 
     def close(self) -> None:
-        """Closes the reading connection."""
-        self._reads.close()
+        """Closes the reading connections."""
+        for reader in self.readers:
+            reader.close()
 
     # -- reading --
 
     async def read(
-        self,
-        streams: Sequence[str],
-        count: int,
-        *,
-        block: bool,
-        most: Mapping[str, int] = _NO_OTHER,
-        timeout: int = BLOCK_MS,
+        self, streams: Sequence[str], count: int, *, block: bool, most: Mapping[str, int] = NO_OTHER
     ) -> list[Entry]:
-        """Claims up to `count` entries of the first stream that has some. If all streams are empty, it waits
-        for an entry if `block` is set, and returns an empty list otherwise.
-
-        Args:
-            streams: in the order in which they are read.
-            count: at most so many entries.
-            block: whether to wait.
-            most: other limits than `count`, by stream.
-            timeout: how long to wait, in ms.
-
-        Raises:
-            Interrupted: a stream was added, or left out, while the read waited.
-            PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see
-                `unknown_entries`.
-            ServerError: the server refuses.
+        """Claims entries, by whichever reader serves the streams; see `Reader.read`. With several readers, it
+        cannot wait: `block` then counts as False.
         """
-        self._has_more = False
-        if len(streams) > 1:
-            # COUNT holds for each stream: a COUNT of 5 over two streams gave 10 entries. So a script tries
-            # one stream after the other, and a blocking read of several asks for one entry.
-            for some in self._in_turn(streams):
-                if entries := await self._claim(some, count, most):
-                    return entries
-            return await self._read(streams, 1, timeout) if block else []
-        return await self._read(streams, most.get(streams[0], count), timeout if block else None)
+        if len(self.readers) == 1:
+            return await self.readers[0].read(streams, count, block=block, most=most)
+        for reader in self.readers:
+            own = reader.own(streams)
+            if own and (entries := await reader.read(own, count, block=False, most=most)):
+                return entries
+        return []
 
     async def read_separately(self, stream: str, count: int) -> list[Entry]:
         """Claims up to `count` entries of a stream while another read may be waiting, on the connection for
@@ -361,110 +331,16 @@ class Consumer:
         answer = await asyncio.shield(reply)
         if isinstance(answer, Exception):
             raise answer
-        return _entries(answer)
-
-    def _in_turn(self, streams: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Returns the streams in their order, and groups those that one call may claim from: all, if there is
-        one shard, else those of a level in a shard. Of each level, every call puts another shard first.
-        Otherwise a shard that is never empty would starve the others.
-        """
-        if self.shards.is_one:
-            return [streams]
-        self._turn += 1
-        groups: list[Sequence[str]] = []
-        names, keys = self.served.streams, self.served.keys
-        for _, of_level in itertools.groupby(
-            streams, lambda stream: level_of(names.get(stream) or self.served.last_attempt_queues[stream])
-        ):
-            some = [list(group) for _, group in itertools.groupby(of_level, keys.__getitem__)]
-            first = self._turn % len(some)
-            groups += some[first:] + some[:first]
-        return groups
-
-    async def _claim(self, streams: Sequence[str], count: int, most: Mapping[str, int]) -> list[Entry]:
-        """Claims up to `count` entries of some streams of a shard, by one call that does not wait."""
-        if len(streams) == 1:
-            return await self._read(streams, most.get(streams[0], count), None)
-        pipe = self._reads.current or await self._new_pipe()
-        limit, received = self.limit, pipe.received
-        count = min(count, limit.entries)
-        bounds = [min(count, most.get(one, count)) for one in streams] if most else ()
-        arguments = (GROUP, self.name, count, *bounds)
-        found = await pipe.call(*self._commands.build("claim", streams, arguments), now=True)
-        entries = _entries(dict([found]) if found else None)
-        limit.note(len(entries), pipe.received - received)
-        return entries
-
-    async def _read(self, streams: Sequence[str], count: int, block: int | None) -> list[Entry]:
-        """Sends one XREADGROUP. `block` is how long it waits, in ms; None for a read that does not wait."""
-        blocking = () if block is None else ("BLOCK", block)
-        pipe = self._reads.current or await self._new_pipe()
-        if block is not None and self._has_more:
-            # A stream was added or left out while the calls that do not wait were under way. Blocking on the
-            # old streams would be wrong, so the caller must choose the streams anew.
-            return []
-        self._waits = block is not None
-        limit, received = self.limit, pipe.received
-        try:
-            answer = await pipe.call(
-                "XREADGROUP",
-                "GROUP",
-                GROUP,
-                self.name,
-                "COUNT",
-                min(count, limit.entries),
-                *blocking,
-                "STREAMS",
-                *streams,
-                *[">"] * len(streams),
-                now=True,
-            )
-        except PipeBroken as error:
-            if self._waits and self._has_more:
-                raise Interrupted(str(error)) from error
-            raise
-        finally:
-            self._waits = False
-        entries = _entries(answer)
-        limit.note(len(entries), pipe.received - received)
-        return entries
-
-    async def _new_pipe(self) -> Pipe:
-        """Waits for the connection that reads.
-
-        Raises:
-            Interrupted: other streams than before are to be read from now, so the caller must choose anew.
-            BrokerUnavailable: see `Connection.pipe`.
-        """
-        pipe = await self._reads.pipe()
-        if self._has_more:
-            raise Interrupted("a stream was added or left out before the read was sent")
-        return pipe
+        return entries_of(answer)
 
     async def unknown_entries(self, stream: str, held: Iterable[str]) -> list[Entry]:
-        """Returns the unknown pending entries of a stream: they are pending for this worker session but not
-        among those that it holds, for the reply that named them was lost. If the content of an entry was
-        deleted, its fields are None.
-
-        The question goes over the reading connection and between two reads, so no reply of a read can be on
-        its way while the server answers. Raises as `read`.
-
-        Args:
-            stream: a stream that is served.
-            held: the entries that it holds.
-        """
+        """Returns the unknown pending entries of a stream, see `Reader.unknown_entries`."""
         if self._separate_read is not None:
             # That read uses another connection, and its caller may have been cancelled. Its entries would
             # count as unknown, so its reply must come first.
             await asyncio.wait({self._separate_read})
-        pipe = self._reads.current or await self._reads.pipe()
-        held = list(held)
-        # The server lists the oldest entries first, and those are of jobs that wait for others: there may be
-        # many of them, and the unknown ones are behind them.
-        most = len(held) + MAX_UNKNOWN
-        arguments = (GROUP, self.name, most, *held)
-        answer = await pipe.call(*self._commands.build("unknown_entries", (stream,), arguments))
-        return [(stream, entry.decode(), fields) for entry, fields in answer]
+        number = self.served.keys[stream].shard
+        return await self.readers[self._reader_of[number]].unknown_entries(stream, held)
 
     def job_id(self, item: Entry) -> str | None:
         """Returns the id of the job in an entry, also if its message cannot be read; None if it has no id."""
@@ -749,12 +625,12 @@ class Beating:
     only: the lease must not end because the loop is blocked.
     """
 
-    def __init__(self, consumer: Consumer, connection: BlockingConnection) -> None:
+    def __init__(self, consumer: Consumer, connections: BlockingConnections) -> None:
         self._consumer = consumer
-        self._connection = connection
+        self._connections = connections
 
     def beat(self, count: int) -> list[str] | None:
-        """Sends heartbeat number `count` to every shard.
+        """Sends heartbeat number `count` to every shard, also after an error of one.
 
         Returns:
             The revocation signals for jobs that the worker session holds, or None if a shard has taken it for
@@ -765,42 +641,42 @@ class Beating:
         """
         failpoints.hit("beat.send")
         signals: list[str] = []
-        for command in self._consumer.beat_commands(count):
-            answer = self._call(command)
+        problem: BrokerUnavailable | ServerError | None = None
+        for keys, command in self._consumer.beat_commands(count):
+            try:
+                answer = self._call(keys, command)
+            except (BrokerUnavailable, ServerError) as error:
+                problem = problem or error
+                continue
             if answer is None:
                 return None
             texts = list(map(text_of, answer))
             signals += sorted(map(_as_published, texts[::2], texts[1::2]))
+        if problem is not None:
+            raise problem
         failpoints.hit("beat.answered")
         return signals
 
-    def _call(self, command: tuple[Any, ...]) -> Any:
-        """Sends a command. If the server does not know the script, loads it and sends the command again."""
+    def _call(self, keys: Keys, command: tuple[Any, ...]) -> Any:
+        """Sends a command to the server of a shard. If the server does not know the script, or has given the
+        shard away, makes good for that and sends the command again.
+        """
         try:
-            return self._connection.call(*command)
+            return self._connections.of(keys).call(*command)
         except ServerError as error:
-            if error.action is not ErrorAction.LOAD:
+            if error.action is ErrorAction.MOVED:
+                self._connections.refuse(keys, error)
+            elif error.action is not ErrorAction.LOAD:
                 raise
-            self._connection.call("SCRIPT", "LOAD", self._consumer.beat_source())
-            return self._connection.call(*command)
+            connection = self._connections.of(keys)
+            connection.call("SCRIPT", "LOAD", self._consumer.beat_source())
+            return connection.call(*command)
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._connection.close()
+        """Closes the connections."""
+        self._connections.close()
 
 
 def _as_published(id: str, signal: str) -> str:
     """Returns a revocation signal in the form in which it is published, with the reason behind the id."""
     return f"{signal[:1]}{id} {signal[1:]}" if signal[1:] else f"{signal}{id}"
-
-
-def _entries(answer: Any) -> list[Entry]:
-    """Makes a list of entries of a reply to XREADGROUP."""
-    if not answer:
-        return []
-    failpoints.hit("read.answered")
-    return [
-        (stream.decode(), entry.decode(), fields)
-        for stream, entries in answer.items()
-        for entry, fields in entries
-    ]

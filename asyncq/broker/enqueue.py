@@ -173,6 +173,7 @@ class Intake:
         shard = self._shards[submission.main_shard]
         batches = submission.batches(self._channel)
         command = self._commands.build(
+            shard,
             "submit",
             (),
             (
@@ -200,7 +201,9 @@ class Intake:
         """Returns the call of the script that enqueues jobs into one queue."""
         if queue not in self.known.names:
             self.known.add((queue,))
-        command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.key_prefix, queue]
+        guards = self._commands.guards[keys.shard]
+        command: list[Any] = ["EVALSHA", self._enqueue_sha, 1 + len(guards), keys.queues + queue, *guards]
+        command += (keys.key_prefix, queue)
         command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:
             flags = "-i-" if job.ignore_result else "---"

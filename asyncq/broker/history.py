@@ -160,7 +160,9 @@ class History:
         pending, self._pending = self._pending, {}
         for shard, notes in pending.items():
             keys = self._commands.shards[shard]
-            command = self._commands.build("note_history", (), (keys.history, self._most, 7 * DAY_MS, *notes))
+            command = self._commands.build(
+                keys, "note_history", (), (keys.history, self._most, 7 * DAY_MS, *notes)
+            )
             self._commands.post(keys, command, _check)
 
     async def page(self, keys: Keys, state: State, after: str, most: int) -> list[tuple[str, EndedJob]]:

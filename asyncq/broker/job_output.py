@@ -96,6 +96,7 @@ class JobOutput:
         """Returns the command that appends items, see `post_items`."""
         keys, id_ = self._keys, self.delivery.job.id
         return self._commands.build(
+            self._keys,
             "append_items",
             (keys.records + id_, keys.items + id_, keys.reader_positions + id_),
             (self.delivery.entry, self.events, wire.PUSH_LIMIT, DAY_MS, known, number, *items),

@@ -200,7 +200,7 @@ class ScheduleStore:
             due_at: when it would have done it, by the server's clock in ms.
         """
         back = Change(name=change.name, version=change.version, due_at=due_at, fields={}, wakes=True)
-        command = self._commands.build("put_schedule", *self._arguments(back))
+        command = self._commands.build(self.shards.of(change.name), "put_schedule", *self._arguments(back))
         self._commands.post(self.shards.of(change.name), command, None)
 
     def _arguments(self, change: Change) -> tuple[tuple[str, ...], tuple[Field, ...]]:

@@ -4,6 +4,10 @@ somebody follows for a while. After a lost connection it subscribes again by its
 Runs on the session's loop. What is published while there is no connection is lost, and whoever relies on
 notifications must know of the gap. So each confirmation of the reply channel begins a new epoch, and
 `renewed` is called. (redis-py would subscribe again without telling anybody.)
+
+On one server, one connection has all channels. On a Cluster, a channel is heard only at the node of its
+shard. So each shard has a group of channels, which follows the shard from node to node, and the reply channel
+is in every group, under a name with the tag of that shard.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.transport.pipe import Pipe
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -39,17 +44,18 @@ class Subscription:
         on_outcomes: called with each message on the reply channel.
 
     Attributes:
-        epoch: the number of the connection on which the server has confirmed the reply channel; 0 while
-            there is none.
+        epoch: the number of the latest confirmation of the reply channel in all groups; 0 while it is not
+            confirmed in one of them.
         renewed: called after each reconnection: messages that were published meanwhile were missed.
     """
 
     def __init__(self, commands: Commands, on_outcomes: Callable[[bytes], None]) -> None:
         self.epoch: int = 0
         self.renewed: set[Callable[[], None]] = set()
-        self._channel = commands.channel
         self._on_outcomes = on_outcomes
-        self._connection = commands.new_connection(
+        self._commands = commands
+        self._words = commands.pubsub
+        self._connections = commands.new_shared_connections(
             f"asyncq-sub:{commands.client}",
             on_push=self._on_push,
             on_broken=self._on_broken,
@@ -57,11 +63,21 @@ class Subscription:
             timeout=REPLY_TIMEOUT,
         )
         self._loop = asyncio.get_running_loop()
+        # The reply channel of each group, by the number of a shard, and the pipe on which a group is.
+        self._reply_channels: dict[int, str] = {0: commands.channel}
+        self._groups: dict[str, int] = {}
+        if self._words.is_sharded:
+            own = commands.channel.removeprefix(commands.shards[0].replies)
+            self._reply_channels = {keys.shard: keys.replies + own for keys in commands.shards}
+            self._groups = {keys.tag: keys.shard for keys in commands.shards}
+        self._replies = frozenset(channel.encode() for channel in self._reply_channels.values())
+        self._confirmed_on: dict[int, Pipe] = {}
         self._confirmed = 0
         self._handlers: dict[str, list[Callable[[bytes], None]]] = {}
         self._unconfirmed: dict[bytes, asyncio.Future[None]] = {}
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        commands.on_move.append(self._lost.set)
 
     def start(self) -> None:
         """Starts the task that subscribes again after a lost connection. Call it once, after `confirm`."""
@@ -73,7 +89,7 @@ class Subscription:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-        self._connection.close()
+        self._connections.close()
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
         """Adds a handler for the messages of a channel, until `unsubscribe`. Returns when the server has
@@ -85,15 +101,15 @@ class Subscription:
         """
         handlers = self._handlers.setdefault(channel, [])
         handlers.append(handler)
-        pipe = self._connection.current
+        pipe = self._connections.of[self._group(channel)].current
         if pipe is not None and len(handlers) == 1:
             self._confirmation(channel)
-            pipe.post("SUBSCRIBE", channel)
+            pipe.post(self._words.subscribe, channel)
         # Waits for the confirmation of this channel only. Where streams are opened all the time, some other
         # confirmation is always on its way.
         confirmation = self._unconfirmed.get(channel.encode())
         if pipe is not None and confirmation is not None:
-            await self._until_confirmed([confirmation])
+            await self._until_confirmed([confirmation], pipe)
 
     def unsubscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
         """Removes a handler. The channel of the last handler is left. A second call does nothing."""
@@ -101,13 +117,17 @@ class Subscription:
         if handler in handlers:
             handlers.remove(handler)
         if not handlers and self._handlers.pop(channel, None) is not None:
-            pipe = self._connection.current
+            pipe = self._connections.of[self._group(channel)].current
             if pipe is not None:
-                pipe.post("UNSUBSCRIBE", channel)
+                pipe.post(self._words.unsubscribe, channel)
+
+    def _group(self, channel: str) -> int:
+        """Returns the number of the group that a channel is in."""
+        return self._groups[channel[: channel.index("}") + 1]] if self._groups else 0
 
     async def confirm(self) -> None:
-        """Connects if need be, and subscribes to all channels. Returns when the server has confirmed, and
-        begins a new epoch.
+        """Connects if need be, and subscribes to all channels that are not confirmed. Returns when the server
+        has confirmed, and begins a new epoch.
 
         Raises:
             BrokerUnavailable, PipeBroken: the server did not confirm; another try may succeed.
@@ -115,18 +135,37 @@ class Subscription:
         """
         # Cleared first: a connection that is lost from here on sets it again, and `_keep_up` tries again.
         self._lost.clear()
-        pipe = await self._connection.pipe()
+        confirmed = self._confirmed
+        # All groups are tried, whatever becomes of one: a node that is away must not silence the others.
+        results = await asyncio.gather(
+            *map(self._confirm_group, self._reply_channels), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        if self._confirmed != confirmed or not self.epoch:
+            self.epoch = self._confirmed
+
+    async def _confirm_group(self, group: int) -> None:
+        """Subscribes to all channels of a group, unless they are confirmed at the server that serves it now.
+        Raises as `confirm`.
+        """
+        pipe = await self._connections.of[group].pipe()
+        if self._confirmed_on.get(group) is pipe:
+            return
         # Listed after the connection is there: `subscribe` may have added a channel meanwhile.
-        channels = [self._channel, *self._handlers]
+        channels = [self._reply_channels[group]]
+        channels += [channel for channel in self._handlers if self._group(channel) == group]
         confirmations = [self._confirmation(channel) for channel in channels]
-        pipe.post("SUBSCRIBE", *channels)
-        await self._until_confirmed(confirmations)
+        pipe.post(self._words.subscribe, *channels)
+        await self._until_confirmed(confirmations, pipe)
         if isinstance(pipe.broken, ServerError):
+            self._commands.take_error(group, pipe.broken)
             raise pipe.broken
         if pipe.broken is not None:
             raise BrokerUnavailable(f"the subscription was lost at once ({pipe.broken})")
+        self._confirmed_on[group] = pipe
         self._confirmed += 1
-        self.epoch = self._confirmed
 
     def _confirmation(self, channel: str) -> asyncio.Future[None]:
         """Returns a future that is done when the server has confirmed the channel, or when the connection is
@@ -134,7 +173,7 @@ class Subscription:
         """
         return self._unconfirmed.setdefault(channel.encode(), self._loop.create_future())
 
-    async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]]) -> None:
+    async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]], pipe: Pipe) -> None:
         """Waits until channels are confirmed. If that takes more than `REPLY_TIMEOUT`, breaks the connection
         and raises `BrokerUnavailable`.
         """
@@ -145,31 +184,40 @@ class Subscription:
             _, late = await asyncio.wait(late, timeout=REPLY_TIMEOUT / 4)
             if not late:
                 return
-        self._connection.drop()
+        pipe.abort()
         raise BrokerUnavailable("the server did not confirm a subscription")
 
     def _on_push(self, push: list[Any]) -> None:
         """Takes a push of the server: a message on a channel, or the confirmation of a channel."""
         kind = push[0]
-        if kind == b"message":
-            channel = push[1].decode()
+        if kind == self._words.message:
+            channel = push[1]
             try:
-                if channel == self._channel:
+                if channel in self._replies:
                     self._on_outcomes(push[2])
                 else:
-                    for handler in self._handlers.get(channel, ()):
+                    for handler in self._handlers.get(channel.decode(), ()):
                         handler(push[2])
             except Exception as error:  # noqa: BLE001  raised, it would close the connection for all channels
                 why = failures.one_line(error)
-                damaged_data.warn(log, "message", f"a message on {channel} could not be read", why)
-        elif kind == b"subscribe":
+                name = channel.decode(errors="replace")
+                damaged_data.warn(log, "message", f"a message on {name} could not be read", why)
+        elif kind == self._words.subscribed:
             confirmation = self._unconfirmed.pop(push[1], None)
             if confirmation is not None:
                 confirmation.set_result(None)
+        elif kind == self._words.unsubscribed and push[1] in self._replies:
+            # Nobody here unsubscribes from a reply channel: its slot has left this node.
+            self.epoch = 0
+            self._confirmed_on.pop(self._group(push[1].decode()), None)
+            self._lost.set()
 
     def _on_broken(self, reason: Exception) -> None:
         """Takes in that the connection is lost: ends the epoch, and wakes `_keep_up`."""
         self.epoch = 0
+        self._confirmed_on = {
+            group: pipe for group, pipe in self._confirmed_on.items() if pipe.broken is None
+        }
         self._lost.set()
         for confirmation in self._unconfirmed.values():
             # No exception: `subscribe` need not fail, for the next connection adds the channel. `confirm`
@@ -185,6 +233,7 @@ class Subscription:
             await self._lost.wait()
             attempt += 1
             await asyncio.sleep(pause(attempt))
+            before = self.epoch
             try:
                 await self.confirm()
             except Exception as error:  # noqa: BLE001  whatever it is, a process without notifications is deaf
@@ -193,5 +242,5 @@ class Subscription:
                 self._lost.set()
                 continue
             attempt = 0
-            for missed in list(self.renewed):
+            for missed in list(self.renewed) if self.epoch != before else ():
                 missed()

@@ -210,8 +210,14 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._kept: set[Waiter] = set()
-        self._asked: dict[str, Waiter] = {}
-        self._looking: asyncio.Task[None] | None = None
+        # By group of shards, see `Commands.together`: a node that is away must not hold up the waits for jobs
+        # of the others.
+        self._shards = commands.shards
+        self._group_of = {
+            number: group for group, numbers in enumerate(commands.together) for number in numbers
+        }
+        self._asked: list[dict[str, Waiter]] = [{} for _ in commands.together]
+        self._looking: list[asyncio.Task[None] | None] = [None] * len(commands.together)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_closed: bool = False
 
@@ -568,15 +574,17 @@ class Listener:
 
     def _ask(self, waiter: Waiter) -> None:
         """Has the status of the waiter fetched with the next batch."""
-        self._asked[waiter.id] = waiter
-        if self._looking is None or self._looking.done():
-            self._looking = self._spawn(self._answer_all())
+        group = 0 if len(self._asked) == 1 else self._group_of[self._shards.number(waiter.id)]
+        self._asked[group][waiter.id] = waiter
+        looking = self._looking[group]
+        if looking is None or looking.done():
+            self._looking[group] = self._spawn(self._answer_all(self._asked[group]))
 
-    async def _answer_all(self) -> None:
+    async def _answer_all(self, asked: dict[str, Waiter]) -> None:
         """Fetches the status of all waiters that were asked for, in batches, and again after an error."""
         attempt = 0
-        while self._asked:
-            batch = [self._asked.pop(id_) for id_ in list(self._asked)[:BATCH]]
+        while asked:
+            batch = [asked.pop(id_) for id_ in list(asked)[:BATCH]]
             batch = [waiter for waiter in batch if waiter.accepted and waiter.ended is None]
             # Read before the status is fetched. If the subscription is lost and renewed meanwhile, this epoch
             # is out of date, and the status is fetched again.
@@ -590,7 +598,7 @@ class Listener:
                 attempt += 1
                 log.debug("the status of %d jobs could not be fetched (%s); trying again", len(batch), error)
                 for waiter in batch:
-                    self._asked.setdefault(waiter.id, waiter)
+                    asked.setdefault(waiter.id, waiter)
                 await asyncio.sleep(pause(attempt))
                 continue
             attempt = 0

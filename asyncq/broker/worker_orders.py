@@ -81,7 +81,7 @@ class WorkerOrders:
         """
         if not sessions:
             return {}
-        keys = self._commands.shards[0]
+        keys, publish = self._commands.shards[0], self._commands.pubsub.publish
         channel = keys.replies + token()
         answers = {session_id: OrderAnswer() for session_id in sessions}
         call = _Call(answers, self._loop.time)
@@ -94,7 +94,10 @@ class WorkerOrders:
                 await asyncio.gather(
                     *(
                         self._commands.send(
-                            keys, "PUBLISH", keys.signals.encode() + name_to(session_id), message
+                            keys,
+                            publish,
+                            keys.signals.encode() + name_to(session_id),
+                            message,
                         )
                         for session_id in call.missing()
                     )

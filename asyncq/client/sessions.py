@@ -101,7 +101,7 @@ class Sessions:
 
     def __init__(self, app: App) -> None:
         self._app = weakref.ref(app)
-        self.shards: Shards = Shards(app.settings.namespace, app.settings.shards)
+        self.shards: Shards = Shards(app.settings.namespace, app.settings.shard_count)
         self.on_enqueue: list[EnqueueHook] = []
         self.address_of: Callable[[str, Callable[[], None] | None], Address] = _address_of
         self._reset()
@@ -129,7 +129,7 @@ class Sessions:
         """Makes the keys again after the app's settings were changed. No session may be open."""
         app = self._app()
         assert app is not None, "a method of the app is running"
-        self.shards = Shards(app.settings.namespace, app.settings.shards)
+        self.shards = Shards(app.settings.namespace, app.settings.shard_count)
 
     # -- for calls --
 

@@ -38,7 +38,8 @@ from asyncq.worker.stream_writer import StreamSink
 from asyncq.worker.wait_slots import WaitSlot
 
 if TYPE_CHECKING:
-    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.reader import Entry
     from asyncq.client.session import Session
     from asyncq.errors import TimeLimitExceeded
     from asyncq.execution.runner import Runner

@@ -17,7 +17,8 @@ from asyncq.broker.background import ErrorLog, forever
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.reader import Entry
     from asyncq.worker.attempt import Attempts
     from asyncq.worker.capacity import Capacity
     from asyncq.worker.held_jobs import HeldJobs
@@ -39,13 +40,13 @@ class ExecutorQueueReader:
         reading: a lock that is held from the read of an executor queue until its jobs have started. The
             fetcher holds it while it asks for unknown pending entries. Otherwise the entries of a read that
             is under way would seem to be lost.
-        may_have_lost_a_reply: whether a read failed here that may have claimed entries.
+        may_have_lost_a_reply: the streams of which a read failed here that may have claimed entries.
     """
 
     def __init__(self, consumer: Consumer, held: HeldJobs, attempts: Attempts, capacity: Capacity) -> None:
         self.capacity = capacity
         self.reading: asyncio.Lock = asyncio.Lock()
-        self.may_have_lost_a_reply: bool = False
+        self.may_have_lost_a_reply: set[str] = set()
         self._consumer = consumer
         self._held = held
         self._attempts = attempts
@@ -121,6 +122,6 @@ class ExecutorQueueReader:
                 entries = await self._consumer.read_separately(stream, count)
                 await self._attempts.start(entries)
             except BaseException:
-                self.may_have_lost_a_reply = True
+                self.may_have_lost_a_reply.add(stream)
                 raise
         return entries

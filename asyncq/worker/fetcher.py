@@ -1,10 +1,10 @@
 """Reads entries from the queues whenever a slot is free, and starts their jobs. Reading an entry claims it.
 
-One background task of a worker session, on the worker's loop. It reads as many entries as there are free
-slots, and what it has read starts within the same turn of the loop. So a job without a free slot stays in its
-queue, where another worker finds it. While bodies are short, it also reads some jobs ahead, see `read_ahead`.
-After any error, and every two leases, it asks for unknown pending entries, because the reply of a read may
-have been lost.
+A background task of a worker session, on the worker's loop; on a Cluster, one for each shard. It reads as
+many entries as there are free slots, and what it has read starts within the same turn of the loop. So a job
+without a free slot stays in its queue, where another worker finds it. While bodies are short, it also reads
+some jobs ahead, see `read_ahead`. After any error, and every two leases, it asks for unknown pending entries,
+because the reply of a read may have been lost.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ import logging
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, unexpected
-from asyncq.broker.consumer import BLOCK_MS, Interrupted
+from asyncq.broker.reader import BLOCK_MS, NO_OTHER, Interrupted
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 
 if TYPE_CHECKING:
-    from asyncq.broker.consumer import Consumer, Entry
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.reader import Entry, Reader
     from asyncq.worker.attempt import Attempts
     from asyncq.worker.executor_streams import ExecutorQueueReader
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.permits import Limiter
+    from asyncq.worker.read_shares import ReadShares
     from asyncq.worker.worker import Worker
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -37,9 +41,11 @@ LAST_ATTEMPT_INTERVAL = 1.0
 
 
 class Fetcher:
-    """Reads for one session.
+    """Reads for one session, from the streams of some shards.
 
     Args:
+        reader: of the shards; None for all of them, for a worker that runs only last attempts.
+        shares: of the room, if there are other fetchers.
         worker: says whether only last attempts are run.
         consumer: reads.
         held: says how many slots are free.
@@ -50,6 +56,8 @@ class Fetcher:
 
     def __init__(
         self,
+        reader: Reader | None,
+        shares: ReadShares | None,
         worker: Worker,
         consumer: Consumer,
         held: HeldJobs,
@@ -57,6 +65,10 @@ class Fetcher:
         limiter: Limiter,
         executor_queues: ExecutorQueueReader,
     ) -> None:
+        self._reader = reader
+        self._shares = shares
+        self._share = 0
+        self._is_empty = False  # whether the latest read waited for long, and nothing came
         self._worker = worker
         self._consumer = consumer
         self._held = held
@@ -77,29 +89,51 @@ class Fetcher:
         last_check = loop.time()
         while True:
             try:
-                lost_one = self._may_have_lost_a_reply or self._executor_queues.may_have_lost_a_reply
+                lost = self._executor_queues.may_have_lost_a_reply
+                lost_one = self._may_have_lost_a_reply or (lost and self._own(lost))
                 if lost_one or loop.time() - last_check > interval:
                     await self._start_unknown_entries()
                     last_check = loop.time()
                 if times.most or ahead.notes.streams:
-                    await ahead.adjust()
+                    await ahead.adjust(self._own)
                 room = ahead.room() or await ahead.until_room()
+                if self._shares is not None:
+                    room = await self._take_share(self._shares)
                 room, most = min(room, MOST_AT_ONCE), self._consumer.limit.entries
                 entries = await self._read(room)
                 is_full = len(entries) >= min(room, most)
                 if is_full or times.measures:
                     times.add_read(is_full=is_full)
                 await self._attempts.start(entries)
+                self._give_back()
                 failures = 0
             except Interrupted:  # the read was given up, because there are other streams to read from
                 self._may_have_lost_a_reply = self._gave_up_a_read = True
+                self._give_back()
             except Exception as error:  # noqa: BLE001  whatever it was, a worker that does not read is useless
                 # Whatever went wrong, a reply with entries may have been lost.
                 self._may_have_lost_a_reply = True
+                self._give_back()
                 failures += 1
                 if unexpected(error) is not None:
                     errors.add(error)
                 await self._recover(error, failures)
+
+    def _own(self, streams: Iterable[str]) -> list[str]:
+        """Returns the streams from which it reads, of some streams."""
+        return list(streams) if self._reader is None else self._reader.own(streams)
+
+    async def _take_share(self, shares: ReadShares) -> int:
+        """Waits for a share of the room, takes it, and returns how many jobs it is."""
+        while not (share := shares.take(self._ahead.room())):
+            await self._held.next_change()
+        self._share = share
+        return share
+
+    def _give_back(self) -> None:
+        if self._shares is not None:
+            share, self._share = self._share, 0
+            self._shares.give_back(share)
 
     async def _read(self, room: int) -> list[Entry]:
         """Reads once, at most as many entries as there is room for."""
@@ -107,18 +141,19 @@ class Fetcher:
             await self._run_last_attempts()
             return []
         free = room if not self._ahead.times.most else self._ahead.free()
-        streams = self._consumer.served.open_streams
+        streams = self._own(self._consumer.served.open_streams)
         if not streams:  # all of its queues are paused, or the worker is quiet
             await self._consumer.until_streams_change()
             return []
         if self._executor_queues.capacity.off_loop:
             # No more jobs than there are free threads and processes, as far as that can be known.
             most = self._executor_queues.choose(room)
+            most = {stream: most[stream] for stream in self._own(most)}
             if not most:
                 await self._held.next_change()
                 return []
         elif room <= free:
-            return await self._consumer.read(list(streams), room, block=True)
+            return await self._read_streams(streams, room, block=True)
         else:
             most = dict.fromkeys(streams, room)
         return await self._read_most(most, room, free)
@@ -140,9 +175,35 @@ class Fetcher:
         if streams:
             # A job that comes while no slot is free is better left to other workers, so such a read does not
             # wait.
-            entries = await self._consumer.read(streams, room, block=free > 0, most=most, timeout=timeout)
+            entries = await self._read_streams(streams, room, block=free > 0, most=most, timeout=timeout)
         if not entries and not free:
             await self._ahead.until_fewer(waiting)
+        return entries
+
+    async def _read_streams(
+        self,
+        streams: Sequence[str],
+        room: int,
+        *,
+        block: bool,
+        most: Mapping[str, int] = NO_OTHER,
+        timeout: int = BLOCK_MS,
+    ) -> list[Entry]:
+        """Reads once; arguments as of `Reader.read`. With other fetchers beside it, it gives its share back
+        before it waits, and then takes what comes first.
+        """
+        assert self._reader is not None, "a worker for last attempts does not come here"
+        if self._shares is None:
+            return await self._reader.read(streams, room, block=block, most=most, timeout=timeout)
+        # After a wait in vain, the next wait asks the same. It returns at once if there is something.
+        if not (self._is_empty and block):
+            entries = await self._reader.read(streams, room, block=False, most=most)
+            if entries or not block:
+                return entries
+        self._give_back()
+        with self._shares.waiting():
+            entries = await self._reader.wait(streams, timeout)
+        self._is_empty = not entries
         return entries
 
     async def _recover(self, error: Exception, failures: int) -> None:
@@ -155,8 +216,10 @@ class Fetcher:
                     "the server has lost the consumer group of the queue (%s); creating it again", error
                 )
                 await self._consumer.make_groups()
-            elif isinstance(error, ServerError) and error.action is ErrorAction.LOAD:
-                await self._attempts.session.broker.commands.load_scripts()
+            elif isinstance(error, ServerError) and self._reader is not None:
+                mend = self._attempts.session.broker.commands.mend
+                if not await mend(self._reader.shards[0], error):
+                    await asyncio.sleep(pause(failures))
             else:
                 await asyncio.sleep(pause(failures))
         except Exception as another:  # noqa: BLE001  see above
@@ -174,8 +237,10 @@ class Fetcher:
         served = self._consumer.served
         # Before the first request: if a read of an executor queue loses a reply meanwhile, the next call sees
         # it.
-        self._executor_queues.may_have_lost_a_reply = False
-        for stream in (*served.streams, *served.last_attempt_queues):
+        self._executor_queues.may_have_lost_a_reply.difference_update(
+            self._own(self._executor_queues.may_have_lost_a_reply)
+        )
+        for stream in self._own((*served.streams, *served.last_attempt_queues)):
             async with self._executor_queues.reading:
                 found = await self._consumer.unknown_entries(stream, self._held.entries_of(stream))
                 if found:

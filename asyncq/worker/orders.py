@@ -80,7 +80,7 @@ class Orders:
     def _answer(self, channel: str, text: str = "") -> None:
         keys = self._consumer.shards[0]
         for part in messages.parts_of(self._consumer.name, text):
-            self._commands.post(keys, ("PUBLISH", channel, part), None, now=True)
+            self._commands.post(keys, (self._commands.pubsub.publish, channel, part), None, now=True)
 
     def _stop(self) -> None:
         if self._worker.stopping_since is None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from asyncq.broker.claims import Claims
-    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.reader import Entry
     from asyncq.client.session import Session
     from asyncq.execution.run_results import Replace
     from asyncq.execution.runner import Runner

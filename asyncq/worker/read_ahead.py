@@ -25,10 +25,11 @@ from asyncq.worker.job_returns import JobReturns
 from asyncq.worker.start_notes import EntryHolder, StartNotes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from asyncq import wire
-    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.reader import Entry
     from asyncq.broker.served_streams import Served
     from asyncq.execution.executors import AttemptState
     from asyncq.execution.slots import Slots
@@ -106,10 +107,13 @@ class ReadAhead:
 
     # -- before a read --
 
-    async def adjust(self) -> None:
+    async def adjust(self, own: Callable[[Iterable[str]], list[str]]) -> None:
         """Prepares the next read: lets the server know what has begun, for streams from which it may fetch
         ahead, or ends that. Nothing begins meanwhile of these streams, for only the fetcher reads them, and
         it waits here.
+
+        Args:
+            own: returns those of some streams that the caller reads.
 
         Raises:
             AsyncQError: the app was closed, or the server refuses.
@@ -117,11 +121,11 @@ class ReadAhead:
         self.times.expire()
         noted, served = self.notes.streams, self._served
         if self.times.most:
-            for stream in list(served.streams):
+            for stream in own(served.streams):
                 if stream not in noted and stream not in served.executor_queues:
                     await self.notes.open(stream)
         elif noted and not self.count and not self.returns.under_way:
-            await self.notes.close()
+            await self.notes.close(own(noted))
 
     async def until_room(self) -> int:
         """Waits until another job may be fetched, and returns how many."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asyncq.broker.transport.reconnect import pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from asyncq import wire
     from asyncq.broker.consumer import Consumer
@@ -77,9 +77,11 @@ class StartNotes:
         if await self._consumer.note(self._consumer.served.keys[stream], {stream: _text(last)}):
             self.streams[stream] = last
 
-    async def close(self) -> None:
-        """Deletes the notes of all streams: from now on, all that the session holds may have begun."""
-        for stream in list(self.streams):
+    async def close(self, streams: Sequence[str]) -> None:
+        """Deletes the notes of some streams: from now on, all that the session holds of them may have
+        begun.
+        """
+        for stream in streams:
             # Answered before the stream leaves `streams`. If the note stayed at the server, no crash would
             # ever count for what begins from now on.
             await self._consumer.note(self._consumer.served.keys[stream], {stream: ""})

@@ -44,16 +44,18 @@ from asyncq.worker.outcome_writer import Outcomes
 from asyncq.worker.permits import Limiter
 from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
 from asyncq.worker.processes.spawner import HAND_BACK_TIMEOUT, Spawner
+from asyncq.worker.read_shares import ReadShares
 from asyncq.worker.recovery import Reclaimer
 from asyncq.worker.revocation import RevocationSignals
 from asyncq.worker.shutdown import Shutdown
 from asyncq.worker.ticker import Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any
 
     from asyncq.broker.broker import Broker
+    from asyncq.broker.reader import Reader
     from asyncq.broker.schema.keys import Keys
     from asyncq.worker.resources import Resources
     from asyncq.worker.worker import Worker
@@ -143,13 +145,25 @@ class WorkerSession:
         executor_queues = ExecutorQueueReader(self.consumer, self.held, self.attempts, capacity)
         for slots in (threads, pool.slots):
             slots.on_change = executor_queues.capacity_freed
-        self.fetcher: Fetcher = Fetcher(
-            worker, self.consumer, self.held, self.attempts, limiter, executor_queues
-        )
+        self.fetchers: list[Fetcher] = self._make_fetchers(limiter, executor_queues)
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self.report_status)
         self._has_run = False
         stop_events = resources.events.follow(claims, self.held)
         self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
+
+    def _make_fetchers(self, limiter: Limiter, executor_queues: ExecutorQueueReader) -> list[Fetcher]:
+        """Makes the fetchers: one for each reader. A process for last attempts has one, because it runs one
+        job at a time.
+        """
+        readers: Sequence[Reader | None] = [None] if self.worker.only_last_tries else self.consumer.readers
+        shares = ReadShares(len(readers), self.held.changed.set) if len(readers) > 1 else None
+        return [
+            Fetcher(
+                *(reader, shares, self.worker, self.consumer, self.held, self.attempts),
+                *(limiter, executor_queues),
+            )
+            for reader in readers
+        ]
 
     def _make_loops(
         self,
@@ -195,7 +209,7 @@ class WorkerSession:
         loops += (
             self._announcer.run,
             OutboxPoller(self.broker.commands, lease).run,
-            self.fetcher.run,
+            *(fetcher.run for fetcher in self.fetchers),
             executor_queues.run,
             last_tries.run,
         )

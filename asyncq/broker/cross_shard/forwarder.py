@@ -128,7 +128,9 @@ class Sender(Protocol):
         """Sends a command."""
         ...
 
-    def build(self, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()) -> tuple[Any, ...]:
+    def build(
+        self, shard: Keys, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()
+    ) -> tuple[Any, ...]:
         """Returns the command that runs a script."""
         ...
 
@@ -315,7 +317,7 @@ class Forwarder:
     async def _send(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:
         # `run` would have the outbox of that shard read after every delivery. `send` does not, and it need
         # not: these scripts return how many entries the outbox has.
-        left: int = await self._commands.send(there, *self._commands.build(script, (), arguments))
+        left: int = await self._commands.send(there, *self._commands.build(there, script, (), arguments))
         return left
 
     async def _forget(self, shard: Keys, entries: Sequence[bytes]) -> None:

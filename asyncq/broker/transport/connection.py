@@ -36,13 +36,14 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.driver_info import DriverInfo
 from redis.retry import Retry as BlockingRetry
 
 from asyncq.broker.transport import supported_servers
 from asyncq.broker.transport.server_error import ServerError, Unfit
 from asyncq.broker.transport.supported_servers import Wanted
-from asyncq.broker.transport.url import check, mask, split_sentinel
+from asyncq.broker.transport.url import check, mask, split_cluster, split_sentinel
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
 from asyncq.system import forks
 from asyncq.system.threads import in_daemon_thread
@@ -101,7 +102,13 @@ _ALIASES = {
     "valkey+unix": "unix",
     "valkey+sentinel": "redis+sentinel",
     "valkeys+sentinel": "rediss+sentinel",
+    "valkey+cluster": "redis+cluster",
+    "valkeys+cluster": "rediss+cluster",
 }
+
+
+_KINDS = {Wanted.SERVER: "", Wanted.CLUSTER: "+cluster", Wanted.PRIMARY: "+cluster"}
+"""What follows `redis` in the scheme of a URL, by what was looked for."""
 
 
 class NotMaster(BrokerUnavailable):
@@ -125,6 +132,18 @@ class Address:
     """What must be there."""
     sentinels: Sentinels | None = None
     """Who knows where the server is. `options` then has no host and no port."""
+    seeds: tuple[tuple[str, int], ...] = ()
+    """Hosts and ports of some nodes of a Cluster. `options` then has no host and no port."""
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the address is that of a Cluster."""
+        return bool(self.seeds)
+
+    def node(self, host: str, port: int, wanted: Wanted = Wanted.PRIMARY) -> Address:
+        """Returns the address of a node of the Cluster."""
+        options = {**self.options, "host": host, "port": port}
+        return dataclasses.replace(self, options=options, seeds=(), wanted=wanted)
 
     def at(self, host: str, port: int) -> Address:
         """Returns the address of the master at a host, which a Sentinel has named."""
@@ -180,7 +199,8 @@ class Handshaken(Protocol):
 
 def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
     """Makes an `Address` of a URL: `redis://`, `rediss://` (TLS, the certificate is verified), `unix://`,
-    `redis+sentinel://`, `rediss+sentinel://`, and the same with `valkey` in place of `redis`.
+    `redis+sentinel://`, `rediss+sentinel://`, `redis+cluster://`, `rediss+cluster://`, and the same with
+    `valkey` in place of `redis`.
 
     Args:
         url: of the server.
@@ -194,6 +214,8 @@ def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
     try:
         if scheme in {"redis+sentinel", "rediss+sentinel"}:
             return _with_sentinels(url, plain)
+        if scheme in {"redis+cluster", "rediss+cluster"}:
+            return _of_cluster(url, plain)
         if scheme in {"redis", "rediss", "unix"}:
             check(plain)
             return _address(url, plain, revive=revive)
@@ -201,7 +223,7 @@ def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
         raise BrokerNotConfigured(f"{mask(url)!r}: {error}") from error
     raise BrokerNotConfigured(
         f"{mask(url)!r} is not a server URL: write redis://host:6379/0, rediss://, unix:///path/to/socket"
-        ", redis+sentinel://host:26379/mymaster, valkey://, embedded:// or memory://"
+        ", redis+sentinel://host:26379/mymaster, redis+cluster://host:6379, valkey://, embedded:// or memory://"
     )
 
 
@@ -223,6 +245,14 @@ def _with_sentinels(url: str, plain: str) -> Address:
     # Their URLs are made here, and show no more than hosts and options: fit for errors about one of them.
     addresses = tuple(_address(each, each, wanted=Wanted.SENTINEL) for each in parts.sentinels)
     address = _address(url, parts.server, sentinels=Sentinels(parts.master, addresses))
+    kept = {name: value for name, value in address.options.items() if name not in {"host", "port"}}
+    return dataclasses.replace(address, options=kept)
+
+
+def _of_cluster(url: str, plain: str) -> Address:
+    nodes: list[dict[str, Any]] = [dict(parse_url(each)) for each in split_cluster(plain)]
+    seeds = tuple((str(node["host"]), int(node.get("port", 6379))) for node in nodes)
+    address = _address(url, split_cluster(plain)[0], seeds=seeds)
     kept = {name: value for name, value in address.options.items() if name not in {"host", "port"}}
     return dataclasses.replace(address, options=kept)
 
@@ -260,7 +290,8 @@ async def connect(address: Address, name: str) -> Handshaken:
         await asyncio.wait_for(_introduce(connection, name, database, address.wanted), CONNECT_TIMEOUT * 2)
     except Unfit as error:
         let_go(connection)
-        where = place(address) if address.wanted is Wanted.SENTINEL else address.safe_url
+        is_one_of_many = address.wanted not in {Wanted.SERVER, Wanted.MASTER}
+        where = place(address) if is_one_of_many else address.safe_url
         raise Unfit(f"{where}: {error}") from None
     except NotMaster as error:
         let_go(connection)
@@ -290,6 +321,12 @@ def endpoint(handshaken: Handshaken) -> tuple[str, int] | None:
     """Returns the host and the port of a connection; None for a socket."""
     host, port = getattr(handshaken, "host", None), getattr(handshaken, "port", None)
     return None if host is None or port is None else (str(host), int(port))
+
+
+def slot_of(key: str) -> int:
+    """Returns the slot of a Cluster in which a key lies."""
+    slot: int = key_slot(key.encode())
+    return slot
 
 
 def place(address: Address) -> str:
@@ -344,6 +381,8 @@ def _check_hello(hello: Any, wanted: Wanted) -> None:
         raise Unfit(problem)
     if wanted is Wanted.MASTER and not supported_servers.is_master(hello):
         raise NotMaster("is a replica, though a Sentinel has named it as the master")
+    if wanted is Wanted.PRIMARY and not supported_servers.is_master(hello):
+        raise NotMaster("is a replica, though another node has named it as the owner of slots")
 
 
 async def _reach(connection: Any) -> None:
@@ -392,6 +431,8 @@ def _nobody(address: Address) -> str:
             return f"{address.safe_url}: no answer from the master at {place(address)}"
         case Wanted.SENTINEL:
             return f"no Sentinel at {place(address)}"
+        case Wanted.CLUSTER | Wanted.PRIMARY:
+            return f"{address.safe_url}: no answer from the node at {place(address)}"
     return f"no server at {address.safe_url}"
 
 
@@ -400,7 +441,7 @@ def _tls_advice(address: Address, error: BaseException) -> str:
     empty text. Neither end can know.
     """
     cause = _innermost(error)
-    kind = "" if address.wanted is Wanted.SERVER else "+sentinel"
+    kind = _KINDS.get(address.wanted, "+sentinel")
     if issubclass(address.connection_class, SSLConnection):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return "\nName the authority that signed its certificate: ?ssl_ca_certs=/path/to/ca.pem"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.transport.pipe import Pipe
@@ -18,6 +19,8 @@ from asyncq.errors import BrokerUnavailable
 from asyncq.system.threads import in_daemon_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from asyncq.broker.transport.connection import Address
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -41,13 +44,21 @@ class ReconnectingConnection:
     Args:
         address: of the server.
         name: of the connection, in the server's CLIENT LIST.
+        make: makes a pipe, if the address does not say where the server is. Raises as `Pipe.open`.
         options: those of `Pipe`.
 
     Attributes:
         latest: the pipe that was made last, which may be broken by now; None if there was none yet.
     """
 
-    def __init__(self, address: Address, name: str, **options: Any) -> None:
+    def __init__(
+        self,
+        address: Address,
+        name: str,
+        make: Callable[[], Coroutine[Any, Any, Pipe]] | None = None,
+        **options: Any,
+    ) -> None:
+        self._make = make
         self._address = address
         self._name = name
         self._options = options
@@ -104,13 +115,14 @@ class ReconnectingConnection:
         """Opens a pipe and stores it as the latest. If that fails, it starts an embedded server again and
         tries once more.
         """
+        make = self._make or partial(Pipe.open, self._address, self._name, **self._options)
         try:
-            pipe = await Pipe.open(self._address, self._name, **self._options)
+            pipe = await make()
         except BrokerUnavailable:
             if self._address.revive is None or self._closed:
                 raise
             await in_daemon_thread(self._address.revive)
-            pipe = await Pipe.open(self._address, self._name, **self._options)
+            pipe = await make()
         # Stored here and not by the callers: they may all have been cancelled, and then nobody would ever
         # close the pipe.
         self.latest = pipe

@@ -15,7 +15,8 @@ that only those under `RARELY` need are put inside these, and made when these ar
 function assigns to stays outside: it keeps its value from one call to the next. Names such as `STATE.LIVE`
 are replaced before all that, see `script_text`.
 
-A test server gets other scripts, which read the time of a virtual clock, see `virtual_time`.
+A test server gets other scripts, which read the time of a virtual clock, see `virtual_time`. So does a
+Cluster, see `cluster_scripts`.
 
 Every script begins with a shebang. Because of it, the server refuses a script that may not write (READONLY,
 MISCONF, out of memory without `allow-oom`) as a whole and before its first write. Pure functions, on any
@@ -30,7 +31,7 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-from asyncq.broker.transport import virtual_time
+from asyncq.broker.transport import cluster_scripts, virtual_time
 from asyncq.broker.transport.script_text import expand, readers_in
 
 _FIELD = re.compile(r"^-- (KEYS|ARGV|RETURNS|FLAGS|USES|RARELY): (.*)$")
@@ -144,14 +145,14 @@ def _name_of(definition: str) -> str:
     return found[1]
 
 
-def parse(name: str, text: str, shared: dict[str, str], clock: str = "") -> Script:
+def parse(name: str, text: str, shared: dict[str, str], first: str = "") -> Script:
     """Makes a script of the text of its file.
 
     Args:
         name: of the script.
         text: of its file.
         shared: the texts of the shared files, by the name after `_`.
-        clock: functions that come before all others.
+        first: what comes before all else, as text.
 
     Raises:
         ValueError: the header is broken.
@@ -174,7 +175,7 @@ def parse(name: str, text: str, shared: dict[str, str], clock: str = "") -> Scri
             f"{name}.lua: RARELY names {', '.join(sorted(unknown))}, which no file that it uses has"
         )
     functions = _used(text, definitions, rarely)
-    parts = [shebang, *filter(None, [clock]), *key_lines, *arg_lines, *functions, text]
+    parts = [shebang, *filter(None, [first]), *key_lines, *arg_lines, *functions, text]
     source = "\n".join(parts)
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
     return Script(name, source, sha, keys, arguments, repeated, fills_outbox="workflow" in used)
@@ -206,7 +207,13 @@ def load_for_tests() -> dict[str, Script]:
     return _parsed(virtual_time.replaced(texts()), virtual_time.FUNCTIONS)
 
 
-def _parsed(found: dict[str, str], clock: str = "") -> dict[str, Script]:
+@functools.cache
+def load_for_cluster() -> dict[str, Script]:
+    """Returns all scripts by name, as a Cluster gets them: see `cluster_scripts`."""
+    return _parsed(cluster_scripts.replaced(texts()), cluster_scripts.FUNCTIONS)
+
+
+def _parsed(found: dict[str, str], first: str = "") -> dict[str, Script]:
     shared = {name[1:]: text for name, text in found.items() if name.startswith("_")}
     own = {name: text for name, text in found.items() if not name.startswith("_")}
-    return {name: parse(name, text, shared, clock) for name, text in own.items()}
+    return {name: parse(name, text, shared, first) for name, text in own.items()}

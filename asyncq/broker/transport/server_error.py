@@ -20,6 +20,8 @@ class ErrorAction(Enum):
 
     RETRY = auto()
     """The cause passes: send the same command again, after a pause."""
+    MOVED = auto()
+    """Another node of the Cluster serves this shard: send the command again, to that node."""
     RECONNECT = auto()
     """This server is not the right one (any more): close the connection, connect again, send again."""
     LOAD = auto()
@@ -39,6 +41,8 @@ ERROR_ACTIONS: Mapping[str, ErrorAction] = {
     "LOADING": ErrorAction.RETRY,
     "BUSY": ErrorAction.RETRY,
     "TRYAGAIN": ErrorAction.RETRY,
+    "ASK": ErrorAction.RETRY,  # the slot is being moved: see `cluster_scripts`
+    "MOVED": ErrorAction.MOVED,
     "CLUSTERDOWN": ErrorAction.RETRY,
     "NOREPLICAS": ErrorAction.RETRY,
     "MASTERDOWN": ErrorAction.RETRY,

@@ -19,6 +19,10 @@ NO_SENTINEL = (
     "this is a server and not a Sentinel\n"
     "Name the Sentinels, whose port is mostly 26379; or write redis://host:6379/0 to use one server"
 )
+NO_CLUSTER = (
+    "this is a server and no node of a Cluster\n"
+    "Write redis://host:6379/0, or start the servers with cluster-enabled yes"
+)
 NO_DATABASE = (
     "the server has no database {}\n"
     "Use one with a lower number; apps that share a database need different values of `namespace`"
@@ -34,6 +38,10 @@ class Wanted(Enum):
     MASTER = auto()
     """A server that a Sentinel has named, which may have become a replica."""
     SENTINEL = auto()
+    CLUSTER = auto()
+    """A node of a Cluster, of any role."""
+    PRIMARY = auto()
+    """A node of a Cluster that serves slots, as another node has said."""
 
 
 def problem(hello: Mapping[Any, Any], wanted: Wanted = Wanted.SERVER) -> str | None:
@@ -50,11 +58,10 @@ def problem(hello: Mapping[Any, Any], wanted: Wanted = Wanted.SERVER) -> str | N
     mode = facts.get("mode")
     if wanted is Wanted.SENTINEL:
         return None if mode == "sentinel" else NO_SENTINEL
-    if mode == "cluster":
-        return (
-            "this is a node of a Cluster, which asyncq does not support yet\n"
-            "Use a standalone server (cluster-enabled no)"
-        )
+    if wanted in {Wanted.CLUSTER, Wanted.PRIMARY} and mode == "standalone":
+        return NO_CLUSTER
+    if wanted in {Wanted.SERVER, Wanted.MASTER} and mode == "cluster":
+        return "this is a node of a Cluster\nWrite redis+cluster://host:6379, with one node or more"
     if mode == "sentinel":
         return (
             "this is a Sentinel and not a server\n"

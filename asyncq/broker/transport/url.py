@@ -27,7 +27,7 @@ _OWN = {
 _HOST = re.compile(r"\[|localhost$|\d+\.\d+\.\d+\.\d+$", re.ASCII)
 """Matches a text before a colon that is a host for sure, and not a user."""
 _MORE_HOSTS = re.compile(r"\d*(,(\[[0-9A-Fa-f:.]*\]|[\w.-]+)(:\d*)?)+$", re.ASCII)
-"""Matches the port of the first Sentinel, and all others."""
+"""Matches the port of the first host of several, and all others."""
 _NO_MASTER = "Write redis+sentinel://host1:26379,host2:26379/mymaster"
 _NAMED = {"db": "the database", "username": "the user", "password": "the password"}
 _DATABASE_FORMS = {
@@ -36,6 +36,9 @@ _DATABASE_FORMS = {
     "rediss+sentinel": "rediss+sentinel://host:26379/mymaster/0",
 }
 """How a database is written where it is not a path."""
+_NO_DATABASE = (
+    "Leave it out: a Cluster has one database; apps that share it need different values of `namespace`"
+)
 _CERT_REQS = ("none", "optional", "required")
 _ENCODE = (
     "A password with one of # / ? [ ] % in it goes into a URL percent-encoded: "
@@ -133,6 +136,37 @@ def split_sentinel(url: str) -> SentinelUrl:
     )
 
 
+def split_cluster(url: str) -> tuple[str, ...]:
+    """Checks a URL with the scheme `redis+cluster` or `rediss+cluster`, and returns the URL of each node that
+    it names.
+
+    Raises:
+        ValueError: something in it is wrong. The first line says what, the second what to write.
+
+    >>> split_cluster("redis+cluster://:secret@a,b:7000")
+    ('redis://:secret@a:6379', 'redis://:secret@b:7000')
+    """
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.removesuffix("+cluster")
+    if "#" in rest:
+        raise ValueError(f"there is a # in it, which the URL of a server cannot have\n{_ENCODE}")
+    before, mark, query = rest.partition("?")
+    address, _, path = before.partition("/")
+    if "@" in path:
+        raise ValueError(f"the host is not clear\n{_ENCODE}")
+    if path.strip("/") or any(name == "db" for name, _ in parse_qsl(query, keep_blank_values=True)):
+        raise ValueError(f"it names a database\n{_NO_DATABASE}")
+    credentials, at, hosts = address.rpartition("@")
+    if not all(hosts.split(",")):
+        raise ValueError("one of its hosts is empty\nWrite redis+cluster://host1:6379,host2:6379")
+    found = [
+        f"{scheme}://{credentials}{at}{_with_port(host, 6379)}{mark}{query}" for host in hosts.split(",")
+    ]
+    for each in found:
+        check(each, "+cluster")
+    return tuple(found)
+
+
 def _as_query(options: list[tuple[str, str]]) -> str:
     return f"?{urlencode(options, quote_via=quote)}" if options else ""
 
@@ -147,9 +181,9 @@ def _master_name(text: str) -> str:
     return name
 
 
-def _with_port(host: str) -> str:
-    """Returns the address of a Sentinel with its port."""
-    return host if ":" in host.rpartition("]")[2] else f"{host}:26379"
+def _with_port(host: str, port: int = 26379) -> str:
+    """Returns the address of a Sentinel, or of a node, with its port."""
+    return host if ":" in host.rpartition("]")[2] else f"{host}:{port}"
 
 
 def check(url: str, kind: str = "") -> None:
