@@ -155,13 +155,13 @@ class Commands:
         """Breaks all connections. Open calls get `PipeBroken`, and the next command makes another one."""
         self._shared.drop()
 
-    def new_connection(self, shard: int, name: str, **options: Any) -> ReconnectingConnection:
+    def new_connection(self, name: str, *, shard: int = 0, **options: Any) -> ReconnectingConnection:
         """Makes a connection of its own for a blocking read, which would hold up all commands behind it. It
         connects when it is first used.
 
         Args:
-            shard: the number of a shard: the connection is to its server.
             name: of the connection, in the server's CLIENT LIST.
+            shard: the number of a shard: the connection is to its server.
             options: those of `Pipe`.
         """
         return self._connections.separate(shard, name, **options)

@@ -64,7 +64,7 @@ class Reader:
         self._turn = 0
         self._waits = self._has_more = False
         self._connection = commands.new_connection(
-            numbers[0], f"asyncq-read:{session_id}", timeout=BLOCK_MS / 1000 + 5
+            f"asyncq-read:{session_id}", shard=numbers[0], timeout=BLOCK_MS / 1000 + 5
         )
 
     def own(self, streams: Iterable[str]) -> list[str]:

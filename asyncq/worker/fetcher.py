@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asyncq.worker.executor_streams import ExecutorQueueReader
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.permits import Limiter
-    from asyncq.worker.read_shares import ReadShares
+    from asyncq.worker.read_shares import ReadShare
     from asyncq.worker.worker import Worker
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Fetcher:
 
     Args:
         reader: of the shards; None for all of them, for a worker that runs only last attempts.
-        shares: of the room, if there are other fetchers.
+        share: of the room, if there are other fetchers.
         worker: says whether only last attempts are run.
         consumer: reads.
         held: says how many slots are free.
@@ -57,7 +57,7 @@ class Fetcher:
     def __init__(
         self,
         reader: Reader | None,
-        shares: ReadShares | None,
+        share: ReadShare | None,
         worker: Worker,
         consumer: Consumer,
         held: HeldJobs,
@@ -66,8 +66,7 @@ class Fetcher:
         executor_queues: ExecutorQueueReader,
     ) -> None:
         self._reader = reader
-        self._shares = shares
-        self._share = 0
+        self._share = share
         self._is_empty = False  # whether the latest read waited for long, and nothing came
         self._worker = worker
         self._consumer = consumer
@@ -97,8 +96,8 @@ class Fetcher:
                 if times.most or ahead.notes.streams:
                     await ahead.adjust(self._own)
                 room = ahead.room() or await ahead.until_room()
-                if self._shares is not None:
-                    room = await self._take_share(self._shares)
+                if self._share is not None:
+                    room = await self._take(self._share)
                 room, most = min(room, MOST_AT_ONCE), self._consumer.limit.entries
                 entries = await self._read(room)
                 is_full = len(entries) >= min(room, most)
@@ -123,17 +122,15 @@ class Fetcher:
         """Returns the streams from which it reads, of some streams."""
         return list(streams) if self._reader is None else self._reader.own(streams)
 
-    async def _take_share(self, shares: ReadShares) -> int:
+    async def _take(self, share: ReadShare) -> int:
         """Waits for a share of the room, takes it, and returns how many jobs it is."""
-        while not (share := shares.take(self._ahead.room())):
+        while not (room := share.take(self._ahead.room())):
             await self._held.next_change()
-        self._share = share
-        return share
+        return room
 
     def _give_back(self) -> None:
-        if self._shares is not None:
-            share, self._share = self._share, 0
-            self._shares.give_back(share)
+        if self._share is not None:
+            self._share.give_back()
 
     async def _read(self, room: int) -> list[Entry]:
         """Reads once, at most as many entries as there is room for."""
@@ -193,15 +190,14 @@ class Fetcher:
         before it waits, and then takes what comes first.
         """
         assert self._reader is not None, "a worker for last attempts does not come here"
-        if self._shares is None:
+        if self._share is None:
             return await self._reader.read(streams, room, block=block, most=most, timeout=timeout)
         # After a wait in vain, the next wait asks the same. It returns at once if there is something.
         if not (self._is_empty and block):
             entries = await self._reader.read(streams, room, block=False, most=most)
             if entries or not block:
                 return entries
-        self._give_back()
-        with self._shares.waiting():
+        with self._share.waiting():
             entries = await self._reader.wait(streams, timeout)
         self._is_empty = not entries
         return entries

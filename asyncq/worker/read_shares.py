@@ -14,45 +14,66 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class ReadShares:
-    """The shares of one session.
+class SharedRoom:
+    """The room of one session.
 
     Args:
         fetchers: how many there are.
         on_free: called when a share is given back.
+
+    Attributes:
+        wanting: how many fetchers have no share and do not wait for a job.
+        taken: the sum of all shares.
+        on_free: as given.
     """
 
     def __init__(self, fetchers: int, on_free: Callable[[], None]) -> None:
-        self._wanting = fetchers
-        self._taken = 0
-        self._on_free = on_free
+        self.wanting = fetchers
+        self.taken = 0
+        self.on_free = on_free
+
+
+class ReadShare:
+    """The share of one fetcher.
+
+    Args:
+        of: the room.
+    """
+
+    def __init__(self, of: SharedRoom) -> None:
+        self._of = of
+        self._share = 0
 
     def take(self, room: int) -> int:
-        """Takes a share of the room for a fetcher that has none. Returns how many jobs it may read; 0 if
-        there is no room.
+        """Takes a share of the room, when it has none. Returns how many jobs may be read; 0 if there is no
+        room.
         """
-        left = room - self._taken
+        left = room - self._of.taken
         if left <= 0:
             return 0
-        share = max(1, left // max(1, self._wanting))
-        self._wanting -= 1
-        self._taken += share
-        return share
+        self._share = max(1, left // max(1, self._of.wanting))
+        self._of.wanting -= 1
+        self._of.taken += self._share
+        return self._share
 
-    def give_back(self, share: int) -> None:
-        """Gives a share back: what was read with it is in its slot, or nothing was there."""
+    def give_back(self) -> None:
+        """Gives the share back: what was read with it is in its slot, or nothing was there. A second call
+        does nothing.
+        """
+        share, self._share = self._share, 0
         if share:
-            self._wanting += 1
-            self._taken -= share
-            self._on_free()
+            self._of.wanting += 1
+            self._of.taken -= share
+            self._of.on_free()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts a fetcher out that waits for a job: it takes one of what comes, without a share. If all
-        slots are full by then, the job waits for one, or is handed back.
+        """Gives the share back, and counts the fetcher out while it waits for a job: it takes one of what
+        comes, without a share. If all slots are full by then, the job waits for one, or is handed back.
         """
-        self._wanting -= 1
+        self.give_back()
+        self._of.wanting -= 1
         try:
             yield
         finally:
-            self._wanting += 1
+            self._of.wanting += 1

@@ -44,7 +44,7 @@ from asyncq.worker.outcome_writer import Outcomes
 from asyncq.worker.permits import Limiter
 from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
 from asyncq.worker.processes.spawner import HAND_BACK_TIMEOUT, Spawner
-from asyncq.worker.read_shares import ReadShares
+from asyncq.worker.read_shares import ReadShare, SharedRoom
 from asyncq.worker.recovery import Reclaimer
 from asyncq.worker.revocation import RevocationSignals
 from asyncq.worker.shutdown import Shutdown
@@ -156,11 +156,11 @@ class WorkerSession:
         job at a time.
         """
         readers: Sequence[Reader | None] = [None] if self.worker.only_last_tries else self.consumer.readers
-        shares = ReadShares(len(readers), self.held.changed.set) if len(readers) > 1 else None
+        room = SharedRoom(len(readers), self.held.changed.set)
         return [
             Fetcher(
-                *(reader, shares, self.worker, self.consumer, self.held, self.attempts),
-                *(limiter, executor_queues),
+                *(reader, ReadShare(room) if len(readers) > 1 else None),
+                *(self.worker, self.consumer, self.held, self.attempts, limiter, executor_queues),
             )
             for reader in readers
         ]

@@ -144,7 +144,7 @@ class HandWorker:
 
     async def beat(self) -> None:
         """Sends one heartbeat to each shard."""
-        for command, keys in zip(self.consumer.beat_commands(1), self._commands.shards, strict=True):
+        for keys, command in self.consumer.beat_commands(1):
             await self._commands.send(keys, *command)
 
 

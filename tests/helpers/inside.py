@@ -10,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.schema import damaged_data
+from asyncq.broker.transport.reconnect import ReconnectingConnection
 from asyncq.client import deadlock, sessions
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from asyncq import AsyncQ, Worker
     from asyncq.broker.commands import Commands
     from asyncq.broker.cross_shard.forwarder import Forwarder, OutboxTask
-    from asyncq.broker.transport.reconnect import ReconnectingConnection
     from asyncq.broker.waiters import Waiter
     from asyncq.execution.slots import Slots
     from asyncq.worker.worker_session import WorkerSession
@@ -45,7 +45,9 @@ def waiters_of(app: AsyncQ) -> list[Waiter]:
 
 def connection_of(commands: Commands) -> ReconnectingConnection:
     """Returns the reconnecting connection for commands."""
-    return commands._connection
+    connection = commands._serving[0]
+    assert isinstance(connection, ReconnectingConnection), "on a Cluster there are several"
+    return connection
 
 
 def is_connecting(connection: ReconnectingConnection) -> bool:
@@ -55,7 +57,7 @@ def is_connecting(connection: ReconnectingConnection) -> bool:
 
 def drop_subscription(app: AsyncQ) -> None:
     """Breaks the subscription of this loop's session, which then subscribes again."""
-    app.sessions.current().listener.subscription._connection.drop()
+    app.sessions.current().listener.subscription._connections.drop()
 
 
 def outbox_tasks_of(forwarder: Forwarder) -> dict[int, OutboxTask]:
@@ -107,7 +109,7 @@ def slots_of(worker: Worker) -> Slots:
 
 def limiter_of(worker: Worker) -> Any:
     """Returns the limiter, which defers jobs of tasks with limits."""
-    return session_of(worker).fetcher._limiter
+    return session_of(worker).fetchers[0]._limiter
 
 
 async def ended(worker: Worker) -> None:

@@ -17,12 +17,14 @@ from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import AsyncQ, BrokerUnavailable, Worker, allow_join_result, chain, chord, group
-from asyncq.broker.consumer import Consumer, Entry
+from asyncq.broker.consumer import Consumer
 from asyncq.broker.schema.shards import Shards
 from asyncq.broker.transport import supported_servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from asyncq.broker.reader import Entry
 
 pytestmark = pytest.mark.anyio
 

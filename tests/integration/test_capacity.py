@@ -230,15 +230,15 @@ async def test_entries_lost_by_an_executor_queue_read_during_a_search_for_unknow
         found = await unknown_entries(consumer, stream, held)
         searches.append(stream)
         if len(searches) == 1:
-            fetcher._executor_queues.may_have_lost_a_reply = True
+            fetcher._executor_queues.may_have_lost_a_reply |= set(fetcher._consumer.served.streams)
         return found
 
     async with make_app() as app:
         quick = _quick(app)
         async with Worker(app) as worker:
-            fetcher = worker._session.fetcher
+            fetcher = worker._session.fetchers[0]
             monkeypatch.setattr(Consumer, "unknown_entries", unknown_entries_while_a_read_fails)
-            fetcher._executor_queues.may_have_lost_a_reply = True
+            fetcher._executor_queues.may_have_lost_a_reply |= set(fetcher._consumer.served.streams)
             assert [await quick.call() for _ in "123"] == ["done"] * 3
             streams = [*fetcher._consumer.served.streams, *fetcher._consumer.served.last_attempt_queues]
             assert searches == streams * 2

@@ -154,7 +154,7 @@ async def _die_with(app: AsyncQ, queue: str, count: int) -> None:
     commands = app.sessions.current().broker.commands
     gone = ClaimingConsumer(commands, "gone", [queue])
     await gone.make_groups()
-    for command, keys in zip(gone.beat_commands(1), commands.shards, strict=True):
+    for keys, command in gone.beat_commands(1):
         await commands.send(keys, *command)
     for _ in range(count):
         assert len(await gone.read(list(gone.served.streams), 1, block=True)) == 1

@@ -276,7 +276,7 @@ async def test_a_worker_that_stops_during_the_pause_before_a_write_still_sends_t
         job = wire.Job("id", "nap", "default", b"", "", "", 0, 1)
         outcomes.report(wire.Delivery("1-1", next(iter(session.consumer.served.streams)), 0, 0, job), call())
         [sending] = outcomes.reports._tasks
-        quiet = asyncio.create_task(session.fetcher._until_quiet())
+        quiet = asyncio.create_task(session.fetchers[0]._until_quiet())
         await until(lambda: quiet._fut_waiter is not None, "the job to wait")
         quiet.cancel()
         await asyncio.wait({quiet})

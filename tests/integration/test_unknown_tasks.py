@@ -98,7 +98,7 @@ async def _beating_once(app: AsyncQ, task: str) -> AsyncIterator[ClaimingConsume
     commands = app.sessions.current().broker.commands
     consumer = ClaimingConsumer(commands, "dead", ("default",))
     await consumer.make_groups()
-    for command, keys in zip(consumer.beat_commands(1), commands.shards, strict=True):
+    for keys, command in consumer.beat_commands(1):
         await commands.send(keys, *command)
     await consumer.announcements.of_tasks([task])
     await consumer.read(list(consumer.served.streams), 1, block=False)

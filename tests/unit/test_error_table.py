@@ -32,12 +32,14 @@ TABLE = {
         "LOADING",
         "BUSY",
         "TRYAGAIN",
+        "ASK",
         "CLUSTERDOWN",
         "NOREPLICAS",
         "MASTERDOWN",
         "UNBLOCKED",
         "MISCONF",
     ],
+    ErrorAction.MOVED: ["MOVED"],
     ErrorAction.RECONNECT: ["READONLY"],
     ErrorAction.LOAD: ["NOSCRIPT"],
     ErrorAction.NO_GROUP: ["NOGROUP"],
@@ -47,7 +49,9 @@ TABLE = {
 }
 CODES = [(code, action) for action, codes in TABLE.items() for code in codes]
 PASSING = [
-    code for code, action in CODES if action in {ErrorAction.RETRY, ErrorAction.RECONNECT, ErrorAction.LOAD}
+    code
+    for code, action in CODES
+    if action in {ErrorAction.RETRY, ErrorAction.MOVED, ErrorAction.RECONNECT, ErrorAction.LOAD}
 ]
 FINAL = [
     code for code, action in CODES if action in {ErrorAction.NO_GROUP, ErrorAction.DENIED, ErrorAction.FATAL}

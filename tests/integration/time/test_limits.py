@@ -457,7 +457,7 @@ async def test_a_permit_that_no_job_knows_of_is_released(app, alone, bodies, per
         assert reply.starts
         waits = await alone.delay(1)
         await until_waiting(permits, 1)
-        session.fetcher._may_have_lost_a_reply = True
+        session.fetchers[0]._may_have_lost_a_reply = True
         session.consumer.drop_read()
         assert await soon(waits.get(timeout=30)) == 1
 

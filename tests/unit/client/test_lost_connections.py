@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from helpers.hand_worker import hand_worker
+from helpers.inside import connection_of
 from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, QueueFull, ResultNotFound
@@ -104,7 +105,7 @@ async def test_the_id_of_a_cancelled_enqueue_can_still_be_awaited(app, add, hand
 
 
 async def test_a_waiter_for_the_id_of_a_cancelled_enqueue_gets_result_not_found(app, add, server):
-    connection = app.sessions.current().broker.commands._connection
+    connection = connection_of(app.sessions.current().broker.commands)
     server.stop()
     # Else the enqueue could leave on the old connection, and is sent again then, although it is cancelled.
     await until(lambda: connection.current is None, "the client to miss its connection")
