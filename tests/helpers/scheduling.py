@@ -28,6 +28,7 @@ BY_FILE = (
     "tests/integration/test_counts.py",
     "tests/integration/test_exceptions.py",
     "tests/test_layers.py",
+    "tests/test_server_cluster.py",
     "tests/unit/test_exception_table.py",
     "tests/unit/test_reference_pages.py",
 )

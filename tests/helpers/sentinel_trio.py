@@ -3,111 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 import redis
 
 from asyncq.embedded import launch
-from helpers.own_server import free_port
+from helpers.server_node import Node, tls_client, tls_lines
 from helpers.waiting import until_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 MASTER = "shop"
 """The name of the master."""
-
-
-class Node:
-    """One process: a server or a Sentinel.
-
-    Args:
-        directory: of its data and its configuration, which Sentinels write.
-        lines: of its configuration.
-        words: further arguments of the program.
-        options: of the client that tests use.
-        binary: the program.
-    """
-
-    def __init__(
-        self, directory: Path, lines: list[str], words: list[str], options: Mapping[str, Any], binary: str
-    ) -> None:
-        self.directory = directory
-        self.port = free_port()
-        self._words = words
-        self._binary = binary
-        self._options = options
-        self.process: subprocess.Popen[bytes] | None = None
-        directory.mkdir(parents=True)
-        port = ["port 0", f"tls-port {self.port}"] if options.get("ssl") else [f"port {self.port}"]
-        own = [*port, "bind 127.0.0.1", f"dir {directory}", f"logfile {directory}/log"]
-        (directory / "conf").write_text("\n".join([*own, *lines, ""]))
-
-    def start(self) -> Self:
-        """Starts the process and waits until it answers."""
-        self.process = subprocess.Popen(
-            [self._binary, str(self.directory / "conf"), *self._words],
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        until_sync(self._answers, f"{self.directory.name} to answer")
-        return self
-
-    def _answers(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise RuntimeError((self.directory / "log").read_text()[-2000:])
-        try:
-            return bool(self.do("PING"))
-        except (redis.exceptions.ConnectionError, redis.exceptions.BusyLoadingError):
-            return False
-
-    def client(self) -> redis.Redis:
-        """Returns a blocking client that never retries."""
-        return redis.Redis(
-            host="127.0.0.1",
-            port=self.port,
-            single_connection_client=True,
-            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
-            socket_timeout=5.0,
-            **self._options,
-        )
-
-    def do(self, *command: Any) -> Any:
-        """Runs one command on a connection of its own, and returns the reply."""
-        with contextlib.closing(self.client()) as client:
-            return client.execute_command(*command)
-
-    def role(self) -> str:
-        """Returns `master` or `slave`; an empty text if the server does not answer."""
-        try:
-            return self.do("ROLE")[0].decode()
-        except (redis.exceptions.RedisError, OSError):
-            return ""
-
-    def connections(self) -> list[str]:
-        """Returns the names of the connections of asyncq's clients and workers."""
-        with contextlib.closing(self.client()) as client:
-            names = [each["name"] for each in client.client_list()]
-        return [name for name in names if name.startswith("asyncq")]
-
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """Kills the process with SIGKILL. A second call does nothing."""
-        process, self.process = self.process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            process.wait(timeout=30)
 
 
 class SentinelTrio:
@@ -134,16 +44,16 @@ class SentinelTrio:
     ) -> None:
         self.password, self.sentinel_password = password, sentinel_password
         binary = binary or str(launch.find())
-        self._tls = tls
+        lines = tls_lines(tls) if tls else []
         secret = [f'requirepass "{password}"', f'masterauth "{password}"'] if password else []
         common = [
             'save ""',
             "repl-diskless-sync-delay 0",
             "repl-ping-replica-period 1",
             *secret,
-            *self._lines(),
+            *lines,
         ]
-        client = self._client_options()
+        client = tls_client(tls) if tls else {}
         self.servers = [
             Node(directory / f"server{n}", common, [], {**client, "password": password or None}, binary)
             for n in range(2)
@@ -158,24 +68,12 @@ class SentinelTrio:
             *([f'sentinel auth-pass {MASTER} "{password}"'] if password else []),
             *([f'requirepass "{sentinel_password}"'] if sentinel_password else []),
             *([f'sentinel sentinel-pass "{sentinel_password}"'] if sentinel_password else []),
-            *self._lines(),
+            *lines,
         ]
         own = {**client, "password": sentinel_password or None}
         self.sentinels = [
             Node(directory / f"sentinel{n}", watch, ["--sentinel"], own, binary) for n in range(3)
         ]
-
-    def _lines(self) -> list[str]:
-        if self._tls is None:
-            return []
-        files = {"tls-ca-cert-file": "ca.pem", "tls-cert-file": "server.pem", "tls-key-file": "server.key"}
-        return ["tls-replication yes", *(f"{option} {self._tls / file}" for option, file in files.items())]
-
-    def _client_options(self) -> dict[str, Any]:
-        if self._tls is None:
-            return {}
-        own = {"ssl_certfile": str(self._tls / "server.pem"), "ssl_keyfile": str(self._tls / "server.key")}
-        return {"ssl": True, "ssl_ca_certs": str(self._tls / "ca.pem"), **own}
 
     def start(self) -> Self:
         """Starts all five, and waits until each Sentinel knows the replica and the other Sentinels."""

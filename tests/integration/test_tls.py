@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import pytest
 from helpers.own_server import free_port, own_server
-from helpers.sentinel_trio import Node, sentinel_trio
+from helpers.sentinel_trio import sentinel_trio
+from helpers.server_node import Node
 
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, Worker
 
