@@ -230,6 +230,29 @@ class Journals:
             if not _started_rightly(run, [succeeded.get(parent) for parent in parents[run.number]])
         ]
 
+    def strange_starts(self, parents: Mapping[int, Sequence[int]]) -> list[str]:
+        """Returns the runs that started with a value which no run of that parent had returned by then. Where
+        the server may lose outcomes, this holds also for a parent that ran again.
+        """
+        every = {run.name: run for runs in self.runs.values() for run in runs}
+
+        def is_right(value: str, parent: int, child: Run) -> bool:
+            number, _, name = value.partition(":")
+            run = every.get(name)
+            if run is None or run.number != parent or number != str(expected(parent)):
+                return False
+            return run.ended is not None and run.ended <= child.started
+
+        found = []
+        for run in every.values():
+            before = parents.get(run.number, ())
+            values = [] if run.parent_values == "-" else run.parent_values.split(",")
+            if len(values) != len(before) or not all(
+                is_right(value, parent, run) for value, parent in zip(values, before, strict=True)
+            ):
+                found.append(run.name)
+        return found
+
     def answer_kinds(self) -> Counter[str]:
         return Counter(answer.kind for answers in self.answers.values() for answer in answers)
 

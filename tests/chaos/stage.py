@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from helpers import leftovers
 from helpers.own_server import OwnServer, free_port
 from helpers.sentinel_trio import SentinelTrio
+from helpers.server_cluster import ServerCluster
 
 from asyncq import AsyncQ, BrokerUnavailable, QueueFull, ResultTimeout, WorkerLost
 from chaos import jobs, oracle
@@ -43,6 +44,8 @@ class Stage:
         proxied: whether client and workers reach the server through a proxy.
         concurrency: of each worker.
         watched: whether the server is the master of a trio of Sentinels, with a replica.
+        cluster: the node timeout, in ms, of a Cluster of three primaries with a replica each, which is the
+            server then; 0 for none.
 
     Attributes:
         task_of: returns the task for the call of a number; `work` unless a trial sets another function.
@@ -60,6 +63,7 @@ class Stage:
         proxied: bool = False,
         concurrency: int = 64,
         watched: bool = False,
+        cluster: int = 0,
         **settings: Any,
     ) -> None:
         self.report = Report(trial)
@@ -70,6 +74,7 @@ class Stage:
         self._durable = durable
         self._proxied = proxied
         self._watched = watched
+        self._node_timeout = cluster
         # One child for last tries at a time: where a worker dies each second, four children of each of four
         # workers keep two cores busy with starting Python, and thousands of waits end too late.
         self._settings = {
@@ -108,6 +113,13 @@ class Stage:
             stack.callback(self.trio.close)
             await asyncio.to_thread(self.trio.start)
             self.url = self.direct_url = self.trio.url
+        if self._node_timeout:
+            self.cluster = ServerCluster(
+                self.root / "cluster", node_timeout=self._node_timeout, divisible=True
+            )
+            stack.callback(self.cluster.close)
+            await asyncio.to_thread(self.cluster.start)
+            self.url = self.direct_url = self.cluster.url
         self.fleet = Fleet(self.url, self.folder, self._settings, self.seed)
         stack.push_async_callback(self.fleet.close)
         self.app = self.make_app()
@@ -145,7 +157,11 @@ class Stage:
 
     def begin(self, number: int, seconds: float = 0.0, timeout: float = 60.0) -> asyncio.Task[None]:
         """Starts a call in the background. It is cancelled when the trial ends."""
-        wait = asyncio.create_task(self.call(number, seconds, timeout))
+        return self.background(self.call(number, seconds, timeout))
+
+    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a wait, for `waiting` and `all_answered`. It is cancelled when the trial ends."""
+        wait = asyncio.create_task(work)
         self._waits.add(wait)
         wait.add_done_callback(self._waits.discard)
         return wait
@@ -196,7 +212,11 @@ class Stage:
             self.journal.note(oracle.ANSWERED, id_, kind, value, run, 0)
 
     async def stored(self, ids: list[str]) -> dict[str, tuple[str, int, str]]:
-        """Returns how jobs ended by the server's records. A new client asks, which knows only their ids."""
+        """Returns how jobs have ended by the server's records, those that have."""
+        return {id_: o for id_, o in (await self.ends(ids)).items() if o[0] in {"ok", "WorkerLost"}}
+
+    async def ends(self, ids: list[str]) -> dict[str, tuple[str, int, str]]:
+        """Returns what the server's records say of jobs. A new client asks, which knows only their ids."""
         found = {}
         app = self.make_app(self.direct_url)
         jobs.register(app)
@@ -204,9 +224,7 @@ class Stage:
             for start in range(0, len(ids), 2000):
                 batch = ids[start : start + 2000]
                 outcomes = await asyncio.gather(*(outcome_of(app.AsyncResult(id_), 2.0) for id_ in batch))
-                found.update(
-                    {id_: o for id_, o in zip(batch, outcomes, strict=True) if o[0] in {"ok", "WorkerLost"}}
-                )
+                found.update(dict(zip(batch, outcomes, strict=True)))
         return found
 
     async def judge(self, *, extra_at_most: float | None = None) -> oracle.Journals:

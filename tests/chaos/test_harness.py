@@ -66,6 +66,18 @@ def test_the_judge_finds_a_job_that_started_too_early_or_with_a_wrong_value_of_i
     assert journals(*lines, "B 2.1 b 7.1 2 1 -").wrong_starts(parents) == ["7.1"]
 
 
+def test_the_judge_finds_a_start_with_a_value_that_no_run_of_the_parent_had_returned(journals):
+    one, other, parents = f"{oracle.expected(1)}:7.0", f"{oracle.expected(1)}:7.9", {1: [], 2: [1]}
+    # The parent ran twice: its first outcome was lost with the server's data. Either value is right.
+    lines = ["B 1.0 a 7.0 1 1 -", "E 2.0 a 7.0", "B 3.0 a 7.9 1 1 -", "E 4.0 a 7.9"]
+    assert journals(*lines, f"B 2.1 b 7.1 2 1 {one}").strange_starts(parents) == []
+    assert journals(*lines, f"B 4.1 b 7.1 2 1 {other}").strange_starts(parents) == []
+    assert journals(*lines, f"B 3.9 b 7.1 2 1 {other}").strange_starts(parents) == ["7.1"]
+    assert journals(*lines, "B 4.1 b 7.1 2 1 9:7.0").strange_starts(parents) == ["7.1"]
+    assert journals(*lines, f"B 4.1 b 7.1 2 1 {oracle.expected(1)}:7.5").strange_starts(parents) == ["7.1"]
+    assert journals(*lines, "B 4.1 b 7.1 2 1 -").strange_starts(parents) == ["7.1"]
+
+
 def test_a_run_is_in_flight_until_a_waiter_has_its_outcome(journals):
     found = journals(
         *("B 1.0 a 7.0 5 1 -", "E 2.0 a 7.0", "G 2.1 a ok 36 7.0 -1"),

@@ -4,6 +4,7 @@ returns its report.
 
 from chaos.trials import (
     baddays,
+    clusters,
     crashes,
     failovers,
     forks,
@@ -41,5 +42,7 @@ TRIALS = {
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,
     "failovers": failovers.failovers,
+    "cluster": clusters.quick,
+    "cluster-slow": clusters.slow,
     "forked-children": forks.forked_children,
 }

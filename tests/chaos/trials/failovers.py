@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from typing import TYPE_CHECKING
 
-from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
-from chaos import oracle
 from chaos.stage import Stage
+from chaos.under_load import calls_at_a_rate, judge_losses, service_is_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from helpers.sentinel_trio import Node, SentinelTrio
+    from helpers.sentinel_trio import SentinelTrio
+    from helpers.server_node import Node
 
     from chaos.report import Report
 
 RATE = 200.0
 WORKERS = 2
-BACK_WITHIN = 1.0
-"""Seconds after the Sentinels name a new master, within which calls must be answered again."""
-ANSWERED_WITHIN = 12.0
-"""Seconds after that, within which everybody who waited then must have an answer."""
 PROBES = 1_000_000
 """The number of the first call that measures when the service is back."""
 
@@ -64,7 +59,7 @@ async def failovers(scale: float, seed: int, lease: float = 5.0) -> Report:
         rounds = stage.count(3)
         numbers = iter(range(PROBES, 2 * PROBES))
         stop = asyncio.Event()
-        load = asyncio.create_task(_load(stage, stop))
+        load = asyncio.create_task(calls_at_a_rate(stage, stop, RATE))
         for _ in range(rounds):
             for way in WAYS:
                 await asyncio.sleep(2.0)
@@ -72,20 +67,8 @@ async def failovers(scale: float, seed: int, lease: float = 5.0) -> Report:
         stop.set()
         await load
         await stage.all_answered()
-        await _judge(stage)
+        await judge_losses(stage, {})
         return stage.report
-
-
-async def _load(stage: Stage, stop: asyncio.Event) -> None:
-    """Starts calls at the rate, until `stop`."""
-    started, done = time.monotonic(), 0
-    while not stop.is_set():
-        due = int((time.monotonic() - started) * RATE) + 1
-        for number in range(done, due):
-            stage.begin(number, stage.random.uniform(0, 0.1))
-        done = due
-        await asyncio.sleep(0.01)
-    stage.report.fact("jobs offered", done)
 
 
 async def _one(stage: Stage, way: str, number: int) -> None:
@@ -95,34 +78,7 @@ async def _one(stage: Stage, way: str, number: int) -> None:
     new = await asyncio.to_thread(go, trio)
     old = trio.other(new)
     await asyncio.to_thread(trio.wait_until_named, new)
-    since_named = Stopwatch()
-    waiting = stage.waiting()
-    await stage.call(number, timeout=30)
-    stage.report.below(f"{way}: next call ended after", since_named.took, BACK_WITHIN, " s")
-    _, late = await asyncio.wait(waiting, timeout=ANSWERED_WITHIN + 5.0)
-    stage.report.below(
-        f"{way}: all {len(waiting)} waits ended after", since_named.took, ANSWERED_WITHIN, " s"
-    )
-    stage.report.equal(f"{way}: waits that did not end", len(late), 0)
+    await service_is_back(stage, way, [number])
     await asyncio.to_thread(come_back, old)
     await until(lambda: old.role() == "slave", "the old master to be a replica", timeout=60, every=0.05)
     await until(lambda: new.do("WAIT", 1, 10) == 1, "the replica to have all", timeout=60, every=0.05)
-
-
-async def _judge(stage: Stage) -> None:
-    journals = oracle.Journals.read(stage.folder)
-    stored = await stage.stored(list(journals.accepted))
-    report = stage.report
-    kinds = journals.answer_kinds()
-    lost = set(journals.accepted) - set(stored)
-    report.fact("jobs accepted", len(journals.accepted))
-    report.fact("waiters that got ResultNotFound", kinds.get("other:ResultNotFound", 0))
-    report.fact("jobs of which the last master has no outcome", len(lost))
-    report.fact("extra runs", journals.extra_runs())
-    report.fact("outcomes that were lost after their waiter had them", len(journals.contradicted(stored)))
-    report.equal("other answers", sorted(set(kinds) - {"ok", "other:ResultNotFound"}), [])
-    report.equal("wrong values", len(journals.wrong()), 0)
-    report.equal("enqueues that made two jobs", len(journals.duplicated_jobs()), 0)
-    report.equal("waits that did not end", len(journals.accepted) - len(journals.answers), 0)
-    report.equal("waits that ended later than timeout + 1 s", len(journals.late(1.0)), 0)
-    report.equal("workers that ended by themselves", stage.fleet.unexpected_exits, [])
