@@ -41,6 +41,7 @@ from asyncq.worker.last_tries import LastTries
 from asyncq.worker.orders import Orders
 from asyncq.worker.outbox_poller import OutboxPoller
 from asyncq.worker.outcome_writer import Outcomes
+from asyncq.worker.parent_audit import ParentAudit
 from asyncq.worker.permits import Limiter
 from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
 from asyncq.worker.processes.spawner import HAND_BACK_TIMEOUT, Spawner
@@ -148,6 +149,9 @@ class WorkerSession:
         self.fetchers: list[Fetcher] = self._make_fetchers(limiter, executor_queues)
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self.report_status)
         self._has_run = False
+        # Shards of one server are lost together, so none lacks what another has.
+        is_cluster = len(self.broker.commands.together) > 1
+        self._parent_audit = ParentAudit(self.broker.commands, self.consumer.name) if is_cluster else None
         stop_events = resources.events.follow(claims, self.held)
         self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
 
@@ -159,8 +163,14 @@ class WorkerSession:
         room = SharedRoom(len(readers), self.held.changed.set)
         return [
             Fetcher(
-                *(reader, ReadShare(room) if len(readers) > 1 else None),
-                *(self.worker, self.consumer, self.held, self.attempts, limiter, executor_queues),
+                reader,
+                ReadShare(room) if len(readers) > 1 else None,
+                self.worker,
+                self.consumer,
+                self.held,
+                self.attempts,
+                limiter,
+                executor_queues,
             )
             for reader in readers
         ]
@@ -209,6 +219,7 @@ class WorkerSession:
         loops += (
             self._announcer.run,
             OutboxPoller(self.broker.commands, lease).run,
+            *((self._parent_audit.run,) if self._parent_audit is not None else ()),
             *(fetcher.run for fetcher in self.fetchers),
             executor_queues.run,
             last_tries.run,
@@ -370,3 +381,5 @@ class WorkerSession:
         for channel, on_message in self._background.subscriptions:
             self.broker.listener.subscription.unsubscribe(channel, on_message)
         self.broker.listener.subscription.renewed.discard(self._on_renewed)
+        if self._parent_audit is not None:
+            self._parent_audit.close()

@@ -86,8 +86,8 @@ class ClusterNode(Node):
         return found
 
     def replicates_all(self) -> bool:
-        """Returns whether all of its replicas have what it had a second ago, and follow; false if it has none.
-        Under load they never have all: a replica says once a second what it has.
+        """Returns whether all of its replicas follow; false if it has none. Under load they never have all
+        that it has: a replica says once a second what it has.
         """
         with contextlib.closing(self.client()) as client:
             facts = client.info("replication")

@@ -180,7 +180,8 @@ class Keys:
             # + session id: hash, "<entry> <id>" of jobs with which a worker has died and that start again
             ("started", f"{tag}:bg:"),
             ("watchers", f"{tag}:ww:"),  # + queue: the note of the worker session that watches its stream
-            ("reporters", f"{tag}:mr:"),  # + queue: which worker reports its metrics
+            # + queue: which worker reports its metrics; + `~parents`: which one looks for lost jobs
+            ("reporters", f"{tag}:mr:"),
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
             ("clock_offset", f"{tag}:t"),  # by how many ms the server's clock was set back so far; a string
