@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-SETTLE = 2.0
+SETTLE = 1.0
 """Seconds after a change, and between the two looks."""
-TURN = 5000
+TURN = 3000
 """Milliseconds for which no other worker begins to look."""
 
 
