@@ -40,7 +40,7 @@ export PYTHONDONTWRITEBYTECODE :=
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(BIN)/python -m pytest -n $(shell expr 5 \* $(CORES) / 2) --dist loadscope
 
-.PHONY: help run test trials quick check lint mypy types examples counts chaos bench bench-full bench-smoke clean
+.PHONY: help run test test-cluster trials quick check lint mypy types examples counts chaos bench bench-full bench-smoke clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ run: $(RUN) ## run the first example on an embedded Valkey
 
 test: $(DEV) ## run the tests (PYTEST_ARGS="-k name" for some of them, of all there are)
 	$(PYTEST) $(or $(PYTEST_ARGS),--ignore tests/chaos --ignore tests/model -m "not trial")
+
+test-cluster: $(DEV) ## run the integration tests on a Cluster of three primaries
+	TEST_SERVER=cluster $(PYTEST) $(or $(PYTEST_ARGS),-m "not trial") tests/integration
 
 trials: $(DEV) ## run what `make test` has no time for: chaos and the model checker in short, all examples of properties
 	$(PYTEST) tests/chaos tests/model

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from helpers import servers
 from helpers.apps import closed_at_the_end
 from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
     _modules_are_frozen,
@@ -62,6 +64,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if why := servers.left_out(item):
+            item.add_marker(pytest.mark.skip(reason=f"not on a cluster: {why}"))
     if hasattr(config, "workerinput"):
         from helpers.scheduling import mixed
 
@@ -77,13 +82,12 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_from_outside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         # PYTHONUNBUFFERED and the like change what the processes do that a test starts.
         if name.startswith(("ASYNCQ_", "PYTHON")):
             monkeypatch.delenv(name)
-    if shards := os.environ.get("TEST_SHARDS"):
-        # To run tests that were written for one shard on several: those that read no keys must pass.
+    if shards := servers.shards_of(request.node):
         monkeypatch.setenv("ASYNCQ_SHARDS", shards)
 
 
@@ -108,25 +112,22 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-SERVER = """
-import sys
-from asyncq import embedded
-with embedded.private() as server:
-    print(server.url, flush=True)
-    sys.stdin.read()
-"""
-
-
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """One real server for the whole run, in its own process: tests of the embedded server kill theirs."""
+    """One real server, or Cluster, for the whole run, in its own process: tests of the embedded server kill
+    theirs.
+    """
     pipe = subprocess.PIPE
-    holder = subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, text=True)
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", servers.PROGRAM], stdin=pipe, stdout=pipe, text=True, env=path
+    )
     assert holder.stdin is not None
     assert holder.stdout is not None
     url = holder.stdout.readline().strip()
-    with redis.Redis.from_url(url) as client:
-        client.config_set("save", "3600 1")  # else every app would warn that it may lose jobs
+    if not servers.IS_CLUSTER:
+        with servers.client(url) as client:
+            client.config_set("save", "3600 1")  # else every app would warn that it may lose jobs
     yield url
     holder.stdin.close()
     holder.stdout.close()

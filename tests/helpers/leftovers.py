@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-
-import redis
+from typing import TYPE_CHECKING
 
 from asyncq.broker.schema.keys import GROUP, Keys
+from helpers import servers
+
+if TYPE_CHECKING:
+    import redis
 
 
 def find(url: str, namespace: str) -> list[str]:
@@ -37,7 +40,7 @@ def clear(url: str, namespace: str) -> list[str]:
 
 
 def _client(url: str) -> contextlib.closing[redis.Redis]:
-    return contextlib.closing(redis.Redis.from_url(url, decode_responses=True, encoding="latin-1"))
+    return contextlib.closing(servers.client(url, decode_responses=True, encoding="latin-1"))
 
 
 def _complaints(client: redis.Redis, namespace: str, everything: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from helpers import servers
 from helpers.forked import TESTS, Forked
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class WorkerProcess:
             "ASYNCQ_URL": url,
             "ASYNCQ_NAMESPACE": namespace,
             "ASYNCQ_LEASE": "2",
-            "ASYNCQ_SHARDS": os.environ.get("TEST_SHARDS", "1"),
+            **servers.for_processes(),
             **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
         }
         words = ["-m", module, *queues]

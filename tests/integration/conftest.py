@@ -6,16 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-import redis.asyncio
+from helpers import servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import redis.asyncio
 
 
 @pytest.fixture
 async def raw(server_url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """A raw client: tests read the server with it, and change what asyncq would not change."""
-    client = redis.asyncio.Redis.from_url(server_url)
+    client = servers.async_client(server_url)
     yield client
     await client.aclose()
 

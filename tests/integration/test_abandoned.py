@@ -500,6 +500,7 @@ async def test_a_scope_whose_server_does_not_answer_raises_its_own_error_or_else
         await raw.ping()
 
 
+@pytest.mark.one_shard
 def test_blocking_code_can_use_scopes(make_app):
     app = make_app()
     with app:

@@ -161,6 +161,7 @@ async def _die_with_a_job(app) -> None:
     consumer.close()
 
 
+@pytest.mark.one_shard
 async def test_the_acl_templates_allow_all_that_asyncq_does_and_nothing_else(server, producer, worker_app):
     await _use_without_a_worker(producer)
     job = await producer.tasks["add"].delay(5, 5)
@@ -370,6 +371,7 @@ def test_a_worker_that_is_refused_ends_with_one_line_a_hint_and_exit_code_77(
 
 
 @pytest.mark.parametrize("right", ["xreadgroup", "mget", "xack", "evalsha"])
+@pytest.mark.one_shard
 async def test_a_worker_that_loses_a_right_logs_it_a_few_times_and_works_again_when_it_has_the_right(
     server, producer, caplog, right
 ):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from helpers import servers
 from helpers.claiming import ClaimingConsumer
 from helpers.inside import outbox_tasks_of
 from helpers.own_server import OwnServer, free_port
@@ -268,6 +269,7 @@ async def test_a_running_job_in_any_shard_can_be_revoked_can_report_and_can_yiel
             assert await result.refresh() == "REVOKED"
 
 
+@pytest.mark.one_shard
 async def test_an_app_with_another_number_of_shards_is_refused(app, make_app):
     other = make_app(shards=2, namespace=app.settings.namespace)
     with pytest.raises(asyncq.BrokerNotConfigured, match=r"has 3 shards .* says shards=2"):
@@ -277,6 +279,7 @@ async def test_an_app_with_another_number_of_shards_is_refused(app, make_app):
         await single.open()
 
 
+@pytest.mark.one_shard
 async def test_a_namespace_whose_workers_have_one_shard_is_not_split(make_app):
     async with make_app() as app, Worker(app):
         with pytest.raises(asyncq.BrokerNotConfigured, match=r"has 1 shards .* says shards=3"):
@@ -381,7 +384,7 @@ async def test_a_call_after_the_outbox_task_has_just_ended_starts_another_one(ap
         app.sessions.current().broker.shards[0],
     )
     word = {"to": 1, "i": named(1), "e": "0 x", "p": named(0), "h": "S", "w": "1"}
-    with redis.Redis.from_url(server_url) as blocking:
+    with servers.client(server_url) as blocking:
         for ask in (forwarder.call, forwarder.delivered):
             forwarder.call(shard)
             task = outbox_tasks_of(forwarder)[0].task

@@ -34,6 +34,7 @@ def register(app):
     return echo
 
 
+@pytest.mark.one_shard
 async def test_a_full_queue_refuses_a_job_and_nothing_is_enqueued(make_app, raw):
     async with make_app(max_length=3) as app:
         echo = register(app)
@@ -57,6 +58,7 @@ async def test_each_queue_has_its_own_maximum_length(make_app):
             await echo.options(queue="other").delay(2)
 
 
+@pytest.mark.one_shard
 async def test_a_high_limit_holds_in_each_queue_though_another_queue_is_always_filled_first(make_app, raw):
     async with make_app(max_length=10_001) as app:
         echo = register(app)
@@ -75,6 +77,7 @@ async def test_a_high_limit_holds_in_each_queue_though_another_queue_is_always_f
         await raw.delete(stream)
 
 
+@pytest.mark.one_shard
 async def test_all_jobs_of_a_batch_fit_or_none_is_enqueued(make_app, raw):
     async with make_app(max_length=5) as app:
         echo = register(app)
@@ -84,6 +87,7 @@ async def test_all_jobs_of_a_batch_fit_or_none_is_enqueued(make_app, raw):
         assert await raw.xlen(app.sessions.shards[0].stream("default")) == 3
 
 
+@pytest.mark.one_shard
 async def test_the_limit_counts_delayed_jobs_of_all_queues_together_and_apart_from_queued_jobs(make_app, raw):
     async with make_app(max_length=3) as app:
         echo = register(app)
@@ -129,6 +133,7 @@ async def test_a_retry_is_not_refused_however_many_delayed_jobs_there_are(make_a
             assert await (await fail_once.delay()).get(timeout=30) == 5
 
 
+@pytest.mark.one_shard
 async def test_the_limit_holds_for_concurrent_calls_of_many_coroutines(make_app, raw):
     async with make_app(max_length=10) as app:
         echo = register(app)

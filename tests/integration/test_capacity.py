@@ -105,6 +105,7 @@ async def test_jobs_without_a_free_thread_wait_in_the_executor_queue_and_delay_n
     assert {worker for worker, _ in gate.started[:4]} == {"one", "two"}
 
 
+@pytest.mark.one_shard
 async def test_jobs_in_the_executor_queue_start_in_order_after_those_with_a_higher_priority(
     make_app, gate, raw, namespace
 ):
@@ -160,6 +161,7 @@ async def test_a_job_that_arrives_when_a_thread_becomes_free_starts_after_the_ex
     assert [number for _, number in gate.started] == [0, 1, 2, 3]
 
 
+@pytest.mark.one_shard
 async def test_without_coroutine_tasks_no_job_goes_into_an_executor_queue(make_app, gate, raw, namespace):
     async with make_app(threads=2) as app:
         block = gate.register(app, "one")
@@ -172,6 +174,7 @@ async def test_without_coroutine_tasks_no_job_goes_into_an_executor_queue(make_a
         assert not await raw.exists(f"{{{namespace}:0}}:lv:default")
 
 
+@pytest.mark.one_shard
 async def test_jobs_in_an_executor_queue_count_towards_the_limit_of_their_queue(
     make_app, gate, raw, namespace
 ):
@@ -203,6 +206,7 @@ async def _is_empty(raw: Any, stream: str) -> bool:
     return not await raw.xlen(stream)
 
 
+@pytest.mark.one_shard
 async def test_entries_claimed_by_a_parallel_read_are_known_before_unknown_entries_are_listed(make_app):
     async with make_app() as app:
         quick = _quick(app)
@@ -258,6 +262,7 @@ async def test_a_job_in_an_executor_queue_is_revoked_like_any_waiting_job(make_a
     assert gate.started == [("one", 0)]
 
 
+@pytest.mark.one_shard
 async def test_a_job_from_an_executor_queue_is_retried_in_the_executor_queue(
     make_app, gate, raw, namespace, monkeypatch
 ):
@@ -284,6 +289,7 @@ async def test_a_job_from_an_executor_queue_is_retried_in_the_executor_queue(
             assert await result.get(timeout=20) == "done"
 
 
+@pytest.mark.one_shard
 async def test_processes_are_counted_separately_and_a_stopping_worker_starts_no_job(
     make_app, tmp_path, raw, namespace
 ):

@@ -46,6 +46,7 @@ def received(stage) -> list[ClaimEnd]:
 
 
 @pytest.mark.parametrize("end", BY_END)
+@pytest.mark.one_shard
 async def test_a_hook_is_called_for_every_kind_of_end_of_a_job(stage, received, end):
     play, letter = ENDS[end]
     await play(stage)
@@ -56,6 +57,7 @@ async def test_a_hook_is_called_for_every_kind_of_end_of_a_job(stage, received, 
     assert (one.letter, one.answer) == (letter if ended_as_requested else "", 1 if ended_as_requested else 2)
 
 
+@pytest.mark.one_shard
 async def test_a_hook_is_called_when_a_claim_ends_and_the_job_goes_on(stage, received):
     delivery = await stage.claim()
     assert await stage.worker.claims.retry(delivery, 0, 1, b"") == 1

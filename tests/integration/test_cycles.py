@@ -8,7 +8,7 @@ import asyncio
 import re
 
 import pytest
-import redis.asyncio
+from helpers import servers
 from helpers.inside import slots_of
 from helpers.notes import lines
 from helpers.own_server import own_server
@@ -147,7 +147,7 @@ async def test_one_of_two_jobs_that_wait_for_each_other_gets_an_error_and_the_ot
 
 
 async def _keys(app: AsyncQ, kind: str):
-    async with redis.asyncio.Redis.from_url(app.settings.url) as client:
+    async with servers.async_client(app.settings.url) as client:
         async for key in client.scan_iter(match=f"{app.sessions.shards[0].tag}:{kind}*", count=1000):
             yield key
 
@@ -213,6 +213,7 @@ async def test_a_wait_for_the_first_of_several_jobs_makes_no_wait_cycle(app, add
             await first_of.options(task_id="again", wait=30).call(["again"])
 
 
+@pytest.mark.one_shard
 async def test_the_record_of_a_wait_is_removed_however_the_wait_ends(app, add):
     notes: list[int] = []
 
@@ -236,6 +237,7 @@ async def test_the_record_of_a_wait_is_removed_however_the_wait_ends(app, add):
     await results.revoke()
 
 
+@pytest.mark.one_shard
 async def test_a_wait_that_ends_keeps_the_record_of_another_wait_for_the_same_job(app):
     output: list[object] = []
 
@@ -265,7 +267,7 @@ async def test_a_wait_that_ends_keeps_the_record_of_another_wait_for_the_same_jo
 
 
 async def _notes(app: AsyncQ) -> int:
-    async with redis.asyncio.Redis.from_url(app.settings.url) as client:
+    async with servers.async_client(app.settings.url) as client:
         return sum([await client.scard(key) async for key in _keys(app, "b:")])
 
 
@@ -273,6 +275,7 @@ async def _are(app: AsyncQ, notes: int) -> bool:
     return await _notes(app) == notes
 
 
+@pytest.mark.one_shard
 async def test_recorded_waits_of_an_attempt_whose_worker_died_are_ignored(
     app, server_url, namespace, tmp_path
 ):

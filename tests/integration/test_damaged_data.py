@@ -364,6 +364,7 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("damage_data", DAMAGES, ids=lambda damage_data: damage_data.__name__)
+@pytest.mark.one_shard
 async def test_damaged_data_stops_neither_worker_nor_client(stage, damage_data, caplog):
     caplog.set_level(logging.WARNING, "asyncq")
     await damage_data(stage)
@@ -371,6 +372,7 @@ async def test_damaged_data_stops_neither_worker_nor_client(stage, damage_data, 
     assert not [line for line in caplog.messages if "unexpected error" in line]
 
 
+@pytest.mark.one_shard
 async def test_damage_of_one_kind_is_logged_once_a_minute(stage, caplog):
     caplog.set_level(logging.WARNING, "asyncq")
     await in_published_messages(stage)

@@ -156,6 +156,7 @@ async def test_two_concurrent_replays_of_one_dead_letter_make_one_job(app, faili
         await handles[0].get(timeout=30)
 
 
+@pytest.mark.one_shard
 async def test_a_dead_letter_is_kept_if_the_queue_is_full_at_its_replay(make_app, app, failing):
     async with Worker(app):
         _, letter = await _given_up(app, failing, 7)
@@ -224,6 +225,7 @@ async def test_one_id_instead_of_a_list_is_refused(app, failing):
         await app.control.dead.delete(letter.id)
 
 
+@pytest.mark.one_shard
 async def test_no_more_dead_letters_are_kept_than_the_limit(make_app, raw):
     async with make_app(dead_cap=20) as app:
 

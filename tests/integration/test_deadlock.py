@@ -18,6 +18,7 @@ def _caught(error: BaseException) -> list[str]:
     return [type(error).__name__, str(error)]
 
 
+@pytest.mark.one_shard
 async def test_every_waiting_call_in_a_coroutine_task_is_refused_and_call_enqueues_nothing(app, add, raw):
     @app.task
     async def waits(id_: str) -> list:

@@ -73,6 +73,7 @@ async def test_values_of_parents_come_in_order_before_the_jobs_own_arguments(sta
     assert parent_results.arguments(PLAIN_ARGUMENTS, bottom.job, bottom.values) == ([["b", "c"], 7], {})
 
 
+@pytest.mark.one_shard
 async def test_a_failure_ends_all_dependents_at_once_and_names_the_failed_member(stage):
     await stage.broker.intake.submit(diamond(stage))
     await stage.run()
@@ -87,6 +88,7 @@ async def test_a_failure_ends_all_dependents_at_once_and_names_the_failed_member
     assert await stage.keys("dep:", "m:") == []
 
 
+@pytest.mark.one_shard
 async def test_dependents_get_the_short_form_of_a_long_failure(make_app, raw):
     """Each job that waited keeps the failure, and there may be ten thousand. The failed job keeps the long
     form.
@@ -120,6 +122,7 @@ async def test_dependents_get_the_short_form_of_a_long_failure(make_app, raw):
         assert len(str(await parent.get(propagate=False))) > 8_000
 
 
+@pytest.mark.one_shard
 async def test_the_first_failed_member_is_named_in_all_dependents_however_deep(stage):
     chain = [stage.job("0", dependents=("1",))]
     chain += [
@@ -145,6 +148,7 @@ async def test_revoking_a_waiting_job_ends_its_dependents_and_not_its_parents(st
 
 
 @pytest.mark.parametrize("letter", "SCEFX")
+@pytest.mark.one_shard
 async def test_an_error_callback_runs_if_its_parent_fails_and_is_dropped_if_not(stage, letter):
     await stage.broker.intake.submit(
         [
@@ -229,6 +233,7 @@ async def test_a_dependent_gets_the_value_of_a_job_whose_result_is_ignored(stage
     assert parent_results.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["value"], {})
 
 
+@pytest.mark.one_shard
 async def test_values_of_parents_survive_a_retry_a_hand_back_and_the_death_of_the_worker(stage):
     await stage.broker.intake.submit(pair(stage))
     await stage.run("value")
@@ -245,6 +250,7 @@ async def test_values_of_parents_survive_a_retry_a_hand_back_and_the_death_of_th
     assert parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values) == (["value"], {})
 
 
+@pytest.mark.one_shard
 async def test_a_countdown_starts_when_the_parents_have_ended(stage):
     await stage.broker.intake.submit(pair(stage, wait=60_000))
     await stage.run("value")
@@ -262,6 +268,7 @@ async def test_all_jobs_of_a_workflow_are_accepted_or_none(stage):
     assert await stage.state("bottom") is None
 
 
+@pytest.mark.one_shard
 async def test_a_workflow_that_is_sent_again_exists_once(stage):
     jobs = diamond(stage)
     await stage.broker.intake.submit(jobs)
@@ -271,6 +278,7 @@ async def test_a_workflow_that_is_sent_again_exists_once(stage):
     assert await stage.claim() is None
 
 
+@pytest.mark.one_shard
 async def test_a_workflow_that_replaces_a_job_takes_over_its_waiters_and_dependents(stage):
     await stage.broker.intake.submit(pair(stage))
     delivery = await stage.claim()
@@ -324,6 +332,7 @@ async def test_a_job_fails_if_the_values_of_its_parents_are_too_large_for_a_mess
     await stage.end(body)
 
 
+@pytest.mark.one_shard
 async def test_a_revoked_dependent_is_not_mistaken_for_a_later_job_with_its_id(stage):
     await stage.broker.intake.submit(pair(stage))
     assert await stage.broker.revoke("second", signal="c", outcome=b"") == "revoked"

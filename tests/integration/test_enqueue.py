@@ -115,6 +115,7 @@ async def test_a_job_waits_for_a_worker_that_starts_later(app, add):
 @pytest.mark.parametrize(
     ("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"z": 1}), ((1,), {"x": 1}), ((1, 2), {"y": 3})]
 )
+@pytest.mark.one_shard
 async def test_invalid_arguments_raise_a_type_error_at_the_call_and_nothing_is_written(
     app, add, raw, args, kwargs
 ):
@@ -126,6 +127,7 @@ async def test_invalid_arguments_raise_a_type_error_at_the_call_and_nothing_is_w
     assert await keys_of(app, raw) == []
 
 
+@pytest.mark.one_shard
 async def test_a_batch_with_one_invalid_call_enqueues_nothing(app, add, raw):
     with pytest.raises(TypeError):
         await add.map([(1, 2), (1, 2, 3)])
@@ -134,6 +136,7 @@ async def test_a_batch_with_one_invalid_call_enqueues_nothing(app, add, raw):
     assert await keys_of(app, raw) == []
 
 
+@pytest.mark.one_shard
 async def test_a_value_that_cannot_be_encoded_is_named_and_nothing_is_written(app, add, raw):
     with pytest.raises(SerializationError, match=r"x.*\[1\]|\[1\]") as caught:
         await add.delay([1, object()])
@@ -143,6 +146,7 @@ async def test_a_value_that_cannot_be_encoded_is_named_and_nothing_is_written(ap
     assert await keys_of(app, raw) == []
 
 
+@pytest.mark.one_shard
 async def test_arguments_above_the_limit_are_refused_before_anything_is_written(make_app, raw):
     async with make_app(max_payload=1000) as app:
 
@@ -157,6 +161,7 @@ async def test_arguments_above_the_limit_are_refused_before_anything_is_written(
             assert await echo.call(b"x" * 700) == 700
 
 
+@pytest.mark.one_shard
 async def test_headers_count_towards_the_size_limit(make_app, raw):
     async with make_app(max_payload=1000) as app:
 
@@ -270,6 +275,7 @@ async def test_another_handle_learns_that_a_result_is_ignored_while_the_job_wait
         await other.get(timeout=0)
 
 
+@pytest.mark.one_shard
 async def test_a_result_is_kept_for_the_requested_time_and_at_least_a_minute(app, add, raw):
     async with Worker(app):
         for asked, expected in ((300, 300), (timedelta(minutes=3), 180), (1, 60), (None, 3600)):

@@ -59,6 +59,7 @@ async def length(app, raw, queue="default") -> int:
     return await raw.xlen(app.sessions.shards[0].stream(queue))
 
 
+@pytest.mark.one_shard
 async def test_a_second_call_with_a_key_returns_the_handle_of_the_first_job(app, charge, runs, raw):
     keyed = charge.options(key="order-17")
     first, second = await keyed.delay(17), await keyed.delay(17)
@@ -73,6 +74,7 @@ async def test_a_second_call_with_a_key_returns_the_handle_of_the_first_job(app,
     assert runs == [(17, 100)]
 
 
+@pytest.mark.one_shard
 async def test_arguments_by_name_and_other_options_do_not_make_a_different_call(app, charge, runs, raw):
     keyed = charge.options(key="k")
     handles = [
@@ -124,6 +126,7 @@ async def test_other_arguments_with_the_same_key_are_refused_and_nothing_is_enqu
     assert runs == [(17, 100)]
 
 
+@pytest.mark.one_shard
 async def test_a_hundred_clients_at_once_make_one_job(make_app, app, charge, runs, raw, no_poll):
     """Two apps are enough instead of two processes: each is a client with its own connections and channel."""
     others = [make_app() for _ in range(9)]
@@ -223,6 +226,7 @@ async def test_the_next_job_with_a_key_does_not_show_the_items_of_the_job_before
         assert [item async for item in last.stream()] == ["run 3: 0", "run 3: 1"]
 
 
+@pytest.mark.one_shard
 async def test_a_key_is_free_after_the_result_has_expired(app, charge, runs, raw):
     keyed = charge.options(key="k")
     async with Worker(app):
@@ -251,6 +255,7 @@ async def test_a_call_that_is_sent_again_late_finds_its_tombstone(app, charge, r
     assert runs == [(1, 100)] * 2
 
 
+@pytest.mark.one_shard
 async def test_a_call_with_an_expiry_that_is_sent_again_is_the_same_call(app, charge, raw):
     job, message = job_of(charge.options(key="k", expires=60), 1)
     broker = app.sessions.current().broker
@@ -305,6 +310,7 @@ async def test_later_calls_with_a_key_find_the_revoked_job(app, charge, runs):
     assert runs == []
 
 
+@pytest.mark.one_shard
 async def test_a_key_finds_a_job_whose_result_is_ignored_until_it_ends(app, charge, runs, raw):
     ignoring = charge.options(key="k", ignore_result=True)
     first = await ignoring.delay(1)
@@ -345,6 +351,7 @@ async def test_map_accepts_no_key(app, charge, raw):
     assert await length(app, raw) == 0
 
 
+@pytest.mark.one_shard
 async def test_a_key_in_a_batch_finds_earlier_jobs_inside_and_outside_the_batch(app, charge, runs, raw):
     await charge.options(key="old").delay(0)
     calls = [charge.options(key=key).s(order) for key, order in (("old", 0), ("a", 1), ("b", 2), ("a", 1))]
@@ -365,6 +372,7 @@ async def test_a_batch_with_a_different_call_under_a_used_key_is_refused_and_the
         await app.submit([charge.options(key="twice").s(1), charge.options(key="twice").s(2)])
 
 
+@pytest.mark.one_shard
 async def test_a_full_queue_does_not_refuse_a_call_that_finds_its_existing_job(make_app, raw):
     async with make_app(max_length=1, full_wait=0) as app:
 

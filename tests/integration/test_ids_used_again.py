@@ -58,6 +58,7 @@ async def end_all(stage: Steps) -> int:
 
 
 @pytest.mark.parametrize("way", [enqueue, submit])
+@pytest.mark.one_shard
 async def test_late_resent_calls_with_an_id_that_was_used_again_make_no_job(stage, way):
     jobs = 1 if way is enqueue else 2
     for number, request_id in enumerate(("first~99999999999999", "second", "third")):

@@ -105,6 +105,7 @@ async def test_pages_of_any_length_have_every_job_once(app, some_of_each):
         assert ids(found) == everything, limit
 
 
+@pytest.mark.one_shard
 async def test_a_filter_without_an_index_looks_at_a_part_and_goes_on_from_there(app, add, monkeypatch):
     @app.task(name="rare")
     async def rare() -> None: ...
@@ -243,6 +244,7 @@ async def test_ten_thousand_waiting_jobs_are_listed_in_pages(app, add):
     await app.control.purge("default")
 
 
+@pytest.mark.one_shard
 async def test_a_job_whose_message_cannot_be_read_is_listed_without_its_task(app, raw, add):
     result = await add.delay(1, 1)
     stream = app.sessions.shards[0].stream("default")

@@ -53,6 +53,7 @@ async def value_of(stage: Steps, delivery: wire.Delivery) -> Any:
     return value
 
 
+@pytest.mark.one_shard
 async def test_a_long_value_is_stored_once_until_the_last_job_that_needs_it_has_ended(stage):
     names = [f"child{number}" for number in range(20)]
     await stage.broker.intake.submit(
@@ -75,6 +76,7 @@ async def test_a_long_value_is_stored_once_until_the_last_job_that_needs_it_has_
     assert await stage.keys(*KEPT) == []
 
 
+@pytest.mark.one_shard
 async def test_a_value_for_one_job_and_a_short_value_are_stored_in_the_entries(stage):
     await stage.broker.intake.submit(
         [
@@ -99,6 +101,7 @@ def _of(delivery: wire.Delivery) -> tuple[wire.Job, bytes]:
 
 
 @pytest.mark.parametrize("way", ENDS)
+@pytest.mark.one_shard
 async def test_a_job_needs_no_kept_value_after_any_kind_of_end(stage, way):
     await submit_family(stage, dependents=("below",))
     end, _ = ENDS[way]
@@ -118,6 +121,7 @@ async def test_a_job_needs_no_kept_value_after_any_kind_of_end(stage, way):
         assert week - 60_000 < await stage.raw.pttl(key) <= week
 
 
+@pytest.mark.one_shard
 async def test_a_job_that_moves_to_another_stream_keeps_its_value(stage):
     await submit_family(stage)
     worker, shard = stage.worker, stage.broker.shards[0]
@@ -143,6 +147,7 @@ async def test_a_job_that_moves_to_another_stream_keeps_its_value(stage):
     assert await stage.keys(*KEPT) == []
 
 
+@pytest.mark.one_shard
 async def test_a_job_whose_worker_died_reads_its_kept_value_again(make_app, raw):
     async with make_app() as app, Steps(app.sessions.current().broker, raw) as stage:
         await submit_family(stage)
@@ -161,6 +166,7 @@ async def test_a_job_whose_worker_died_reads_its_kept_value_again(make_app, raw)
         assert await stage.keys(*KEPT) == []
 
 
+@pytest.mark.one_shard
 async def test_a_job_that_was_replaced_needs_its_kept_value_no_more(stage):
     await submit_family(stage)
     delivery = await stage.claim()
@@ -177,6 +183,7 @@ async def test_a_job_that_was_replaced_needs_its_kept_value_no_more(stage):
     assert await stage.keys(*KEPT, "m:", "dep:") == []
 
 
+@pytest.mark.one_shard
 async def test_a_job_that_ends_while_it_waits_for_another_parent_needs_no_kept_value_any_more(stage):
     names = [f"child{number}" for number in range(4)]
     await stage.broker.intake.submit(
@@ -202,6 +209,7 @@ async def test_a_job_that_ends_while_it_waits_for_another_parent_needs_no_kept_v
 
 
 @pytest.mark.parametrize("damage", ["gone", "no hash", "no count", "no outcome", "rubbish"])
+@pytest.mark.one_shard
 async def test_a_damaged_kept_value_fails_only_the_jobs_that_need_it(app, raw, damage):
     gate = asyncio.Event()
 
@@ -241,6 +249,7 @@ async def test_a_damaged_kept_value_fails_only_the_jobs_that_need_it(app, raw, d
     assert [key async for key in raw.scan_iter(match=shard.needs + "*")] == []
 
 
+@pytest.mark.one_shard
 async def test_a_value_of_a_megabyte_reaches_all_jobs_that_need_it(make_app, raw):
     """Also a job that is tried again, a handle that reads the arguments, and a dead letter."""
     tries: list[int] = []

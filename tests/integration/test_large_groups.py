@@ -51,6 +51,7 @@ async def free(stage: Steps) -> int:
     return await stage.raw.xlen(stage.broker.shards[0].stream(QUEUE))
 
 
+@pytest.mark.one_shard
 async def test_many_dependents_of_one_job_are_released_some_at_a_time(stage):
     await stage.end(await submit_group(stage), VALUE)
     shard = stage.broker.shards[0]
@@ -75,6 +76,7 @@ async def test_many_dependents_of_one_job_are_released_some_at_a_time(stage):
     assert await stage.keys("h:", "hn:", "rest:", "dep:", "d") == []
 
 
+@pytest.mark.one_shard
 async def test_the_last_dependents_keep_the_value_though_all_others_ended_as_dead_letters(
     stage,
 ):
@@ -97,6 +99,7 @@ async def test_the_last_dependents_keep_the_value_though_all_others_ended_as_dea
 
 
 @pytest.mark.parametrize("way", ["fails", "is revoked"])
+@pytest.mark.one_shard
 async def test_dependents_of_a_job_without_a_value_end_some_at_a_time_at_every_depth(stage, way):
     delivery = await submit_group(stage)
     shard = stage.broker.shards[0]
@@ -118,6 +121,7 @@ async def test_dependents_of_a_job_without_a_value_end_some_at_a_time_at_every_d
     assert await stage.keys("h:", "rest:", "dep:", "m:", "d") == []
 
 
+@pytest.mark.one_shard
 async def test_the_remaining_dependents_fail_if_the_outcome_that_they_need_is_deleted(stage):
     await stage.end(await submit_group(stage), "value")
     shard = stage.broker.shards[0]

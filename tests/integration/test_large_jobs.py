@@ -40,6 +40,7 @@ async def claim(stage: Steps) -> list[wire.Delivery]:
     return [stage.worker.delivery(entry) for entry in await stage.worker.read([stream], JOBS, block=False)]
 
 
+@pytest.mark.one_shard
 async def test_large_jobs_of_a_dead_worker_are_recovered_and_handed_back_some_at_a_time(stage):
     await enqueue(stage)
     held = await claim(stage)
@@ -64,6 +65,7 @@ async def test_large_jobs_of_a_dead_worker_are_recovered_and_handed_back_some_at
     assert await stage.raw.xlen(f"{stream}^r") == JOBS
 
 
+@pytest.mark.one_shard
 async def test_large_jobs_that_are_due_are_moved_some_at_a_time(stage):
     await enqueue(stage, wait=1)
     shard = stage.broker.shards[0]
@@ -74,6 +76,7 @@ async def test_large_jobs_that_are_due_are_moved_some_at_a_time(stage):
     assert await stage.raw.xlen(shard.stream(QUEUE)) == JOBS
 
 
+@pytest.mark.one_shard
 async def test_jobs_with_large_outcomes_end_some_at_a_time(stage):
     await stage.broker.intake.enqueue_many([stage.job(f"job{number}") for number in range(JOBS)])
     outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED, BODY.encode(), 1, 2, 1, "w", "t", QUEUE, 0))
@@ -97,6 +100,7 @@ async def _calls(raw: Any) -> int:
     return (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
 
 
+@pytest.mark.one_shard
 async def test_a_read_requests_fewer_jobs_where_they_are_large_and_more_where_they_are_small(
     stage, monkeypatch
 ):

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers import servers
 from helpers.claiming import ClaimingConsumer
 from helpers.figures import report
 from helpers.processes import is_stopped
@@ -75,7 +76,7 @@ class Fleet:
             "ASYNCQ_URL": url,
             "ASYNCQ_NAMESPACE": namespace,
             "ASYNCQ_LEASE": "1",
-            "ASYNCQ_SHARDS": os.environ.get("TEST_SHARDS", "1"),
+            **servers.for_processes(),
             "PYTHONPATH": str(folder),
         }
         self._folder, self._target = folder, target

@@ -14,7 +14,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import redis
+import pytest
+from helpers import servers
 from helpers.claiming import ClaimingConsumer
 from helpers.examples import examples
 from helpers.figures import report
@@ -177,7 +178,7 @@ class Table:
 
     def __init__(self, app: AsyncQ, url: str) -> None:
         self.app = app
-        self.raw = redis.Redis.from_url(url)
+        self.raw = servers.client(url)
         self.runner = asyncio.Runner()
         self.run(self.app.__aenter__())
         self.broker = self.run(self._find_broker())
@@ -1030,6 +1031,7 @@ def _order(entry: str) -> tuple[int, int]:
     return int(time), int(number)
 
 
+@pytest.mark.one_shard
 def test_any_order_of_script_calls_keeps_all_guarantees(make_app, server_url):
     table = Table(make_app(max_crashes=MAX_CRASHES), server_url)
     try:

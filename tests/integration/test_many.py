@@ -345,6 +345,7 @@ async def test_a_saved_group_is_restored_elsewhere_with_its_nested_groups(app, m
             assert await GroupResult.restore(group.id, other) is None
 
 
+@pytest.mark.one_shard
 async def test_a_saved_group_expires_with_its_time(app, raw):
     group = app.GroupResult("g", [app.AsyncResult("a")])
     await group.save()
@@ -582,6 +583,7 @@ async def test_submit_names_an_argument_that_is_no_call(app, nap, calls):
         await app.submit(nap.s(0.0))
 
 
+@pytest.mark.one_shard
 async def test_large_outcomes_are_fetched_some_megabytes_at_a_time(app, add, raw):
     keys, count, size = app.sessions.shards[0], 24, 1_000_000
     async with raw.pipeline(transaction=False) as pipe:

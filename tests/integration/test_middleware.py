@@ -187,6 +187,7 @@ async def test_headers_of_the_caller_are_not_changed_in_place(app, add):
         await result.get(timeout=20)
 
 
+@pytest.mark.one_shard
 async def test_a_message_is_the_same_where_no_middleware_changes_the_headers(app, add, raw):
     class Looks(Middleware):
         async def on_enqueue(self, call: Call, call_next: Callable[[Call], Awaitable[bool]]) -> bool:

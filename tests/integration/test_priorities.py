@@ -116,6 +116,7 @@ async def test_a_priority_is_an_integer_from_minus_nine_to_nine(app, say, wrong)
         app.task(priority=wrong)(lambda: None)
 
 
+@pytest.mark.one_shard
 async def test_a_batch_is_enqueued_to_its_level_and_each_level_has_its_own_maximum_length(make_app, raw):
     async with make_app(max_length=20) as app:
 
@@ -176,6 +177,7 @@ async def test_a_new_level_is_found_though_its_message_was_lost(make_app, raw, l
             assert await result.get(timeout=30) == 1
 
 
+@pytest.mark.one_shard
 async def test_rubbish_among_the_levels_is_skipped(app, say, raw):
     await raw.sadd(app.sessions.shards[0].levels + "default", "x", "77", "0", b"\xff")
     async with Worker(app):
@@ -188,6 +190,7 @@ async def test_rubbish_among_the_levels_is_skipped(app, say, raw):
     assert len(streams) == 3, f"queue, last-attempt queue and one level: {streams}"
 
 
+@pytest.mark.one_shard
 async def test_without_levels_a_worker_sends_no_additional_commands(app, say, raw):
     async def calls() -> dict[str, int]:
         stats = await raw.info("commandstats")
@@ -231,6 +234,7 @@ async def test_a_delayed_job_and_a_retried_one_keep_their_level(app, raw):
     assert (attempts, result.queue) == ([1, 2], "default")
 
 
+@pytest.mark.one_shard
 async def test_each_job_of_a_workflow_has_its_own_level(app, raw):
     @app.task
     async def where(*before: object) -> list[str]:
@@ -274,6 +278,7 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
     await result.revoke()
 
 
+@pytest.mark.one_shard
 async def test_a_worker_that_is_always_busy_with_a_high_level_is_shown_as_serving_all_levels(app, raw):
     result = await app.send("elsewhere", priority=9)
     assert not await app.sessions.current().broker.listened_to("default")
@@ -290,6 +295,7 @@ async def test_a_worker_that_is_always_busy_with_a_high_level_is_shown_as_servin
     busy.close()
 
 
+@pytest.mark.one_shard
 async def test_a_dead_letter_knows_its_queue_and_is_replayed_with_its_priority(app, raw):
     @app.task(priority=6, retry=Retry(max_retries=1, backoff=0))
     async def fail() -> None:
@@ -305,6 +311,7 @@ async def test_a_dead_letter_knows_its_queue_and_is_replayed_with_its_priority(a
     await again.revoke()
 
 
+@pytest.mark.one_shard
 async def test_a_job_of_a_dead_worker_returns_to_its_level_and_then_to_the_last_attempt_queue(make_app, raw):
     async with make_app() as app:
         result = await app.send("elsewhere", priority=8)

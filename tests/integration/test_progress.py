@@ -347,6 +347,7 @@ async def test_unknown_forgotten_and_ignored_jobs_have_no_events(app, counted, g
             await _collect(app.AsyncResult(result.id))
 
 
+@pytest.mark.one_shard
 async def test_forgetting_a_result_removes_the_reports_of_the_job(app, counted, gate, raw):
     async with Worker(app):
         gate.open(2)
@@ -375,6 +376,7 @@ async def test_get_calls_its_callback_with_each_event(app, counted, gate):
     assert seen[-3:] == ["PROGRESS", "PROGRESS", "SUCCESS"]
 
 
+@pytest.mark.one_shard
 async def test_events_can_be_read_in_a_thread_and_a_task_in_a_thread_can_report(app, raw):
     @app.task(name="plain")
     def plain(steps: int) -> str:
@@ -397,6 +399,7 @@ async def test_events_can_be_read_in_a_thread_and_a_task_in_a_thread_can_report(
     assert (events[-1].state, events[-1].info) == ("SUCCESS", "done")
 
 
+@pytest.mark.one_shard
 async def test_leaving_an_iteration_over_events_unsubscribes(app, counted, raw):
     result = await counted.delay(1)
     channel = app.sessions.shards[0].events + result.id
@@ -415,6 +418,7 @@ async def test_leaving_an_iteration_over_events_unsubscribes(app, counted, raw):
     await result.revoke()
 
 
+@pytest.mark.one_shard
 async def test_a_report_of_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
     result = await counted.delay(1)
     broker = app.sessions.current().broker
@@ -440,6 +444,7 @@ async def test_a_report_of_a_worker_that_was_taken_for_dead_changes_nothing(app,
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED", "PENDING", "RETRY", "UNKNOWN", "", "a b"])
+@pytest.mark.one_shard
 async def test_a_task_cannot_report_a_reserved_state(app, state):
     @app.task(name="liar")
     async def liar(state: str) -> None:

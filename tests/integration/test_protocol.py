@@ -597,6 +597,7 @@ async def test_an_ignored_result_leaves_a_tombstone_and_a_late_enqueue_makes_no_
     assert 50_000 < await stage.raw.pttl(stage.keys.records + "job") <= 60_000
 
 
+@pytest.mark.one_shard
 async def test_an_id_in_use_is_refused_even_within_one_call(stage):
     jobs = [stage.make_job("same", request_id) for request_id in ("a", "b", "a")]
     refused = await stage.broker.intake.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
@@ -689,6 +690,7 @@ async def test_finish_does_not_acknowledge_an_entry_that_names_another_job(stage
     assert await stage.finish() == 1
 
 
+@pytest.mark.one_shard
 async def test_a_call_ends_jobs_with_and_without_flags_and_answers_for_each_that_it_refuses(stage):
     jobs = [stage.make_job(f"j{n}", f"n{n}", ignore_result=n == 1) for n in range(4)]
     await stage.broker.intake.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
@@ -871,6 +873,7 @@ async def test_a_signalled_job_that_fails_ends_as_revoked_and_is_not_retried(sta
     assert await stage.raw.zcard(stage.keys.delayed) == 0
 
 
+@pytest.mark.one_shard
 async def test_a_due_job_is_promoted_once_and_a_job_that_is_not_due_stays_delayed(stage):
     await _due(stage)
     later = stage.make_job("later", "n2", wait=60_000)

@@ -129,6 +129,7 @@ async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
 
 
 @pytest.mark.usefixtures("leaves_keys")
+@pytest.mark.one_shard
 async def test_a_waiter_wakes_when_another_client_forgets_the_result(app, make_app, nap, raw):
     result = await nap.delay(0)
     await raw.delete(app.sessions.shards[0].records + result.id)
@@ -220,6 +221,7 @@ async def test_waiters_of_a_job_share_its_known_state_and_wake_together(app, nap
         assert {handle.state for handle in handles} == {"SUCCESS"}
 
 
+@pytest.mark.one_shard
 async def test_the_poll_finds_an_outcome_that_no_push_delivered(app, nap, raw):
     # The subscription works and gets no message: the record does not name its channel any more.
     result = await nap.delay(0)

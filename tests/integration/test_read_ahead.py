@@ -63,6 +63,7 @@ async def until_ahead(worker: Worker, count: int) -> None:
 # -- when they begin --
 
 
+@pytest.mark.one_shard
 async def test_jobs_that_are_fetched_ahead_begin_in_order_and_never_more_than_there_are_slots(
     app, order, always_ahead
 ):
@@ -180,6 +181,7 @@ async def test_revoke_ends_a_job_that_was_fetched_ahead_and_its_body_never_start
     assert await results[1].refresh() == "REVOKED"
 
 
+@pytest.mark.one_shard
 async def test_a_stopping_worker_hands_back_at_once_what_it_has_fetched_ahead(
     app, say, order, gate, raw, always_ahead
 ):
@@ -219,6 +221,7 @@ async def test_jobs_that_wait_behind_a_long_body_go_back_to_the_front_of_their_q
     assert {(await result.outcome()).attempts for result in results} == {1}
 
 
+@pytest.mark.one_shard
 async def test_no_crash_counts_for_a_job_that_was_fetched_ahead(
     make_app, server_url, namespace, tmp_path, raw
 ):

@@ -260,6 +260,7 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
 
 
 @pytest.mark.usefixtures("leaves_keys")
+@pytest.mark.one_shard
 async def test_the_result_of_a_job_whose_record_has_expired_is_not_found(app, nap, raw):
     result = await nap.delay(0)
     await raw.delete(app.sessions.shards[0].records + result.id)

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers import servers
 from helpers.waiting import until, until_sync
 from helpers.worker_jobs import register
 from helpers.worker_process import worker_process
@@ -122,10 +123,9 @@ def test_a_block_leaves_no_connection_though_its_loop_is_never_closed(jobs, work
 @pytest.fixture
 def connections(server_url):
     """Returns how many connections asyncq has from this process to the server."""
-    import redis
 
     mine = f"-{os.getpid()}"
-    with redis.Redis.from_url(server_url) as client:
+    with servers.client(server_url) as client:
         before = {each["id"] for each in client.client_list()}
 
         def count() -> int:

@@ -254,6 +254,7 @@ async def test_a_generator_in_a_thread_that_goes_on_after_its_time_is_stopped_at
 
 
 @pytest.mark.parametrize("timeout", [None, 0.3])
+@pytest.mark.one_shard
 async def test_items_of_a_thread_that_cannot_be_stopped_are_kept_as_long_as_its_result(
     make_app, raw, namespace, timeout
 ):
@@ -306,6 +307,7 @@ async def test_a_job_that_has_ended_is_not_ended_again_because_it_has_no_reader(
         assert worker.done == 1
 
 
+@pytest.mark.one_shard
 async def test_items_of_a_dead_worker_are_kept_as_long_as_the_result_of_a_job_revoked_without_a_worker(
     app, tasks, raw, namespace
 ):
@@ -470,6 +472,7 @@ async def test_a_generator_that_is_read_is_not_idle_however_slow_it_is(make_app)
             assert await anext(stream, "end") == "end"
 
 
+@pytest.mark.one_shard
 async def test_a_stream_is_kept_as_long_as_the_result_and_is_deleted_with_it(app, tasks, raw):
     async with Worker(app):
         result = await tasks.count.options(result_ttl=120).delay(3)
@@ -499,6 +502,7 @@ async def test_a_live_stream_whose_result_is_forgotten_is_kept_no_longer_than_it
             assert await raw.ttl(key + result.id) <= 60
 
 
+@pytest.mark.one_shard
 async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
     async with Worker(app):
         result = await tasks.stepwise.delay(1)
@@ -618,6 +622,7 @@ async def test_the_streams_of_unknown_ids_and_of_jobs_that_yield_nothing(app, ta
         assert await _all(await add.delay(1, 2)) == []
 
 
+@pytest.mark.one_shard
 async def test_dropping_a_stream_unsubscribes(app, tasks, raw):
     result = await tasks.count.delay(1)
     channel = app.sessions.shards[0].events + result.id

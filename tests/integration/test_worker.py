@@ -32,6 +32,7 @@ def note(app, ran):
     return note
 
 
+@pytest.mark.one_shard
 async def test_jobs_of_one_queue_start_in_the_order_of_their_enqueue(app, note, ran):
     results = await note.map([(str(i),) for i in range(300)])
     async with Worker(app, concurrency=1):
@@ -195,6 +196,7 @@ async def until_empty(raw, stream) -> None:
     await until(empty, f"{stream} to be empty")
 
 
+@pytest.mark.one_shard
 async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_notified(app, note, raw):
     stream = app.sessions.shards[0].stream("default")
     result = await note.delay("x")
@@ -256,6 +258,7 @@ async def test_no_job_is_lost_while_every_connection_is_cut_again_and_again(app,
 
 
 @pytest.mark.parametrize("queues", [["default"], ["other", "default"]])
+@pytest.mark.one_shard
 async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_once(make_app, raw, queues):
     async with make_app(lease=20) as app:
         ran = asyncio.Event()
@@ -372,6 +375,7 @@ async def test_a_job_revoked_while_it_is_handed_back_never_starts_again(app, not
     assert await result.refresh() == "REVOKED"
 
 
+@pytest.mark.one_shard
 async def test_a_worker_leaves_nothing_behind(app, note, raw):
     async with Worker(app):
         await note.call("x")

@@ -194,6 +194,7 @@ async def test_a_retry_runs_on_any_worker_and_returns_to_its_own_queue(app, flak
     assert result.queue == "second"
 
 
+@pytest.mark.one_shard
 async def test_jobs_that_failed_at_the_same_time_are_retried_at_different_times(app, raw, diary):
     @app.task(retry=Retry(max_retries=1, backoff=600, max_backoff=600))
     async def together() -> None:

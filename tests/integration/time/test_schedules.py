@@ -603,6 +603,7 @@ async def test_a_schedule_in_code_stays_paused_over_restarts_and_cannot_be_remov
 # -- the server's clock ------------------------------------------------------------------------
 
 
+@pytest.mark.one_shard
 async def test_after_the_servers_clock_was_set_back_every_goes_on_within_one_interval(app, raw, record):
     await app.schedules.add("pulse", record.s(), every=2)
     await app.schedules.add("nightly", record.s("cron"), cron="0 3 * * *")
@@ -625,6 +626,7 @@ async def test_after_the_servers_clock_was_set_back_every_goes_on_within_one_int
 
 
 @pytest.mark.usefixtures("leaves_keys")
+@pytest.mark.one_shard
 async def test_a_damaged_schedule_does_not_stop_the_others(app, raw, record):
     keys = app.sessions.shards[0]
     await app.schedules.add("good", record.s(), every=1)
@@ -639,6 +641,7 @@ async def test_a_damaged_schedule_does_not_stop_the_others(app, raw, record):
 
 
 @pytest.mark.usefixtures("server_url")  # loads the client library outside of the loop
+@pytest.mark.one_shard
 async def test_a_thousand_idle_schedules_cost_less_than_two_commands_a_second():
     app = AsyncQ("memory://", lease=3)
 

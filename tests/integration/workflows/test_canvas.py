@@ -254,6 +254,7 @@ async def test_nothing_is_enqueued_if_one_call_of_a_submission_is_invalid(app, t
     assert [key async for key in raw.scan_iter(f"{{{namespace}:0}}:r:*")] == []
 
 
+@pytest.mark.one_shard
 async def test_all_jobs_of_a_workflow_are_accepted_or_none(make_app, namespace, raw):
     async with make_app(max_length=2) as app:
         tasks = Tasks(app)
