@@ -136,7 +136,11 @@ class Broker:
             started = loop.time()
             try:
                 await asyncio.gather(self.commands.connect(), self.listener.subscription.confirm())
-                calls = [call for keys in self.shards for call in rights.of_client(keys)]
+                calls = [
+                    call
+                    for keys in self.shards
+                    for call in rights.of_client(keys, is_cluster=self.address.is_cluster)
+                ]
                 await rights.require(self.commands, calls)
                 await self._agree_on_shards()
                 break

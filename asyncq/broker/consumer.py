@@ -106,7 +106,11 @@ class Consumer:
         `rights.require`.
         """
         calls = [
-            call for keys in self.shards for call in rights.of_worker(keys, self.served.streams_in(keys))
+            call
+            for keys in self.shards
+            for call in rights.of_worker(
+                keys, self.served.streams_in(keys), is_cluster=self._commands.address.is_cluster
+            )
         ]
         await rights.require(self._commands, calls)
 

@@ -44,8 +44,14 @@ def doctor(
     invocation.begin()
     if acl:
         app, _ = examination.app_of(target, invocation)
-        console.data("\n".join(acl_users.users(app.settings.namespace)))
+        console.data("\n".join(acl_users.users(app.settings.namespace, _kind_of(app.settings.url))))
         return Code.OK
     if config:
         return examination.print_settings(examination.app_of(target, invocation)[0], invocation)
     return loop.run(examination.examine(target, invocation))
+
+
+def _kind_of(url: str) -> str:
+    """Returns `cluster` or `sentinel` if that is what the URL leads to, else an empty text."""
+    scheme = url.partition("://")[0]
+    return scheme.partition("+")[2] if "+" in scheme and not scheme.endswith("unix") else ""

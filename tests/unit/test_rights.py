@@ -32,12 +32,27 @@ def test_the_rights_that_asyncq_checks_are_those_of_the_templates():
     assert _template("operator") == _template("producer") | rights.OPERATOR
 
 
-def test_the_templates_are_the_users_that_the_command_line_prints():
-    printed = [line.split() for line in acl.users("asyncq")]
+@pytest.mark.parametrize(("kind", "folder"), [("", "."), ("cluster", "cluster"), ("sentinel", "sentinel")])
+def test_the_templates_are_the_users_that_the_command_line_prints(kind, folder):
+    printed = [line.split() for line in acl.users("asyncq", kind)]
+    if kind == "sentinel":
+        assert printed[:-1] == [line.split() for line in acl.users("asyncq")], (
+            "the server's users are the same"
+        )
+        printed = printed[-1:]
     for words in printed:
         name = words[1].removeprefix("asyncq-")
-        assert sorted(words) == sorted((TEMPLATES / f"{name}.acl").read_text().split()), name
-    assert len(printed) == len(list(TEMPLATES.glob("*.acl")))
+        assert sorted(words) == sorted((TEMPLATES / folder / f"{name}.acl").read_text().split()), name
+    assert len(printed) == len(list((TEMPLATES / folder).glob("*.acl")))
+
+
+def test_on_a_cluster_messages_go_through_the_sharded_commands_alone():
+    on_cluster = {call.right for call in rights.of_worker(KEYS, STREAMS, is_cluster=True)}
+    assert {"spublish", "ssubscribe", "sunsubscribe", "cluster|slots", "cluster|info", "scan"} <= on_cluster
+    assert not on_cluster & {"publish", "subscribe", "unsubscribe"}
+    assert {call.right for call in rights.of_client(KEYS, is_cluster=True)} == rights.on_cluster(
+        rights.CLIENT
+    )
 
 
 def test_every_right_and_every_kind_of_key_is_checked():

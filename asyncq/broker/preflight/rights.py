@@ -43,11 +43,27 @@ OPERATOR: frozenset[str] = frozenset(_OPERATOR.split())
 WORKER: frozenset[str] = CLIENT | frozenset(_WORKER.split())
 """The rights without which a worker cannot work; its tasks may be clients, too."""
 
+_SHARDED = {"publish": "spublish", "subscribe": "ssubscribe", "unsubscribe": "sunsubscribe"}
+"""What a Cluster has in place of some commands."""
+_TOPOLOGY: frozenset[str] = frozenset({"cluster|info", "cluster|slots"})
+"""What everybody needs on a Cluster, to find the nodes."""
+CLUSTER_WORKER: frozenset[str] = frozenset({"scan"})
+"""What a worker needs besides on a Cluster, to find jobs whose parents were lost."""
+SENTINEL: frozenset[str] = frozenset({"sentinel|get-master-addr-by-name", "subscribe"})
+"""The rights without which a client cannot ask a Sentinel."""
+SENTINEL_CHANNEL = "+switch-master"
+"""The channel of a Sentinel that asyncq listens to."""
+
 _EVERYWHERE = ("mget", "del")
 """Checked for every kind of key, one for reading and one for writing. Any other command is checked for one
 key only."""
-_NO_KEY = {"info", "ping", "time", "unsubscribe"}
-_CHANNEL = {"publish", "subscribe"}
+_NO_KEY = {"info", "ping", "time", "unsubscribe", "sunsubscribe", "scan", *_TOPOLOGY}
+_CHANNEL = {"publish", "subscribe", "spublish", "ssubscribe"}
+
+
+def on_cluster(rights: frozenset[str]) -> frozenset[str]:
+    """Returns what takes the place of some rights on a Cluster."""
+    return frozenset(_SHARDED.get(right, right) for right in rights) | _TOPOLOGY
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +87,16 @@ class RequiredCommand:
         return f"{name} {self.pattern[1:] or '0'}"
 
 
-def of_client(keys: Keys) -> list[RequiredCommand]:
+def of_client(keys: Keys, *, is_cluster: bool = False) -> list[RequiredCommand]:
     """Returns the calls that every client makes. Names no queue: nobody knows yet which it will need."""
-    return _calls(CLIENT, _kept(keys), (keys.replies, keys.events))
+    rights = on_cluster(CLIENT) if is_cluster else CLIENT
+    return _calls(rights, _kept(keys), (keys.replies, keys.events))
 
 
-def of_worker(keys: Keys, streams: Iterable[str]) -> list[RequiredCommand]:
+def of_worker(keys: Keys, streams: Iterable[str], *, is_cluster: bool = False) -> list[RequiredCommand]:
     """Returns the calls that a worker of these streams makes."""
     return _calls(
-        WORKER,
+        on_cluster(WORKER) | CLUSTER_WORKER if is_cluster else WORKER,
         (*_kept(keys), *streams),
         (keys.replies, keys.wake, keys.new_levels, keys.signals, keys.events, keys.schedules_wake),
     )

@@ -114,7 +114,9 @@ async def _rights(app: AsyncQ, broker: Broker) -> Diagnosis:
     streams = [keys.stream(queue) for keys in broker.shards for queue in app.queues()]
     try:
         for keys in broker.shards:
-            await rights.require(broker.commands, rights.of_worker(keys, streams))
+            await rights.require(
+                broker.commands, rights.of_worker(keys, streams, is_cluster=broker.address.is_cluster)
+            )
     except ServerError as refused:
         problem, _, mend = str(refused).partition("\n")
         return error("rights", f"a worker could not run: {problem}", mend)
