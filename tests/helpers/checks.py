@@ -47,7 +47,7 @@ MAY_BLOCK = (
         {"__init__", "_register"},
     ),  # read pyproject.toml and find a source, at import as a rule
     # It reads the scripts once a process, from beside the code.
-    ("asyncq/broker/transport/scripts.py", {"load"}),
+    ("asyncq/broker/transport/scripts.py", {"load", "load_for_cluster"}),
     ("asyncq/app.py", {"_warn_once"}),  # logs
     ("asyncq/embedded/launch.py", {"find"}),  # tests search the server's program on their loop
     (

@@ -1,0 +1,297 @@
+"""A Cluster: every node is found, shards are spread over the nodes, and all follow a shard that moves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.server_cluster import ServerCluster, slot_of
+from helpers.waiting import until
+from helpers.worker_process import worker_process
+
+from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, ResultNotFound, Worker, chain, chord, group
+from asyncq.broker.schema.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from helpers.server_cluster import ClusterNode
+
+pytestmark = pytest.mark.anyio
+
+NAMESPACE = "many"
+KINDS = ("asyncq:", "asyncq-sub:", "asyncq-read:", "asyncq-beat:")
+"""What the names of a worker's connections begin with."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Iterator[ServerCluster]:
+    """Three primaries without replicas, for tests that leave the nodes as they are."""
+    with contextlib.closing(ServerCluster(tmp_path_factory.mktemp("cluster"), replicas=0)) as cluster:
+        yield cluster.start()
+
+
+@pytest.fixture
+def cluster(shared) -> Iterator[ServerCluster]:
+    yield shared
+    for node in shared.living():
+        node.do("FLUSHALL")
+
+
+@pytest.fixture
+def own(tmp_path) -> Iterator[ServerCluster]:
+    """Three primaries with a replica each, that the test may break."""
+    with contextlib.closing(ServerCluster(tmp_path / "cluster", node_timeout=500)) as cluster:
+        yield cluster.start()
+
+
+def make_app(url: str, **settings) -> AsyncQ:
+    app = AsyncQ(url, **{"namespace": NAMESPACE, "lease": 2, **settings})
+
+    @app.task(name="double")
+    async def double(number: int) -> int:
+        return 2 * number
+
+    @app.task(name="add")
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    @app.task(name="total")
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    return app
+
+
+def id_in(app: AsyncQ, shard: int, name: str = "job") -> str:
+    """Returns an id of the user's own that lies in a shard."""
+    return next(id_ for n in range(10_000) if app.sessions.shards.number(id_ := f"{name}-{n}") == shard)
+
+
+def connected_to(node: ClusterNode) -> Counter[str]:
+    """Returns how many connections of each kind a node has."""
+    return Counter(kind for name in node.connections() for kind in KINDS if name.startswith(kind))
+
+
+# -- what a user sees --
+
+
+async def test_the_url_alone_makes_an_app_use_a_cluster_with_eight_shards(cluster):
+    async with make_app(cluster.url) as app, Worker(app):
+        assert app.settings.shard_count == 8
+        assert await app.tasks["double"].options(wait=20).call(4) == 8
+        results = [await app.tasks["double"].delay(n) for n in range(200)]
+        assert [await result.get(timeout=20) for result in results] == [2 * n for n in range(200)]
+
+
+async def test_one_node_in_the_url_is_enough(cluster):
+    url = f"redis+cluster://127.0.0.1:{cluster.nodes[1].announced}"
+    async with make_app(url) as app, Worker(app):
+        assert await app.tasks["double"].options(wait=20).call(4) == 8
+
+
+async def test_a_node_that_does_not_answer_is_passed_over(cluster):
+    url = cluster.url.replace("://", "://127.0.0.1:1,")
+    async with make_app(url) as app, Worker(app):
+        assert await app.tasks["double"].options(wait=20).call(4) == 8
+
+
+async def test_workflows_cross_the_shards(cluster):
+    async with make_app(cluster.url) as app, Worker(app):
+        double, add, total = (app.tasks[name] for name in ("double", "add", "total"))
+        assert await (await chain(add.s(1, 2), add.s(3), double.s()).delay()).get(timeout=20) == 12
+        numbers = [double.s(n).options(task_id=f"member-{n}") for n in range(30)]
+        assert await (await chord(numbers, total.s()).delay()).get(timeout=20) == sum(range(0, 60, 2))
+        assert await (await group(add.s(n, 1) for n in range(30)).delay()).get(timeout=20) == [*range(1, 31)]
+
+
+async def test_jobs_are_spread_evenly_over_the_shards(cluster):
+    async with make_app(cluster.url) as app:
+        await app.tasks["double"].map([(n,) for n in range(8 * 64 * 3)])
+        client = cluster.client(decode_responses=True)
+        lengths = [client.xlen(Keys(NAMESPACE, shard).stream("default")) for shard in range(8)]
+        client.close()
+        assert sum(lengths) == 8 * 64 * 3
+        assert max(lengths) <= 1.2 * sum(lengths) / 8
+
+
+async def test_each_process_has_one_connection_of_each_kind_to_each_node_and_a_reader_for_each_shard(cluster):
+    async with make_app(cluster.url) as app, Worker(app):
+        assert await app.tasks["double"].options(wait=20).call(4) == 8
+        shards = Counter(node.number for node in cluster.shards(NAMESPACE, 8).values())
+        for node in cluster.nodes:
+            own = {"asyncq:": 1, "asyncq-sub:": 1, "asyncq-beat:": 1, "asyncq-read:": shards[node.number]}
+
+            def is_complete(node: ClusterNode = node, own: dict[str, int] = own) -> bool:
+                return connected_to(node) == own
+
+            await until(is_complete, f"node {node.number} to have {own}, not {connected_to(node)}")
+
+
+async def test_a_message_reaches_no_other_node_than_that_of_its_shard(cluster):
+    def published() -> list[int]:
+        return [int(node.do("CONFIG", "RESETSTAT") == b"OK") for node in cluster.nodes]
+
+    published()
+    async with make_app(cluster.url) as app, Worker(app):
+        results = await app.tasks["double"].map([(n,) for n in range(100)])
+        assert len(await results.get(timeout=20)) == 100
+        for node in cluster.nodes:
+            with contextlib.closing(node.client(decode_responses=True)) as client:
+                assert "cmdstat_publish" not in client.info("commandstats")
+
+
+async def test_control_sees_all_nodes(cluster):
+    async with make_app(cluster.url) as app:
+        await app.tasks["double"].map([(n,) for n in range(640)])
+        (queue,) = [one for one in await app.control.queues() if one.name == "default"]
+        assert queue.waiting == 640
+        assert await app.control.purge("default") == 640
+
+
+async def test_schedules_progress_streams_and_orders_work(cluster):
+    app = make_app(cluster.url)
+
+    @app.task(name="count")
+    async def count(most: int):
+        for n in range(most):
+            yield n
+
+    async with app, Worker(app, name="one"):
+        items = await app.tasks["count"].delay(50)
+        assert [item async for item in items.stream()] == [*range(50)]
+        assert list(await app.control.ping()) == ["one"]
+        await app.schedules.add("tick", app.tasks["double"].s(3), every=1)
+        async with asyncio.timeout(20):
+            while not (await app.control.jobs(state="SUCCESS", task="double")).items:
+                await asyncio.sleep(0.1)
+
+
+# -- what is refused --
+
+
+async def test_a_cluster_behind_the_url_of_one_server_is_refused_with_the_right_url(cluster):
+    with pytest.raises(BrokerNotConfigured, match=r"node of a Cluster\n.*redis\+cluster://"):
+        async with make_app(f"redis://127.0.0.1:{cluster.nodes[0].announced}"):
+            pass
+
+
+async def test_one_server_behind_the_url_of_a_cluster_is_refused(server_url, request):
+    if not server_url.startswith("redis://"):
+        pytest.skip("the server of the tests listens on a socket only")
+    host = server_url.removeprefix("redis://").partition("/")[0]
+    with pytest.raises(BrokerNotConfigured, match="no node of a Cluster"):
+        async with make_app(f"redis+cluster://{host}"):
+            pass
+
+
+async def test_another_number_of_shards_is_refused(cluster):
+    async with make_app(cluster.url):
+        pass
+    with pytest.raises(BrokerNotConfigured, match="shards"):
+        async with make_app(cluster.url, shards=4):
+            pass
+
+
+async def test_without_any_node_the_error_names_the_url(tmp_path):
+    with pytest.raises(BrokerUnavailable, match=r"redis\+cluster://127.0.0.1:1,127.0.0.1:2"):
+        async with make_app("redis+cluster://127.0.0.1:1,127.0.0.1:2", operation_timeout=2):
+            pass
+
+
+# -- shards move --
+
+
+async def test_calls_and_waits_follow_a_primary_that_changes_by_order(own):
+    async with make_app(own.url) as app, Worker(app):
+        double = app.tasks["double"]
+        for _ in range(2):
+            await asyncio.to_thread(own.fail_over, own.primaries()[0])
+            results = [await double.delay(n) for n in range(64 * 8)]
+            assert [await result.get(timeout=20) for result in results] == [2 * n for n in range(64 * 8)]
+
+
+async def test_after_kill_9_of_a_primary_waits_under_way_end_and_workers_go_on(own):
+    with worker_process(own.url, NAMESPACE, shards=8):
+        await _calls_while_a_primary_dies(own)
+
+
+async def _calls_while_a_primary_dies(own: ServerCluster) -> None:
+    async with make_app(own.url) as app:
+        assert await (await app.send("add", (1, 1))).get(timeout=20) == 2
+        old = own.primaries()[0]
+        (new,) = own.replicas(old)
+        old.kill()
+        calls = [asyncio.create_task(app.send("add", (n, n))) for n in range(64 * 8)]
+        await asyncio.to_thread(own.wait_until_primary, new)
+        assert [await (await call).get(timeout=30) for call in calls] == [2 * n for n in range(64 * 8)]
+
+
+async def test_a_job_that_was_lost_with_its_primary_is_not_found(own):
+    async with make_app(own.url) as app:
+        shard = 0
+        old = own.shards(NAMESPACE, 8)[shard]
+        (new,) = own.replicas(old)
+        lost = id_in(app, shard)
+        new.send(signal.SIGSTOP)  # the replica hears nothing of the job
+        result = await app.tasks["double"].options(task_id=lost).delay(1)
+        waiting = asyncio.create_task(result.get(timeout=60))
+        old.kill()
+        new.send(signal.SIGCONT)
+        await asyncio.to_thread(own.wait_until_primary, new)
+        async with asyncio.timeout(12):
+            with pytest.raises(ResultNotFound):
+                await waiting
+
+
+async def test_while_a_slot_is_moved_its_shard_stands_still_and_loses_nothing(own):
+    async with make_app(own.url, operation_timeout=30) as app, Worker(app):
+        double, slot = app.tasks["double"], slot_of(NAMESPACE, 3)
+        source = own.serving(slot)
+        target = next(node for node in own.primaries() if node is not source)
+        kept = [await double.options(task_id=f"{id_in(app, 3)}").delay(5)]
+        assert await kept[0].get(timeout=20) == 10
+        migration = own.migration(slot, target)
+        await asyncio.to_thread(migration.begin)
+        keys = await asyncio.to_thread(migration.keys)
+        await asyncio.to_thread(migration.move_keys, keys[: len(keys) // 2])
+        call = asyncio.create_task(double.options(task_id=id_in(app, 3, "during"), wait=60).call(6))
+        elsewhere = await double.options(task_id=id_in(app, 4, "during"), wait=20).call(7)
+        assert elsewhere == 14, "other shards go on"
+        assert not call.done(), "no script may run on half of a shard"
+        await asyncio.to_thread(migration.move_keys)
+        await asyncio.to_thread(migration.finish)
+        assert await call == 12
+        assert await app.AsyncResult(kept[0].id).get(timeout=20) == 10, "the result has moved, too"
+
+
+async def test_a_worker_gives_up_its_idle_read_when_its_shard_moves(own):
+    async with make_app(own.url) as app, Worker(app):
+        slot = slot_of(NAMESPACE, 3)
+        target = next(node for node in own.primaries() if node is not own.serving(slot))
+        await asyncio.to_thread(own.move, slot, target)
+        assert await app.tasks["double"].options(task_id=id_in(app, 3), wait=20).call(6) == 12
+
+
+async def test_a_job_whose_parent_was_lost_with_its_primary_fails_as_not_found(own):
+    app = make_app(own.url)
+    async with app:
+        double, add = app.tasks["double"], app.tasks["add"]
+        shards = own.shards(NAMESPACE, 8)
+        old = shards[0]
+        other = next(shard for shard, node in shards.items() if node is not old)
+        (new,) = own.replicas(old)
+        first = double.s(1).options(task_id=id_in(app, 0, "first"))
+        last = add.s(1).options(task_id=id_in(app, other, "last"))
+        new.send(signal.SIGSTOP)
+        result = await chain(first, last).delay()
+        old.kill()
+        new.send(signal.SIGCONT)
+        await asyncio.to_thread(own.wait_until_primary, new)
+        async with Worker(app):
+            with pytest.raises(ResultNotFound):
+                await result.get(timeout=30)
