@@ -11,7 +11,7 @@ move). A shard stands still for as long as its slot is being moved, and each scr
 A message goes to the subscribers at the node of its channel alone (SPUBLISH): with PUBLISH, each message
 would be sent to every node. So all channels of a shard lie in its slot. A reply channel, whose name travels
 with the job, is one channel in each shard: a script takes the tag of its own shard in place of that in the
-name.
+name. A name without a tag, as of a job whose caller wants no answer, is nobody's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ FUNCTIONS = """\
 local own_tag = string.match(table.remove(KEYS), '^{[^}]*}')
 table.remove(KEYS)
 local function publish_in_shard(channel, message)
-  return redis.call('SPUBLISH', (string.gsub(channel, '^{[^}]*}', own_tag, 1)), message)
+  local here, is_ours = string.gsub(channel, '^{[^}]*}', own_tag, 1)
+  return is_ours == 1 and redis.call('SPUBLISH', here, message) or 0
 end
 """
 """What stands in front of each script: it takes the guards away, and publishes in the shard of the script."""
