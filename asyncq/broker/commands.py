@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from asyncq.broker.transport.connections import (
         BlockingConnections,
         Connections,
-        PubSub,
         SharedConnections,
     )
     from asyncq.broker.transport.pipe import Pipe
@@ -99,10 +98,8 @@ class Commands:
         client: host and process id, for the names of the connections in the server's CLIENT LIST.
         is_closed: True from when the app begins to close: a command that fails is not sent again.
         forwarder: delivers the entries of outboxes.
-        pubsub: the words of the server's publish and subscribe.
-        together: the shards whose streams one read may name, by their numbers; each shard is in one group.
+        connections: makes the connections, and knows what differs from server to server.
         guards: the keys that a call of a script in a shard names last, by its number.
-        on_move: called after another server than before serves some shards.
         monotonic_time: the clock of the tasks' limits, as this session knows it.
     """
 
@@ -119,11 +116,8 @@ class Commands:
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.
-        self._connections: Connections = connections_of(address, self.client, self.shards)
-        self.pubsub: PubSub = self._connections.pubsub
-        self.together: Sequence[Sequence[int]] = self._connections.together
-        self.guards: Sequence[tuple[str, ...]] = self._connections.guards
-        self.on_move: list[Callable[[], None]] = self._connections.on_move
+        self.connections: Connections = connections_of(address, self.client, self.shards)
+        self.guards: Sequence[tuple[str, ...]] = self.connections.guards
         self._shared = self.new_shared_connections(
             f"asyncq:{self.client}", timeout=settings.operation_timeout / 2
         )
@@ -139,7 +133,7 @@ class Commands:
             ServerError: the server refuses this user.
         """
         pipes = await asyncio.gather(*(connection.pipe() for connection in self._serving))
-        self._connections.watch()
+        self.connections.watch()
         await asyncio.gather(*map(self._load_scripts, dict.fromkeys(pipes)))
 
     async def load_scripts(self, shard: Keys) -> None:
@@ -164,7 +158,7 @@ class Commands:
             shard: the number of a shard: the connection is to its server.
             options: those of `Pipe`.
         """
-        return self._connections.separate(shard, name, **options)
+        return self.connections.separate(shard, name, **options)
 
     def new_shared_connections(self, name: str, **options: Any) -> SharedConnections:
         """Makes a connection of its own to each server that has shards, for a subscription. Each connects
@@ -174,7 +168,7 @@ class Commands:
             name: of the connections, in the server's CLIENT LIST.
             options: those of `Pipe`.
         """
-        return self._connections.shared(name, **options)
+        return self.connections.shared(name, **options)
 
     def new_blocking_connections(self, name: str, timeout: float) -> BlockingConnections:
         """Makes blocking connections, for a thread that must not depend on any loop: that of the heartbeat.
@@ -183,7 +177,7 @@ class Commands:
             name: of the connections, in the server's CLIENT LIST.
             timeout: seconds for a connect and for each reply.
         """
-        return self._connections.blocking(name, timeout)
+        return self.connections.blocking(name, timeout)
 
     def stop_retrying(self) -> None:
         """Begins to close: from now on a command that fails is not sent again, and no delivery starts."""
@@ -194,7 +188,7 @@ class Commands:
         self.stop_retrying()
         if tasks := self.forwarder.close():
             await asyncio.wait(tasks, timeout=1.0)
-        await self._connections.close()
+        await self.connections.close()
         self._shared.close()
 
     # -- sending --
@@ -362,7 +356,7 @@ class Commands:
             shard: its number.
             error: of the server that was asked.
         """
-        return self._connections.take_error(shard, error)
+        return self.connections.take_error(shard, error)
 
     async def _load_scripts_again(self, shard: Keys) -> None:
         try:
@@ -391,7 +385,7 @@ class Commands:
         become a replica may say that it knows no such job. Returns False if there was nothing to wait for: a
         single shard has outbox entries, for itself, only while a large workflow is being accepted.
         """
-        await self._connections.confirm_owners()
+        await self.connections.confirm_owners()
         first = self.shards[0]
         if self.shards.is_one and not await self.send(first, "XLEN", first.outbox, timeout=timeout):
             return False

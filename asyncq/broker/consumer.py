@@ -20,11 +20,11 @@ from asyncq import failpoints, failures, wire
 from asyncq.broker.announcements import Announcements
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.early_end import early_end
+from asyncq.broker.entry_reader import BLOCK_MS, NO_OTHER, Entry, EntryReader, entries_of
 from asyncq.broker.job_output import JobOutput
 from asyncq.broker.known_queues import KnownQueues
 from asyncq.broker.preflight import rights
 from asyncq.broker.read_limit import ReadLimit
-from asyncq.broker.reader import BLOCK_MS, NO_OTHER, Entry, Reader, entries_of
 from asyncq.broker.schema import answer_tags, damaged_data
 from asyncq.broker.schema.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
 from asyncq.broker.served_streams import Served
@@ -92,11 +92,12 @@ class Consumer:
         self._commands = commands
         self.limit: ReadLimit = ReadLimit()
         self.streams_changed: asyncio.Event = asyncio.Event()
-        self.readers: tuple[Reader, ...] = tuple(
-            Reader(commands, self.served, self.name, self.limit, numbers) for numbers in commands.together
+        self.readers: tuple[EntryReader, ...] = tuple(
+            EntryReader(commands, self.served, self.name, self.limit, numbers)
+            for numbers in commands.connections.together
         )
         self._reader_of = {
-            number: which for which, numbers in enumerate(commands.together) for number in numbers
+            number: which for which, numbers in enumerate(commands.connections.together) for number in numbers
         }
 
     # -- coming and going --
@@ -290,7 +291,7 @@ class Consumer:
         return left
 
     def drop_read(self) -> None:
-        """Gives up all blocking reads, see `Reader.drop`."""
+        """Gives up all blocking reads, see `EntryReader.drop`."""
         for reader in self.readers:
             reader.drop()
 
@@ -304,8 +305,8 @@ class Consumer:
     async def read(
         self, streams: Sequence[str], count: int, *, block: bool, most: Mapping[str, int] = NO_OTHER
     ) -> list[Entry]:
-        """Claims entries, by whichever reader serves the streams; see `Reader.read`. With several readers, it
-        cannot wait: `block` then counts as False.
+        """Claims entries, by whichever reader serves the streams; see `EntryReader.read`. With several
+        readers, it cannot wait: `block` then counts as False.
         """
         if len(self.readers) == 1:
             return await self.readers[0].read(streams, count, block=block, most=most)
@@ -338,7 +339,7 @@ class Consumer:
         return entries_of(answer)
 
     async def unknown_entries(self, stream: str, held: Iterable[str]) -> list[Entry]:
-        """Returns the unknown pending entries of a stream, see `Reader.unknown_entries`."""
+        """Returns the unknown pending entries of a stream, see `EntryReader.unknown_entries`."""
         if self._separate_read is not None:
             # That read uses another connection, and its caller may have been cancelled. Its entries would
             # count as unknown, so its reply must come first.

@@ -54,7 +54,7 @@ class Subscription:
         self.renewed: set[Callable[[], None]] = set()
         self._on_outcomes = on_outcomes
         self._commands = commands
-        self._words = commands.pubsub
+        self._words = commands.connections.pubsub
         self._connections = commands.new_shared_connections(
             f"asyncq-sub:{commands.client}",
             on_push=self._on_push,
@@ -63,21 +63,14 @@ class Subscription:
             timeout=REPLY_TIMEOUT,
         )
         self._loop = asyncio.get_running_loop()
-        # The reply channel of each group, by the number of a shard, and the pipe on which a group is.
-        self._reply_channels: dict[int, str] = {0: commands.channel}
-        self._groups: dict[str, int] = {}
-        if self._words.is_sharded:
-            own = commands.channel.removeprefix(commands.shards[0].replies)
-            self._reply_channels = {keys.shard: keys.replies + own for keys in commands.shards}
-            self._groups = {keys.tag: keys.shard for keys in commands.shards}
-        self._replies = frozenset(channel.encode() for channel in self._reply_channels.values())
-        self._confirmed_on: dict[int, Pipe] = {}
+        self._groups = _Groups(commands)
+        self._confirmed_on: dict[int, Pipe] = {}  # by group
         self._confirmed = 0
         self._handlers: dict[str, list[Callable[[bytes], None]]] = {}
         self._unconfirmed: dict[bytes, asyncio.Future[None]] = {}
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        commands.on_move.append(self._lost.set)
+        commands.connections.on_move.append(self._lost.set)
 
     def start(self) -> None:
         """Starts the task that subscribes again after a lost connection. Call it once, after `confirm`."""
@@ -101,7 +94,7 @@ class Subscription:
         """
         handlers = self._handlers.setdefault(channel, [])
         handlers.append(handler)
-        pipe = self._connections.of[self._group(channel)].current
+        pipe = self._connections.of[self._groups.of(channel)].current
         if pipe is not None and len(handlers) == 1:
             self._confirmation(channel)
             pipe.post(self._words.subscribe, channel)
@@ -117,13 +110,9 @@ class Subscription:
         if handler in handlers:
             handlers.remove(handler)
         if not handlers and self._handlers.pop(channel, None) is not None:
-            pipe = self._connections.of[self._group(channel)].current
+            pipe = self._connections.of[self._groups.of(channel)].current
             if pipe is not None:
                 pipe.post(self._words.unsubscribe, channel)
-
-    def _group(self, channel: str) -> int:
-        """Returns the number of the group that a channel is in."""
-        return self._groups[channel[: channel.index("}") + 1]] if self._groups else 0
 
     async def confirm(self) -> None:
         """Connects if need be, and subscribes to all channels that are not confirmed. Returns when the server
@@ -138,7 +127,7 @@ class Subscription:
         confirmed = self._confirmed
         # All groups are tried, whatever becomes of one: a node that is away must not silence the others.
         results = await asyncio.gather(
-            *map(self._confirm_group, self._reply_channels), return_exceptions=True
+            *map(self._confirm_group, self._groups.reply_channels), return_exceptions=True
         )
         for result in results:
             if isinstance(result, BaseException):
@@ -154,8 +143,8 @@ class Subscription:
         if self._confirmed_on.get(group) is pipe:
             return
         # Listed after the connection is there: `subscribe` may have added a channel meanwhile.
-        channels = [self._reply_channels[group]]
-        channels += [channel for channel in self._handlers if self._group(channel) == group]
+        channels = [self._groups.reply_channels[group]]
+        channels += [channel for channel in self._handlers if self._groups.of(channel) == group]
         confirmations = [self._confirmation(channel) for channel in channels]
         pipe.post(self._words.subscribe, *channels)
         await self._until_confirmed(confirmations, pipe)
@@ -193,7 +182,7 @@ class Subscription:
         if kind == self._words.message:
             channel = push[1]
             try:
-                if channel in self._replies:
+                if channel in self._groups.replies:
                     self._on_outcomes(push[2])
                 else:
                     for handler in self._handlers.get(channel.decode(), ()):
@@ -206,10 +195,10 @@ class Subscription:
             confirmation = self._unconfirmed.pop(push[1], None)
             if confirmation is not None:
                 confirmation.set_result(None)
-        elif kind == self._words.unsubscribed and push[1] in self._replies:
+        elif kind == self._words.unsubscribed and push[1] in self._groups.replies:
             # Nobody here unsubscribes from a reply channel: its slot has left this node.
             self.epoch = 0
-            self._confirmed_on.pop(self._group(push[1].decode()), None)
+            self._confirmed_on.pop(self._groups.of(push[1].decode()), None)
             self._lost.set()
 
     def _on_broken(self, reason: Exception) -> None:
@@ -244,3 +233,25 @@ class Subscription:
             attempt = 0
             for missed in list(self.renewed) if self.epoch != before else ():
                 missed()
+
+
+class _Groups:
+    """The groups of channels: on a Cluster one for each shard, else one.
+
+    Attributes:
+        reply_channels: the reply channel in each group, by the number of the group.
+        replies: all of them.
+    """
+
+    def __init__(self, commands: Commands) -> None:
+        self.reply_channels: dict[int, str] = {0: commands.channel}
+        self._by_tag: dict[str, int] = {}
+        if commands.connections.pubsub.is_sharded:
+            own = commands.channel.removeprefix(commands.shards[0].replies)
+            self.reply_channels = {keys.shard: keys.replies + own for keys in commands.shards}
+            self._by_tag = {keys.tag: keys.shard for keys in commands.shards}
+        self.replies: frozenset[bytes] = frozenset(map(str.encode, self.reply_channels.values()))
+
+    def of(self, channel: str) -> int:
+        """Returns the number of the group that a channel is in."""
+        return self._by_tag[channel[: channel.index("}") + 1]] if self._by_tag else 0

@@ -210,14 +210,14 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._kept: set[Waiter] = set()
-        # By group of shards, see `Commands.together`: a node that is away must not hold up the waits for jobs
-        # of the others.
+        # By group of shards, see `Connections.together`: a node that is away must not hold up the waits for
+        # jobs of the others.
         self._shards = commands.shards
         self._group_of = {
-            number: group for group, numbers in enumerate(commands.together) for number in numbers
+            number: group for group, numbers in enumerate(commands.connections.together) for number in numbers
         }
-        self._asked: list[dict[str, Waiter]] = [{} for _ in commands.together]
-        self._looking: list[asyncio.Task[None] | None] = [None] * len(commands.together)
+        self._asked: list[dict[str, Waiter]] = [{} for _ in commands.connections.together]
+        self._looking: list[asyncio.Task[None] | None] = [None] * len(commands.connections.together)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_closed: bool = False
 

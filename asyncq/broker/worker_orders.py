@@ -81,7 +81,7 @@ class WorkerOrders:
         """
         if not sessions:
             return {}
-        keys, publish = self._commands.shards[0], self._commands.pubsub.publish
+        keys, publish = self._commands.shards[0], self._commands.connections.pubsub.publish
         channel = keys.replies + token()
         answers = {session_id: OrderAnswer() for session_id in sessions}
         call = _Call(answers, self._loop.time)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncq.broker.consumer import Consumer
-    from asyncq.broker.reader import Entry
+    from asyncq.broker.entry_reader import Entry
     from asyncq.worker.attempt import Attempts
     from asyncq.worker.capacity import Capacity
     from asyncq.worker.held_jobs import HeldJobs

@@ -14,7 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, unexpected
-from asyncq.broker.reader import BLOCK_MS, NO_OTHER, Interrupted
+from asyncq.broker.entry_reader import BLOCK_MS, NO_OTHER, Interrupted
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncq.broker.consumer import Consumer
-    from asyncq.broker.reader import Entry, Reader
+    from asyncq.broker.entry_reader import Entry, EntryReader
     from asyncq.worker.attempt import Attempts
     from asyncq.worker.executor_streams import ExecutorQueueReader
     from asyncq.worker.held_jobs import HeldJobs
@@ -56,7 +56,7 @@ class Fetcher:
 
     def __init__(
         self,
-        reader: Reader | None,
+        reader: EntryReader | None,
         share: ReadShare | None,
         worker: Worker,
         consumer: Consumer,
@@ -186,8 +186,8 @@ class Fetcher:
         most: Mapping[str, int] = NO_OTHER,
         timeout: int = BLOCK_MS,
     ) -> list[Entry]:
-        """Reads once; arguments as of `Reader.read`. With other fetchers beside it, it gives its share back
-        before it waits, and then takes what comes first.
+        """Reads once; arguments as of `EntryReader.read`. With other fetchers beside it, it gives its share
+        back before it waits, and then takes what comes first.
         """
         assert self._reader is not None, "a worker for last attempts does not come here"
         if self._share is None:

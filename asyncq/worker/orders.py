@@ -78,9 +78,9 @@ class Orders:
                 damaged_data.warn(log, "order", "an order to this worker could not be read", repr(data[:200]))
 
     def _answer(self, channel: str, text: str = "") -> None:
-        keys = self._consumer.shards[0]
+        keys, publish = self._consumer.shards[0], self._commands.connections.pubsub.publish
         for part in messages.parts_of(self._consumer.name, text):
-            self._commands.post(keys, (self._commands.pubsub.publish, channel, part), None, now=True)
+            self._commands.post(keys, (publish, channel, part), None, now=True)
 
     def _stop(self) -> None:
         if self._worker.stopping_since is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.claims import Claims
     from asyncq.broker.consumer import Consumer
-    from asyncq.broker.reader import Entry
+    from asyncq.broker.entry_reader import Entry
     from asyncq.client.session import Session
     from asyncq.execution.run_results import Replace
     from asyncq.execution.runner import Runner

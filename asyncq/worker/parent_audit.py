@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-SETTLE = 1.0
+PAUSE = 1.0
 """Seconds after a change, and between the two looks."""
 TURN = 3000
 """Milliseconds for which no other worker begins to look."""
@@ -39,20 +39,20 @@ class ParentAudit:
         self._session_id = session_id
         self._parents = LostParents(commands)
         self._called = asyncio.Event()
-        self._called.set()
-        commands.on_move.append(self._called.set)
-
-    def close(self) -> None:
-        """Looks no more."""
-        self._commands.on_move.remove(self._called.set)
 
     async def run(self) -> None:
-        """Looks after each change, until it is cancelled."""
-        await forever(self._turn, ErrorLog(log, "lost jobs could not be looked for; trying again"))
+        """Looks at once and after each change, until it is cancelled."""
+        on_move = self._commands.connections.on_move
+        self._called.set()
+        on_move.append(self._called.set)
+        try:
+            await forever(self._turn, ErrorLog(log, "lost jobs could not be looked for; trying again"))
+        finally:
+            on_move.remove(self._called.set)
 
     async def _turn(self) -> None:
         await self._called.wait()
-        await asyncio.sleep(SETTLE * random.uniform(1.0, 1.5))
+        await asyncio.sleep(PAUSE * random.uniform(1.0, 1.5))
         self._called.clear()
         try:
             if await self._is_my_turn():
@@ -79,7 +79,7 @@ class ParentAudit:
             suspects = await self._parents.waiting_in_vain(keys)
             if not suspects:
                 continue
-            await asyncio.sleep(SETTLE)
+            await asyncio.sleep(PAUSE)
             await self._commands.forwarded(*self._commands.shards)
             found = await self._parents.waiting_in_vain(keys)
             lost = [id_ for id_, left in found.items() if suspects.get(id_) == left]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.broker.consumer import Consumer
-    from asyncq.broker.reader import Entry
+    from asyncq.broker.entry_reader import Entry
     from asyncq.broker.served_streams import Served
     from asyncq.execution.executors import AttemptState
     from asyncq.execution.slots import Slots

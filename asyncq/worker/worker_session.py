@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncq.broker.broker import Broker
-    from asyncq.broker.reader import Reader
+    from asyncq.broker.entry_reader import EntryReader
     from asyncq.broker.schema.keys import Keys
     from asyncq.worker.resources import Resources
     from asyncq.worker.worker import Worker
@@ -149,9 +149,6 @@ class WorkerSession:
         self.fetchers: list[Fetcher] = self._make_fetchers(limiter, executor_queues)
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self.report_status)
         self._has_run = False
-        # Shards of one server are lost together, so none lacks what another has.
-        is_cluster = len(self.broker.commands.together) > 1
-        self._parent_audit = ParentAudit(self.broker.commands, self.consumer.name) if is_cluster else None
         stop_events = resources.events.follow(claims, self.held)
         self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
 
@@ -159,7 +156,9 @@ class WorkerSession:
         """Makes the fetchers: one for each reader. A process for last attempts has one, because it runs one
         job at a time.
         """
-        readers: Sequence[Reader | None] = [None] if self.worker.only_last_tries else self.consumer.readers
+        readers: Sequence[EntryReader | None] = (
+            [None] if self.worker.only_last_tries else self.consumer.readers
+        )
         room = SharedRoom(len(readers), self.held.changed.set)
         return [
             Fetcher(
@@ -219,11 +218,14 @@ class WorkerSession:
         loops += (
             self._announcer.run,
             OutboxPoller(self.broker.commands, lease).run,
-            *((self._parent_audit.run,) if self._parent_audit is not None else ()),
             *(fetcher.run for fetcher in self.fetchers),
             executor_queues.run,
             last_tries.run,
         )
+        if (
+            self.broker.address.is_cluster
+        ):  # shards of one server are lost together: none lacks what another has
+            loops.append(ParentAudit(self.broker.commands, self.consumer.name).run)
         return _Background(loops, subscriptions, last_tries, stop_events, reclaimers, tickers)
 
     # -- from the first beat --
@@ -381,5 +383,3 @@ class WorkerSession:
         for channel, on_message in self._background.subscriptions:
             self.broker.listener.subscription.unsubscribe(channel, on_message)
         self.broker.listener.subscription.renewed.discard(self._on_renewed)
-        if self._parent_audit is not None:
-            self._parent_audit.close()

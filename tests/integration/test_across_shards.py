@@ -25,7 +25,7 @@ from asyncq.broker.transport import supported_servers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from asyncq.broker.reader import Entry
+    from asyncq.broker.entry_reader import Entry
 
 pytestmark = pytest.mark.anyio
 

@@ -29,12 +29,12 @@ from asyncq import AsyncQ
 
 app = AsyncQ(lease=2)
 
-def begun(gate: str) -> None:
+def started(gate: str) -> None:
     open(f"{gate}-{asyncq.current().id}", "w").close()
 
 async def deep_inside(gate: str) -> None:
     import os
-    begun(gate)
+    started(gate)
     while not os.path.exists(gate):
         await asyncio.sleep(0.01)
 
@@ -45,7 +45,7 @@ async def waits(gate: str) -> None:
 @app.task(name="in_thread")
 def in_thread(gate: str) -> None:
     import os
-    begun(gate)
+    started(gate)
     while not os.path.exists(gate):
         time.sleep(0.01)
 
@@ -121,7 +121,7 @@ class Log:
         return code
 
 
-async def until_begun(gate: Path, results: list[AsyncResult[None]]) -> None:
+async def until_started(gate: Path, results: list[AsyncResult[None]]) -> None:
     """Waits until the bodies of jobs run. A job is STARTED a moment earlier: when a worker has taken it."""
     marks = [gate.with_name(f"{gate.name}-{result.id}") for result in results]
     await until(lambda: all(mark.exists() for mark in marks), "the bodies to run")
@@ -135,7 +135,7 @@ def pids(process: Forked) -> dict[str, int]:
 async def test_sigusr1_logs_each_job_of_a_worker_with_its_stack_and_the_worker_goes_on(start, tasks, gate):
     process = start("--name", "w")
     results = [await tasks[name].delay(str(gate)) for name in ("waits", "in_thread")]
-    await until_begun(gate, results)
+    await until_started(gate, results)
     process.send_signal(signal.SIGUSR1)
     text = await asyncio.to_thread(
         process.log.until, "in deep_inside", "await asyncio.sleep(0.01)", "in in_thread", "time.sleep(0.01)"
@@ -186,7 +186,7 @@ async def _quiet(app, expected: dict[str, bool]) -> bool:
 async def test_a_supervisor_passes_sigusr1_on_to_its_workers(start, tasks, gate):
     process = start("-w", "2", "-c", "1", "--name", "w")
     results = [await tasks["waits"].delay(str(gate)) for _ in range(2)]
-    await until_begun(gate, results)
+    await until_started(gate, results)
     process.send_signal(signal.SIGUSR1)
     ids = [result.id for result in results]
     await asyncio.to_thread(process.log.until, *(f"waits {id_}: attempt 1, running" for id_ in ids))

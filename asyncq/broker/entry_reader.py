@@ -38,7 +38,7 @@ class Interrupted(PipeBroken):
     """A blocking read was given up: a stream was added meanwhile, or a queue paused."""
 
 
-class Reader:
+class EntryReader:
     """The reader of some shards.
 
     Args:
