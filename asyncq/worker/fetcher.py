@@ -19,7 +19,7 @@ from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asyncq.broker.consumer import Consumer
     from asyncq.broker.entry_reader import Entry, EntryReader
@@ -67,23 +67,27 @@ class Fetcher:
     ) -> None:
         self._reader = reader
         self._share = share
-        self._is_empty = False  # whether the latest read waited for long, and nothing came
         self._worker = worker
         self._consumer = consumer
         self._held = held
         self._attempts = attempts
-        self._ahead = attempts.ahead
         self._limiter = limiter
         self._executor_queues = executor_queues
         self._may_have_lost_a_reply = False
         self._gave_up_a_read = False
+        # No calls of its own for one server: every read passes here. `_own` returns the streams from which it
+        # reads, of some streams.
+        self._own: Callable[[Iterable[str]], list[str]] = list
+        if reader is not None:
+            self._own = reader.own if share is not None else list
+            self._read_streams = self._read_shared if share is not None else reader.read
 
     async def run(self) -> None:
         """Reads until it is cancelled."""
         loop = asyncio.get_running_loop()
         errors = ErrorLog(log, "no jobs could be read; trying again")
         interval = 2 * self._consumer.settings.lease
-        ahead, times = self._ahead, self._ahead.times
+        ahead, times = self._attempts.ahead, self._attempts.ahead.times
         failures = 0
         last_check = loop.time()
         while True:
@@ -104,7 +108,8 @@ class Fetcher:
                 if is_full or times.measures:
                     times.add_read(is_full=is_full)
                 await self._attempts.start(entries)
-                self._give_back()
+                if self._share is not None:
+                    self._share.give_back()
                 failures = 0
             except Interrupted:  # the read was given up, because there are other streams to read from
                 self._may_have_lost_a_reply = self._gave_up_a_read = True
@@ -118,13 +123,9 @@ class Fetcher:
                     errors.add(error)
                 await self._recover(error, failures)
 
-    def _own(self, streams: Iterable[str]) -> list[str]:
-        """Returns the streams from which it reads, of some streams."""
-        return list(streams) if self._reader is None else self._reader.own(streams)
-
     async def _take(self, share: ReadShare) -> int:
         """Waits for a share of the room, takes it, and returns how many jobs it is."""
-        while not (room := share.take(self._ahead.room())):
+        while not (room := share.take(self._attempts.ahead.room())):
             await self._held.next_change()
         return room
 
@@ -137,7 +138,7 @@ class Fetcher:
         if self._worker.only_last_tries:
             await self._run_last_attempts()
             return []
-        free = room if not self._ahead.times.most else self._ahead.free()
+        free = room if not self._attempts.ahead.times.most else self._attempts.ahead.free()
         streams = self._own(self._consumer.served.open_streams)
         if not streams:  # all of its queues are paused, or the worker is quiet
             await self._consumer.until_streams_change()
@@ -150,7 +151,7 @@ class Fetcher:
                 await self._held.next_change()
                 return []
         elif room <= free:
-            return await self._read_streams(streams, room, block=True)
+            return await self._read_streams(streams, room, block=True, timeout=BLOCK_MS)
         else:
             most = dict.fromkeys(streams, room)
         return await self._read_most(most, room, free)
@@ -163,43 +164,43 @@ class Fetcher:
             room: at most so many in all.
             free: how many of them may begin at once. Others are read ahead, from streams that are noted.
         """
-        noted = self._ahead.notes.streams
+        noted = self._attempts.ahead.notes.streams
         most = {stream: count if stream in noted else min(count, free) for stream, count in most.items()}
         streams = [stream for stream, count in most.items() if count > 0]
         timeout = SHORT_BLOCK_MS if self._executor_queues.leaves_out else BLOCK_MS
-        waiting = self._ahead.count
+        waiting = self._attempts.ahead.count
         entries: list[Entry] = []
         if streams:
             # A job that comes while no slot is free is better left to other workers, so such a read does not
             # wait.
             entries = await self._read_streams(streams, room, block=free > 0, most=most, timeout=timeout)
         if not entries and not free:
-            await self._ahead.until_fewer(waiting)
+            await self._attempts.ahead.until_fewer(waiting)
         return entries
 
-    async def _read_streams(
+    async def _read_shared(
         self,
         streams: Sequence[str],
         room: int,
         *,
         block: bool,
+        timeout: int,
         most: Mapping[str, int] = NO_OTHER,
-        timeout: int = BLOCK_MS,
     ) -> list[Entry]:
-        """Reads once; arguments as of `EntryReader.read`. With other fetchers beside it, it gives its share
-        back before it waits, and then takes what comes first.
+        """Reads once, beside other fetchers; arguments as of `EntryReader.read`. It gives its share back
+        before it waits, and then takes what comes first.
         """
-        assert self._reader is not None, "a worker for last attempts does not come here"
-        if self._share is None:
-            return await self._reader.read(streams, room, block=block, most=most, timeout=timeout)
+        reader, share = self._reader, self._share
+        assert reader is not None
+        assert share is not None
         # After a wait in vain, the next wait asks the same. It returns at once if there is something.
-        if not (self._is_empty and block):
-            entries = await self._reader.read(streams, room, block=False, most=most)
+        if not (share.waited_in_vain and block):
+            entries = await reader.read(streams, room, block=False, most=most)
             if entries or not block:
                 return entries
-        with self._share.waiting():
-            entries = await self._reader.wait(streams, timeout)
-        self._is_empty = not entries
+        with share.waiting():
+            entries = await reader.wait(streams, timeout)
+        share.waited_in_vain = not entries
         return entries
 
     async def _recover(self, error: Exception, failures: int) -> None:

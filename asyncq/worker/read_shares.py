@@ -38,9 +38,13 @@ class ReadShare:
 
     Args:
         of: the room.
+
+    Attributes:
+        waited_in_vain: whether its fetcher has waited for as long as it may, and nothing has come.
     """
 
     def __init__(self, of: SharedRoom) -> None:
+        self.waited_in_vain: bool = False
         self._of = of
         self._share = 0
 

@@ -23,7 +23,7 @@ import hiredis
 import redis
 
 from asyncq import AsyncQ, Middleware, Worker
-from asyncq.broker.consumer import Consumer
+from asyncq.broker.entry_reader import EntryReader
 from asyncq.worker import attempt, fetcher
 from asyncq.worker.body_times import BodyTimes
 from helpers import lockstep
@@ -164,7 +164,7 @@ class ClientAndWorker:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Runs client and worker for the time of the block."""
-        options: Any = Consumer.read.__kwdefaults__
+        options: Any = EntryReader.read.__kwdefaults__
         options["timeout"] = fetcher.BLOCK_MS = BLOCK_MS
         # How many jobs it fetches ahead goes by the clock, too: in no time at all they are as many as may be.
         times: Any = BodyTimes.__init__

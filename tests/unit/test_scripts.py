@@ -9,7 +9,7 @@ from importlib import resources
 import pytest
 
 from asyncq.broker.schema.script_constants import CONSTANTS
-from asyncq.broker.transport import scripts
+from asyncq.broker.transport import cluster_scripts, scripts
 from asyncq.broker.transport.script_text import expand, readers_in
 from asyncq.broker.transport.scripts import parse
 
@@ -195,3 +195,13 @@ def test_a_script_has_the_flag_no_writes_exactly_if_it_only_reads(name):
     shared = set(re.findall(writers, _texts()[f"{name}.lua"]))
     flags = scripts.load()[name].source.splitlines()[0]
     assert ("no-writes" in flags) == (commands <= READING and not shared)
+
+
+def test_the_scripts_of_a_cluster_differ_by_the_guards_and_by_how_they_publish():
+    plain, on_cluster = scripts.load(), scripts.load_for_cluster()
+    assert plain.keys() == on_cluster.keys()
+    for name, script in on_cluster.items():
+        source = script.source.replace(cluster_scripts.FUNCTIONS + "\n", "", 1)
+        assert "redis.call('PUBLISH'" not in source, name
+        assert source.replace("publish_in_shard(", "redis.call('PUBLISH', ") == plain[name].source, name
+        assert script.sha != plain[name].sha, "a server may have both"
