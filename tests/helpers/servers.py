@@ -98,14 +98,17 @@ class ClusterClient(redis.asyncio.RedisCluster):
     """A client of a whole Cluster that answers as that of one server does."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] not in _OF_A_SERVER or "target_nodes" in options:
+        if args[0].split()[0] not in _OF_A_SERVER or "target_nodes" in options:
             return await super().execute_command(*args, **options)
-        answers = await super().execute_command(*args, target_nodes=self.PRIMARIES, **options)
-        return next(iter(answers.values())) if isinstance(answers, dict) else answers
+        return next(iter((await self._of_each(*args)).values()))
 
     async def _of_each(self, *args: Any) -> dict[str, Any]:
         """Returns the answers of all primaries, by their names."""
-        return await super().execute_command(*args, target_nodes=self.PRIMARIES)
+        await self.initialize()
+        return {
+            node.name: await redis.asyncio.RedisCluster.execute_command(self, *args, target_nodes=[node])
+            for node in self.get_primaries()
+        }
 
     async def info(self, section: str = "default") -> dict[str, Any]:
         """Returns the facts of all nodes: numbers are added up, of all else the last node's stay."""
@@ -145,8 +148,7 @@ class ClusterClient(redis.asyncio.RedisCluster):
         """Returns how many have subscribed to each channel, at all nodes and in both ways."""
         total: Counter[Any] = Counter()
         for command in ("PUBSUB NUMSUB", "PUBSUB SHARDNUMSUB"):
-            answers = await self._of_each(command, *channels)
-            for answer in answers.values() if isinstance(answers, dict) else [answers]:
+            for answer in (await self._of_each(command, *channels)).values():
                 pairs = answer if answer and isinstance(answer[0], tuple) else _pairs(answer)
                 for channel, count in pairs:
                     total[channel] += count
