@@ -17,6 +17,7 @@ from model.world import (
     EARLIER_CALL,
     ENDED,
     NEW,
+    NOT_STARTED,
     OTHERS,
     POLLED,
     SENT,
@@ -176,9 +177,24 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
             if world.faults_left and setup.lost_connections:
                 yield fault(f"{name}: connection lost", world.with_waiter(waiter, CUT_OFF))
         elif state == CUT_OFF:
-            answered = rules.recheck and world.ended(job)
-            after = world.with_waiter(waiter, ANSWERED if answered else SUBSCRIBED)
-            yield Move(f"{name}: subscribe again{', poll again' if rules.recheck else ''}", after)
+            yield _subscribe_again(world, scripts, waiter, job)
+        yield from _asks_the_replica(world, setup, waiter, job)
+
+
+def _subscribe_again(world: World, scripts: Scripts, waiter: int, job: int) -> Move:
+    if not scripts.setup.rules.recheck:
+        return Move(f"waiter {waiter}: subscribe again", world.with_waiter(waiter, SUBSCRIBED))
+    after = scripts.fetch_status(world, waiter, job)
+    return Move(f"waiter {waiter}: subscribe again, then poll or register again", after)
+
+
+def _asks_the_replica(world: World, setup: Setup, waiter: int, job: int) -> Iterator[Move]:
+    """Yields that a waiter that connects asks a replica, and believes it."""
+    if setup.rules.asks_the_master or world.replica is None or world.clients[job] != SENT:
+        return
+    if world.waiters[waiter] in {NEW, CUT_OFF} and world.replica.records[job] is None:
+        after = questions.told_unknown(world.with_waiter(waiter, ANSWERED), waiter, job)
+        yield Move(f"waiter {waiter}: asks the replica, which does not know the job", after)
 
 
 def _register(world: World, waiter: int, job: int) -> World:
@@ -234,8 +250,56 @@ def _time(world: World, scripts: Scripts) -> Iterator[Move]:
             may = world.clients[job] == SENT or not setup.rules.tombstones
             if record is not None and record.state in ENDED and may:
                 yield Move(f"server: the record of job {job} expires", world.with_record(job, None))
-    if world.faults_left and setup.flushes and world.clients[0] != UNSENT:
+    if world.faults_left:
+        yield from _data_losses(world, setup)
+
+
+def _data_losses(world: World, setup: Setup) -> Iterator[Move]:
+    """Yields that the server loses all, or its newest writes."""
+    if setup.flushes and world.clients[0] != UNSENT:
         yield fault("server: loses everything, ids start again", _flushed(world))
+    if not setup.failovers:
+        return
+    if world.replica is None:
+        yield Move("replica: receives nothing any more", world._replace(replica=world.copy()))
+    elif world.clients[0] != UNSENT:
+        yield fault("server: its replica takes over, which is behind", _taken_over(world))
+
+
+def _taken_over(world: World) -> World:
+    """Returns the world after a failover: the keys are as the replica has them. All processes keep what they
+    know, and the connections of the waiters have broken.
+    """
+    replica = world.replica
+    assert replica is not None
+    history = tuple(
+        then._replace(
+            lost_outcome=now.outcome if now.outcome != then.outcome else now.lost_outcome,
+            starts_left=then.starts_left + _starts_again(world, job),
+        )
+        for job, (then, now) in enumerate(zip(replica.history, world.history, strict=True))
+    )
+    waiters = tuple(CUT_OFF if state == SUBSCRIBED else state for state in world.waiters)
+    keys = {**replica._asdict(), "history": history}
+    return world._replace(**keys, waiters=waiters, orphans=(), replica=None)
+
+
+def _starts_again(world: World, job: int) -> int:
+    """Returns how often a job may start, beside what was to come at the time of the replica: by each worker
+    that has it from after that time, and by each that had it at that time and has ended it since.
+    """
+    assert world.replica is not None
+    waiting, held = set(), set()
+    for worker in world.workers:
+        for each in worker.held_entries:
+            (waiting if each.phase in NOT_STARTED else held).add((each.entry, each.name))
+        waiting |= {(entry, worker.name) for entry in worker.unknown}
+    waiting = {(entry.id, name) for entry, name in waiting if entry.job == job}
+    held = waiting | {(entry.id, name) for entry, name in held if entry.job == job}
+    entries = (*world.replica.stream.entries, *world.replica.last_attempts.entries)
+    of_job = {entry.id for entry in entries if entry.job == job}
+    claims = {(claim.entry, claim.name) for claim in world.replica.pending if claim.entry in of_job}
+    return len(waiting - claims) + len(claims - held)
 
 
 def _flushed(world: World) -> World:

@@ -19,6 +19,17 @@ ONE_JOB = Setup(faults=1, parents=ALONE, waiters=1)
 POISON = Setup(faults=0, parents=APART, poison=0, waiters=1)
 AHEAD = replace(POISON, fetches_ahead=True)
 STOP = Setup(faults=2, parents=ALONE, waiters=1, stops=True, lost_publishes=False, lost_connections=False)
+FAILOVER = Setup(
+    faults=1,
+    failovers=True,
+    parents=ALONE,
+    waiters=1,
+    crashes=False,
+    pauses=False,
+    lost_replies=False,
+    lost_publishes=False,
+    lost_connections=False,
+)
 REVOKE = Setup(faults=1, revoke=0, retries=1, waiters=1)
 SHARDS = Setup(
     faults=1,
@@ -85,6 +96,13 @@ MUTANTS = (
         "fence by pending list only (flush, ids start again)",
         _without("fence_record", "fence_live"),
         replace(TWO_JOBS, flushes=True, waiters=1),
+        BROKEN,
+        "acknowledged entry 1, which is job 1's",
+    ),
+    Mutant(
+        "fence by pending list only (failover, ids come again)",
+        _without("fence_record", "fence_live"),
+        replace(FAILOVER, parents=APART),
         BROKEN,
         "acknowledged entry 1, which is job 1's",
     ),
@@ -215,6 +233,13 @@ MUTANTS = (
         "job 0 is live",
     ),
     Mutant(
+        "a worker does not check for unknown pending entries (failover)",
+        _without("check_unknown_entries"),
+        FAILOVER,
+        STUCK,
+        "job 0 is live",
+    ),
+    Mutant(
         "unknown pending entries are determined when the answer arrives",
         _without("unknown_entries_by_snapshot"),
         replace(TWO_JOBS, waiters=1),
@@ -241,6 +266,20 @@ MUTANTS = (
         Setup(faults=1, lost_publishes=False),
         STUCK,
         "waiter 1 is cut off",
+    ),
+    Mutant(
+        "a waiter does not read the record after a failover (no poll)",
+        _without("recheck", "poll"),
+        FAILOVER,
+        STUCK,
+        "waiter 0 is cut off",
+    ),
+    Mutant(
+        "a waiter believes a replica that a job is unknown",
+        _without("asks_the_master"),
+        FAILOVER,
+        BROKEN,
+        "waiter 0 is told that job 0 is unknown, and it is there",
     ),
     Mutant("no poll", _without("poll"), Setup(faults=1), STUCK, "waiter 1 is subscribed"),
     Mutant(

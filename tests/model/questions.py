@@ -73,6 +73,13 @@ def answered(world: World, waiter: int, job: int) -> World:
     return world
 
 
+def told_unknown(world: World, waiter: int, job: int) -> World:
+    """Checks that no waiter is told that a job is unknown which the master knows."""
+    if world.records[job] is not None:
+        return _broken(world, f"waiter {waiter} is told that job {job} is unknown, and it is there")
+    return world
+
+
 def call_accepted(world: World, held: Held, *, claims_get_lost: bool = False) -> World:
     """Checks that only the worker session that holds the claim of this job ends, delays or releases it.
 
@@ -121,8 +128,18 @@ def value_read(world: World, held: Held) -> World:
     return world
 
 
-def taken_over(world: World, name: int, entry: Entry) -> World:
-    """Checks that nothing is taken from a worker session that beats."""
+def taken_over(world: World, name: int, entry: Entry, *, beats_go_back: bool = False) -> World:
+    """Checks that nothing is taken from a worker session that beats.
+
+    Args:
+        world: the world.
+        name: of the worker session.
+        entry: that is taken.
+        beats_go_back: whether the server may lose its newest writes. Then a counter is again what an observer
+            saw stand still before, and the session is told so at its next beat.
+    """
+    if beats_go_back:
+        return world
     owner = world.worker_named(name)
     if owner is not None and owner.lease == FRESH and world.beat_of(name):
         return _broken(world, f"entry {entry.id} was taken from worker session {name}, which beats")
@@ -158,11 +175,15 @@ def body_started(world: World, setup: Setup, entry: Entry) -> World:
         return _broken(world, f'job {job} starts after revoke answered "revoked"')
     if history.revoke_answer == "signalled" and entry.id > history.revoke_horizon:
         return _broken(world, f'job {job} was delivered again and starts after revoke answered "signalled"')
-    outcomes = {parent: world.history[parent].outcome for parent in _waited_for(world, setup, job)}
+    # A parent whose outcome a failover has lost had ended all the same.
+    outcomes = {
+        parent: {world.history[parent].outcome, world.history[parent].lost_outcome}
+        for parent in _waited_for(world, setup, job)
+    }
     if job == setup.on_error:
-        outcomes = {} if FAILED & {*outcomes.values()} else outcomes
+        outcomes = {} if any(FAILED & some for some in outcomes.values()) else outcomes
     else:
-        outcomes = {parent: outcome for parent, outcome in outcomes.items() if outcome != SUCCESS}
+        outcomes = {parent: some for parent, some in outcomes.items() if SUCCESS not in some}
     for parent in outcomes:
         return _broken(world, f"job {job} starts, and job {parent} has not ended as it must have")
     if history.starts_left < 0:

@@ -240,6 +240,12 @@ class Rules:
     """
     recheck: bool = True
     """A waiter polls after each (re)connection. Closes: it missed a message while it was disconnected."""
+    asks_the_master: bool = True
+    """A waiter believes only the master that a job is unknown.
+
+    Closes: a replica has not received the job yet, or a master does not know that another one has taken its
+    place. It is asked, and the waiter gets `ResultNotFound` for a job that runs.
+    """
     poll: bool = True
     """A waiter polls at an interval. Closes: the only PUBLISH was lost, which nothing can notice."""
 

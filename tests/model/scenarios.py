@@ -33,6 +33,14 @@ _ABOUT_FORWARDERS: dict[str, Any] = {
 }
 """Other scenarios explore the faults of workers and waiters; here they would only multiply the states."""
 
+_ONLY_FAILOVERS: dict[str, Any] = {
+    "crashes": False,
+    "pauses": False,
+    "lost_replies": False,
+    "lost_publishes": False,
+    "lost_connections": False,
+}
+
 SCENARIOS = (
     _scenario(
         "chain; crash, pause, lost replies, lost PUBLISH, lost subscription",
@@ -244,6 +252,61 @@ SCENARIOS = (
     _scenario(
         "flush: the server loses everything, ids start again, one job",
         Setup(faults=2, flushes=True, parents=ALONE, waiters=1),
+    ),
+    _scenario(
+        "failover: the replica lacks the newest writes, one job",
+        Setup(
+            faults=2,
+            failovers=True,
+            parents=ALONE,
+            waiters=1,
+            pauses=False,
+            lost_publishes=False,
+            lost_connections=False,
+        ),
+        pauses=True,
+    ),
+    _scenario(
+        "failover: the replica lacks the newest writes, one job with two waiters",
+        Setup(faults=1, failovers=True, parents=ALONE, waiters=2),
+        waiters=1,
+        crashes=False,
+        pauses=False,
+    ),
+    _scenario(
+        "failover: the replica lacks the newest writes, a retry of a job that was enqueued for later",
+        Setup(faults=1, failovers=True, parents=ALONE, retries=1, delayed=True, waiters=1),
+        **_ONLY_FAILOVERS,
+    ),
+    _scenario(
+        "failover: the replica lacks the newest writes, two jobs whose ids come again",
+        Setup(faults=1, failovers=True, parents=APART, waiters=1, **_ONLY_FAILOVERS),
+        most_held=1,
+    ),
+    _scenario(
+        "failover: the replica lacks the newest writes, a chain",
+        Setup(faults=1, failovers=True, waiters=2),
+        waiters=1,
+        **_ONLY_FAILOVERS,
+    ),
+    _scenario(
+        "failover: the replica lacks the newest writes, twice, a chain",
+        Setup(faults=2, failovers=True, waiters=1, most_held=1, **_ONLY_FAILOVERS),
+    ),
+    _scenario(
+        "failover: the replica lacks the newest writes, a fan-in whose first parent may fail",
+        Setup(
+            faults=1,
+            failovers=True,
+            parents=FAN_IN,
+            fails=0,
+            waiters=1,
+            most_held=1,
+            lost_publishes=False,
+            lost_connections=False,
+        ),
+        workers=1,
+        **_ONLY_FAILOVERS,
     ),
     _scenario(
         "a worker is asked to stop: it releases its jobs and unregisters",

@@ -234,7 +234,7 @@ class Scripts:
         names = self._is_named if self.setup.rules.fence_record else self._may_act
         if not names(world, held):
             return None
-        world = questions.call_accepted(world, held, claims_get_lost=self.setup.flushes)
+        world = questions.call_accepted(world, held, claims_get_lost=self.setup.loses_data)
         world = self._end(world, held.entry.job, outcome, publish=publish, by=held.name)
         return self._drop(world, held.entry.id)
 
@@ -386,7 +386,7 @@ class Scripts:
         entry = world.entry(claim.entry)
         if entry is None:
             return self._drop(world, claim.entry)
-        world = questions.taken_over(world, claim.name, entry)
+        world = questions.taken_over(world, claim.name, entry, beats_go_back=self.setup.failovers)
         record = world.records[entry.job]
         if record is None or record.state != LIVE or record.entry != entry.id:
             return self._drop(world, entry.id)

@@ -38,6 +38,9 @@ class Setup:
     """A process dies (or takes a new session id), and its blocked read stays at the server."""
     flushes: bool = False
     """The server loses everything and numbers its entries from the start."""
+    failovers: bool = False
+    """A replica takes over that has not received the newest writes: the server's keys are as they were at an
+    earlier time. Connections break."""
     stops: bool = False
     """A worker is asked to stop: it releases its jobs and unregisters."""
 
@@ -93,6 +96,11 @@ class Setup:
     """Job 1 is enqueued with the id of job 0, once job 0 was forgotten. Both jobs are forgotten."""
     records_expire: bool = False
     """The record of a job that has ended may expire."""
+
+    @property
+    def loses_data(self) -> bool:
+        """Whether the server may lose what it has acknowledged."""
+        return self.flushes or self.failovers
 
     @property
     def enqueued(self) -> int:

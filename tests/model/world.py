@@ -217,6 +217,8 @@ class History(NamedTuple):
 
     outcome: str = ""
     """The first outcome that was written."""
+    lost_outcome: str = ""
+    """An outcome that was written, and that a failover has lost."""
     starts_left: int = 1
     """1 + takeovers + retries + releases + replacements - starts."""
     noted_starts: int = 0
@@ -228,6 +230,25 @@ class History(NamedTuple):
     revoke_answer: str = ""
     revoke_horizon: int = 0
     """The newest entry id at the time of that answer."""
+
+
+class Copy(NamedTuple):
+    """The keys of a server as another server has them, which is behind; with the history up to there."""
+
+    records: tuple[Record | None, ...]
+    stream: Stream
+    last_attempts: Stream
+    last_id: int
+    pending: tuple[Pending, ...]
+    delayed: tuple[Delayed, ...]
+    beats: tuple[Beat, ...]
+    signals: tuple[Signal, ...]
+    announced: tuple[int, ...]
+    start_notes: tuple[StartNote, ...]
+    stream_notes: tuple[StreamNote, ...]
+    rests: tuple[Rest, ...]
+    needs: tuple[int, ...]
+    history: tuple[History, ...]
 
 
 class World(NamedTuple):
@@ -277,6 +298,8 @@ class World(NamedTuple):
     history: tuple[History, ...]
     broken: str = ""
     """The promise that was broken, in words. The exploration ends there."""
+    replica: Copy | None = None
+    """What the replica has, which receives nothing any more; None while it has all that the server has."""
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -320,6 +343,10 @@ class World(NamedTuple):
             if worker.name == name:
                 return worker
         return None
+
+    def copy(self) -> Copy:
+        """Returns the keys of the server, and the history up to now."""
+        return Copy(**{name: getattr(self, name) for name in Copy._fields})
 
     # --- writing ----------------------------------------------------------------------------------
 
