@@ -272,6 +272,11 @@ class ServerCluster:
         found = [self.node(name) for name, each in view.items() if each["primary"] == primary.name]
         return [node for node in found if node.process is not None]
 
+    def primary_of(self, node: ClusterNode) -> ClusterNode:
+        """Returns the primary of a replica; of a primary, itself."""
+        mine = self.living()[0].view()[node.name]
+        return self.node(mine["primary"]) if "slave" in mine["flags"] else node
+
     def serving(self, slot: int, asked: ClusterNode | None = None) -> ClusterNode:
         """Returns the primary that has a slot, as one node knows it; None for any that lives."""
         for name, each in (asked or self.living()[0]).view().items():

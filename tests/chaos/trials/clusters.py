@@ -125,7 +125,8 @@ class _Move(_Change):
         migration.finish()
 
     def come_back(self) -> None:
-        self._migrate(self.old)
+        # On a busy machine its replica may have taken its place meanwhile.
+        self._migrate(self.cluster.primary_of(self.old))
 
 
 class _Add(_Move):
@@ -161,20 +162,24 @@ async def _changes(
         draft = Draft(stage.tasks, stage.random, MEMBERS)
         load = asyncio.create_task(calls_at_a_rate(stage, stop, CALLS))
         workflows = asyncio.create_task(diamonds_at_a_rate(stage, stop, DIAMONDS, draft))
-        for _ in range(stage.count(rounds)):
-            for kind in CHANGES:
-                await asyncio.sleep(2.0)
-                primaries = await asyncio.to_thread(stage.cluster.primaries)
-                # One that has a shard: with few shards, a primary may have none.
-                changes = [await asyncio.to_thread(kind, stage.cluster, each) for each in primaries]
-                change = stage.random.choice([each for each in changes if each.shards])
-                await _one(stage, change, numbers)
-        stop.set()
-        await load
-        parents = await workflows
+        try:
+            for _ in range(stage.count(rounds)):
+                for kind in CHANGES:
+                    await asyncio.sleep(2.0)
+                    await _one(stage, await asyncio.to_thread(_some, stage, kind), numbers)
+        finally:
+            stop.set()
+            await load
+            parents = await workflows
         await stage.all_answered()
         await judge_losses(stage, parents)
         return stage.report
+
+
+def _some(stage: Stage, kind: type[_Change]) -> _Change:
+    """Returns the change of a random primary that has a shard: with few shards, some may have none."""
+    changes = [kind(stage.cluster, primary) for primary in stage.cluster.primaries()]
+    return stage.random.choice([each for each in changes if each.shards])
 
 
 async def _one(stage: Stage, change: _Change, numbers: Iterator[int]) -> None:

@@ -60,12 +60,14 @@ async def failovers(scale: float, seed: int, lease: float = 5.0) -> Report:
         numbers = iter(range(PROBES, 2 * PROBES))
         stop = asyncio.Event()
         load = asyncio.create_task(calls_at_a_rate(stage, stop, RATE))
-        for _ in range(rounds):
-            for way in WAYS:
-                await asyncio.sleep(2.0)
-                await _one(stage, way, next(numbers))
-        stop.set()
-        await load
+        try:
+            for _ in range(rounds):
+                for way in WAYS:
+                    await asyncio.sleep(2.0)
+                    await _one(stage, way, next(numbers))
+        finally:
+            stop.set()
+            await load
         await stage.all_answered()
         await judge_losses(stage, {})
         return stage.report
