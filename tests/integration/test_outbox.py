@@ -197,6 +197,25 @@ async def test_a_batch_that_was_accepted_long_ago_and_never_deleted_is_not_accep
     await steps.broker.revoke(named("one", 0), signal="c", outcome=b"")
 
 
+async def test_members_that_are_in_their_shard_stay_as_they_are_when_their_workflow_comes_once_more(steps):
+    """A failover has lost the workflow in the shard that accepted it, and the client has sent it again."""
+    jobs = steps.flow(("first", 0, ""), ("root", 1, ""), ("near", 1, "root"), ("last", 0, "near"))
+    await steps.broker.intake.submit(jobs)
+    outbox = steps.broker.shards[0].outbox
+    batches = [fields for _, fields in await steps.raw.xrange(outbox)]
+    await steps.deliver_all()
+    for fields in batches:
+        await steps.raw.xadd(outbox, fields)
+    await steps.deliver_all()
+    order = []
+    while claimed := await steps.claim_all():
+        order.append(sorted(claimed))
+        for delivery in claimed.values():
+            await steps.end(delivery, "x")
+        await steps.deliver_all()
+    assert order == [["first", "root"], ["near"], ["last"]]
+
+
 @pytest.mark.parametrize("taker", ["live", "ended"])
 async def test_a_dependent_of_a_member_whose_id_is_in_use_fails_in_every_shard(steps, taker):
     jobs = steps.flow(

@@ -11,8 +11,8 @@ if is_new_entry(from, entry) then
   for i = first, #ARGV, stride do
     local answer, earlier_id = check_id(ARGV[i], ARGV[i + 2])
     if earlier_id then replace_tombstone(ARGV[i], earlier_id) end
-    local target = answer == 'free' and accepted or refused
-    target[#target + 1] = i
+    -- What is here 'again' stays as it is: the accepting shard has lost this workflow in a failover, and its client has sent it once more.
+    if answer == 'free' then accepted[#accepted + 1] = i elseif answer == 'taken' then refused[#refused + 1] = i end
   end
   for _, i in ipairs(accepted) do accept_job_at(i, channel) end
   local ended = {}
