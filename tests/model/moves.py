@@ -162,7 +162,8 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
         if not world.findable(job) and rules.ask_again_after_outboxes:
             continue
         if state == NEW and ready and rules.subscribe_first:
-            after = questions.answered(scripts.fetch_status(world, waiter, job), waiter, job)
+            after = scripts.fetch_status(world, waiter, job)
+            after = after if setup.loses_data else questions.answered(after, waiter, job)
             yield Move(f"{name}: subscribe, then poll or register", after)
         elif state == NEW and ready:
             yield Move(
@@ -262,26 +263,92 @@ def _data_losses(world: World, setup: Setup) -> Iterator[Move]:
         return
     if world.replica is None:
         yield Move("replica: receives nothing any more", world._replace(replica=world.copy()))
-    elif world.clients[0] != UNSENT:
+    elif world.clients[0] != UNSENT and not setup.shards:
         yield fault("server: its replica takes over, which is behind", _taken_over(world))
+    elif world.clients[0] != UNSENT:
+        for shard in (0, 1):
+            after = _shard_taken_over(world, setup, shard)
+            yield fault(f"server: a replica takes over shard {shard}, and is behind", after)
 
 
 def _taken_over(world: World) -> World:
     """Returns the world after a failover: the keys are as the replica has them. All processes keep what they
     know, and the connections of the waiters have broken.
     """
+    assert world.replica is not None
+    waiters = tuple(CUT_OFF if state == SUBSCRIBED else state for state in world.waiters)
+    keys = {**world.replica._asdict(), "history": _history_after(world, set(range(len(world.records))))}
+    return world._replace(**keys, waiters=waiters, orphans=(), replica=None)
+
+
+def _shard_taken_over(world: World, setup: Setup, shard: int) -> World:
+    """Returns the world after a failover of one shard of two.
+
+    In the model both shards share a stream. An entry of the shard that the replica has not delivered gets a
+    new id: behind the old one the stream would not deliver it. What is known of workers is in both shards,
+    and stays.
+    """
     replica = world.replica
     assert replica is not None
-    history = tuple(
+    own = {job for job in range(setup.jobs) if setup.shards[job] == shard}
+    of_job = {
+        entry.id: entry.job
+        for stream in (world.stream, world.last_attempts, replica.stream, replica.last_attempts)
+        for entry in stream.entries
+    }
+    assert not replica.last_attempts.entries, "there are too few faults for a last attempt"
+    entries = [entry for entry in world.stream.entries if entry.job not in own]
+    entries += [
+        entry for entry in replica.stream.entries if entry.job in own and entry.id <= replica.stream.cursor
+    ]
+    other, last_id = 1 - shard, world.last_id
+    records = list(world.records)
+    for job in own:
+        records[job] = replica.records[job]
+    for entry in replica.stream.entries:
+        if entry.job in own and entry.id > replica.stream.cursor:
+            last_id += 1
+            entries.append(entry._replace(id=last_id))
+            record = records[entry.job]
+            if record is not None and record.entry == entry.id:
+                records[entry.job] = record._replace(entry=last_id)
+    claims = [claim for claim in world.pending if of_job.get(claim.entry) not in own]
+    claims += [claim for claim in replica.pending if of_job.get(claim.entry) in own]
+    delayed = [due for due in world.delayed if due.job not in own]
+    rests = [rest for rest in world.rests if rest.parent not in own]
+    waiters = tuple(
+        CUT_OFF if state == SUBSCRIBED and setup.waits_for(waiter) in own else state
+        for waiter, state in enumerate(world.waiters)
+    )
+    outboxes, applied = list(world.outboxes), list(world.applied)
+    outboxes[shard], applied[other] = replica.outboxes[shard], replica.applied[other]
+    return world._replace(
+        records=tuple(records),
+        stream=Stream(tuple(sorted(entries)), world.stream.cursor),
+        last_id=last_id,
+        pending=tuple(sorted(claims)),
+        delayed=(*delayed, *(due for due in replica.delayed if due.job in own)),
+        rests=tuple(sorted((*rests, *(rest for rest in replica.rests if rest.parent in own)))),
+        outboxes=tuple(outboxes),
+        applied=tuple(applied),
+        history=_history_after(world, own),
+        waiters=waiters,
+        replica=None,
+    )
+
+
+def _history_after(world: World, jobs: set[int]) -> tuple[History, ...]:
+    """Returns the history after a failover that has hit these jobs."""
+    assert world.replica is not None
+    return tuple(
         then._replace(
             lost_outcome=now.outcome if now.outcome != then.outcome else now.lost_outcome,
             starts_left=then.starts_left + _starts_again(world, job),
         )
-        for job, (then, now) in enumerate(zip(replica.history, world.history, strict=True))
+        if job in jobs
+        else now
+        for job, (then, now) in enumerate(zip(world.replica.history, world.history, strict=True))
     )
-    waiters = tuple(CUT_OFF if state == SUBSCRIBED else state for state in world.waiters)
-    keys = {**replica._asdict(), "history": history}
-    return world._replace(**keys, waiters=waiters, orphans=(), replica=None)
 
 
 def _starts_again(world: World, job: int) -> int:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from model.explorer import BROKEN, STUCK, Result
 from model.rules import Rules
-from model.setup import ALONE, APART, FAN_IN, FAN_OUT, ROW, Setup
+from model.setup import ALONE, APART, CHAIN, FAN_IN, FAN_OUT, ROW, Setup
 
 PROTOCOL = Rules()
 TWO_JOBS = Setup(faults=1, parents=APART)
@@ -224,6 +224,13 @@ MUTANTS = (
         replace(SHARDS, faults=0),
         BROKEN,
         "waiter 0 got the answer that job 1 is unknown",
+    ),
+    Mutant(
+        "no worker looks for jobs that wait in vain",
+        _without("end_what_waits_in_vain"),
+        replace(FAILOVER, parents=CHAIN, shards=(0, 1), forwarders=1, workers=1, most_held=1),
+        STUCK,
+        "waiter 0 is new",
     ),
     Mutant(
         "a worker does not check for unknown pending entries",

@@ -57,8 +57,8 @@ def given_up(world: World, job: int) -> World:
 
 def dependent_notified(world: World, child: int, parent: int, outcome: str) -> World:
     """Checks that a job is notified of the true outcome of its parent."""
-    became = world.history[parent].outcome
-    if became != outcome and (became, outcome) != (OTHERS, FAILURE):
+    became, lost = world.history[parent].outcome, world.history[parent].lost_outcome
+    if outcome not in {became, lost} and (became, outcome) != (OTHERS, FAILURE):
         return _broken(
             world, f"job {child} is notified that job {parent} is {outcome}, but it is {became or 'open'}"
         )
@@ -70,6 +70,13 @@ def answered(world: World, waiter: int, job: int) -> World:
     asked = world.outboxes and world.waiters[waiter] == ANSWERED
     if asked and world.records[job] is None and not world.history[job].outcome:
         return _broken(world, f"waiter {waiter} got the answer that job {job} is unknown")
+    return world
+
+
+def waited_in_vain(world: World, setup: Setup, job: int) -> World:
+    """Checks that no job is given up for an end that was lost while nothing was lost."""
+    if not setup.loses_data:
+        return _broken(world, f"job {job} is given up, and nothing was lost")
     return world
 
 

@@ -134,6 +134,13 @@ class Rules:
     no such job.
     """
 
+    end_what_waits_in_vain: bool = True
+    """A worker ends jobs that wait for more ends than they have parents which have not ended.
+
+    Closes: a replica takes over one shard, and lacks a job whose dependent lies in the other shard, or the
+    end of a job in the other shard that it had been told. No message is left that would start the dependent.
+    """
+
     # --- unknown pending entries ------------------------------------------------------------------
 
     check_unknown_entries: bool = True

@@ -294,6 +294,53 @@ SCENARIOS = (
         Setup(faults=2, failovers=True, waiters=1, most_held=1, **_ONLY_FAILOVERS),
     ),
     _scenario(
+        "failover of one shard of two, a chain that crosses to the other shard",
+        Setup(
+            faults=2,
+            failovers=True,
+            shards=(0, 1),
+            forwarders=1,
+            **{**_ABOUT_FORWARDERS, **_ONLY_FAILOVERS, "lost_replies": True},
+        ),
+        **_ONLY_FAILOVERS,
+    ),
+    _scenario(
+        "failover of one shard of two, a chain that begins in the other shard",
+        Setup(
+            faults=2,
+            failovers=True,
+            shards=(1, 0),
+            forwarders=1,
+            **{**_ABOUT_FORWARDERS, **_ONLY_FAILOVERS, "lost_replies": True},
+        ),
+        **_ONLY_FAILOVERS,
+    ),
+    _scenario(
+        "failover of one shard of two, a chain that crosses to the other shard and back",
+        Setup(
+            faults=1,
+            failovers=True,
+            parents=ROW,
+            shards=(0, 1, 0),
+            forwarders=2,
+            **{**_ABOUT_FORWARDERS, **_ONLY_FAILOVERS},
+        ),
+        waiters=0,
+        forwarders=1,
+    ),
+    _scenario(
+        "failover of one shard of two, a diamond",
+        Setup(
+            faults=1,
+            failovers=True,
+            parents=DIAMOND,
+            shards=(1, 0, 1, 0),
+            forwarders=1,
+            **{**_ABOUT_FORWARDERS, **_ONLY_FAILOVERS},
+        ),
+        waiters=0,
+    ),
+    _scenario(
         "failover: the replica lacks the newest writes, a fan-in whose first parent may fail",
         Setup(
             faults=1,

@@ -71,13 +71,18 @@ class Scripts:
 
     def submit(self, world: World) -> World:
         """Accepts a workflow, parents before children. A resend changes nothing."""
-        if any(record is not None for record in world.records) and self.setup.rules.enqueue_once:
+        is_here = any(map(self._is_here, range(self.setup.enqueued), world.records))
+        if is_here and self.setup.rules.enqueue_once:
             return world
         if self.setup.shards:
             return self._submit_apart(world)
         for job in range(self.setup.enqueued):
             world = self._admit(world, job)
         return world
+
+    def _is_here(self, job: int, record: Record | None) -> bool:
+        """Returns whether the shard that accepts a workflow has a job of it already."""
+        return record is not None and not (self.setup.shards and self.setup.shards[job])
 
     def _submit_apart(self, world: World) -> World:
         """Accepts the jobs of shard 0 that fit into one step, and puts the others into its outbox: one batch
@@ -130,8 +135,9 @@ class Scripts:
         record = world.records[job]
         if record is None:
             return self._admit_member(world, job)
-        if not self.setup.rules.accept_once and record.state != OTHERS:
-            return world  # the mutant goes by the request id in the record
+        if record.state != OTHERS:
+            # Its request id says that it is this very call, which the other shard has lost and accepted anew.
+            return world
         world = questions.refused(world, job)
         for child in self.setup.dependents(job):
             world = self._notify_dependent(world, child, job, FAILURE)
@@ -443,6 +449,20 @@ class Scripts:
             signals = tuple(sorted({*world.signals, Signal(name, job)}))
             world = world.with_record(job, record._replace(signal=True))._replace(signals=signals)
         return world, "signalled"
+
+    def end_in_vain(self, world: World, job: int) -> World | None:
+        """Ends a job that waits for more ends than it has parents which have not ended. Returns None if it is
+        not so. Whoever looks has had all outboxes delivered.
+        """
+        record = world.records[job]
+        if record is None or record.state != WAITING or any(world.outboxes):
+            return None
+        is_replaced = job == self.setup.replaced and world.records[self.setup.jobs - 1] is not None
+        numbers = (self.setup.jobs - 1,) if is_replaced else self.setup.parents[job]
+        parents = (world.records[number] for number in numbers)
+        if record.missing <= sum(parent is not None and parent.state not in ENDED for parent in parents):
+            return None
+        return self._end(questions.waited_in_vain(world, self.setup, job), job, FAILURE)
 
     def fetch_status(self, world: World, waiter: int, job: int) -> World:
         """Answers a waiter whose job has ended, else registers its channel, in one step without a gap."""

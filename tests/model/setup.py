@@ -40,7 +40,8 @@ class Setup:
     """The server loses everything and numbers its entries from the start."""
     failovers: bool = False
     """A replica takes over that has not received the newest writes: the server's keys are as they were at an
-    earlier time. Connections break."""
+    earlier time. Connections break. With shards, it takes over one of them, and the other one loses nothing.
+    """
     stops: bool = False
     """A worker is asked to stop: it releases its jobs and unregisters."""
 

@@ -248,6 +248,8 @@ class Copy(NamedTuple):
     stream_notes: tuple[StreamNote, ...]
     rests: tuple[Rest, ...]
     needs: tuple[int, ...]
+    outboxes: tuple[tuple[Message, ...], ...]
+    applied: tuple[int, ...]
     history: tuple[History, ...]
 
 
