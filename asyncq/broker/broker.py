@@ -90,6 +90,7 @@ class Broker:
         self.channel = channel
         self.intake: Intake = Intake(self.commands)
         self.history: History = History(self.commands)
+        self.commands.on_ends = self.history.note_ends
         self.kept: KeptValues = KeptValues(self.commands)
         self.dead: DeadLetterStore = DeadLetterStore(self.commands, self.kept)
         self.workers: WorkerStore = WorkerStore(self.commands)
@@ -352,8 +353,6 @@ class Broker:
             keys, "revoke", call.keys, call.arguments, unknown=[b"unknown"]
         )
         text, *ids = [word.decode() for word in answer]
-        if text == "revoked":
-            self.history.note(keys, None, id_, letter, outcome)
         if text == "revoked" and not self.shards.is_one:
             # Jobs in other shards may wait for this one. There may be no worker that would forward its end.
             await self.commands.forwarded(keys)

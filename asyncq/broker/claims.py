@@ -201,12 +201,12 @@ class Claims:
             refused.
         """
         command = self._finish_command(stream, batch)
-        answer: int | list[int] = await self._commands.send(
-            self._served.keys[stream], *command, timeout=FOREVER
-        )
+        keys = self._served.keys[stream]
+        reply = await self._commands.send(keys, *command, timeout=FOREVER)
+        answer: int | list[int] = self._commands.without_ends(keys, reply)
         if not self._commands.shards.is_one:
             self._forward(stream, batch)
-        self._history.note_batch(self._served.keys[stream], batch, answer)
+        self._history.note_batch(keys, batch, answer)
         if self.hooks:
             self._tell(_finished(stream, batch, answer))
         return answer
@@ -282,6 +282,8 @@ class Claims:
         # Counted down before anything that could raise: a call that stayed counted would keep one of the
         # calls from being made for ever.
         self._under_way -= 1
+        if type(answer) is list:
+            answer = self._commands.without_ends(self._served.keys[stream], answer)
         if type(answer) is list:
             _log_refusals(batch, answer)
         if not self._commands.shards.is_one:
@@ -422,10 +424,10 @@ class Claims:
         shard, id_ = self._served.keys[delivery.stream], delivery.job.id
         answer: int = await self._commands.run(shard, script, keys, arguments, timeout=FOREVER)
         if way is Way.DEAD and answer == 1:
-            self._history.note(shard, delivery, id_, letter, outcome)
+            self._history.note(shard, delivery, letter, outcome)
         elif way is not Way.DEAD and answer == 2:  # it has found a revocation signal
             revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
-            self._history.note(shard, delivery, id_, wire.REVOKED, revoked)
+            self._history.note(shard, delivery, wire.REVOKED, revoked)
         # -1: another job has an id of the workflow. Then the claim stands.
         if self.hooks and answer >= 0:
             stream, entry = delivery.stream, delivery.entry
@@ -518,8 +520,6 @@ class Claims:
             return Taken()
         _, back, revoked, more, *lost = answer
         jobs = [(text_of(id_), wire.task_name(head)) for id_, head in lost]
-        for id_, task in jobs:
-            self._history.note(keys, None, id_, wire.LOST, lost_outcome, task)
         if self.hooks:
             self._tell(
                 [

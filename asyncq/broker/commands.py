@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.cross_shard.forwarder import Forwarder
+from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.shards import Shards
 from asyncq.broker.transport import scripts
 from asyncq.broker.transport.connections import connections_of
@@ -101,6 +102,8 @@ class Commands:
         connections: makes the connections, and knows what differs from server to server.
         guards: the keys that a call of a script in a shard names last, by its number.
         monotonic_time: the clock of the tasks' limits, as this session knows it.
+        on_ends: called with a shard and what a script has answered of the jobs that it has ended there,
+            those that its caller does not know of; see `lua/_workflow.lua`.
     """
 
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
@@ -113,6 +116,7 @@ class Commands:
         self.is_closed: bool = False
         self.forwarder: Forwarder = Forwarder(self)
         self.monotonic_time: MonotonicTime = MonotonicTime()
+        self.on_ends: Callable[[Keys, Sequence[Sequence[Any]]], None] | None = None
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.
@@ -265,6 +269,19 @@ class Commands:
         )
         if script.fills_outbox and not self.shards.is_one:
             self.forwarder.call(shard)
+        return self.without_ends(shard, answer) if script.fills_outbox else answer
+
+    def without_ends(self, shard: Keys, answer: Any) -> Any:
+        """Returns the answer of a script without the jobs that it says to have ended, which `on_ends` gets.
+        `run` does so by itself. This is for those who send a script otherwise.
+        """
+        if type(answer) is not list or not answer or type(answer[0]) is not bytes:
+            return answer
+        if answer[0] != answer_tags.ENDS:
+            return answer
+        _, answer, ends = answer
+        if self.on_ends is not None:
+            self.on_ends(shard, ends)
         return answer
 
     async def run_known(

@@ -1,11 +1,12 @@
 """The history: the newest ended jobs of each final state, so that an operator can list them when their
 results have expired.
 
-Whoever ends a job notes it here, on the session's loop: a worker or a client. Nothing waits for a note. Notes
-leave together, half a second after the first of them, so a batch of outcomes costs at most one command more.
-All failures and revocations are noted, and of the successes up to a hundred a second. The history is for
-people: a process that is killed loses its last notes, and so does one whose connection breaks. It is deleted
-when nothing was noted for a week.
+Whoever ends a job notes it here, on the session's loop: a worker or a client. A script that ends jobs its
+caller does not know of (those that waited for a job which failed, say, or those of a purge) names them in its
+answer, see `Commands.without_ends`. Nothing waits for a note. Notes leave together, half a second after the
+first of them, so a batch of outcomes costs at most one command more. All failures and revocations are noted,
+and of the successes up to a hundred a second. The history is for people: a process that is killed loses its
+last notes, and so does one whose connection breaks. It is deleted when nothing was noted for a week.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack
 
 from asyncq import failures, wire
-from asyncq.broker.schema.keys import DAY_MS, text_of
+from asyncq.broker.schema.keys import DAY_MS, queue_of, text_of
 from asyncq.errors import DecodeError
 from asyncq.states import State
 
@@ -111,33 +112,37 @@ class History:
         """Lets successes be noted again, a second after the first of them was."""
         self._room = SUCCESSES_PER_SECOND
 
-    def note(
-        self,
-        keys: Keys,
-        delivery: wire.Delivery | None,
-        id: str,
-        letter: str,
-        outcome: bytes,
-        task: str = "",
-    ) -> None:
-        """Notes one job that has ended otherwise than by `finish`.
+    def note(self, keys: Keys, delivery: wire.Delivery, letter: str, outcome: bytes) -> None:
+        """Notes one job that its worker has ended otherwise than by `finish`.
 
         Args:
             keys: of its shard.
-            delivery: what is known of it.
-            id: its id.
+            delivery: the job.
             letter: how it ended.
             outcome: the same, encoded.
-            task: its name, if there is no delivery.
+        """
+        if self._most:
+            self._note(keys, delivery, letter, outcome)
+
+    def note_ends(self, keys: Keys, ends: Sequence[Sequence[Any]]) -> None:
+        """Notes the jobs that a script has ended, as `Commands.on_ends` gets them.
+
+        Args:
+            keys: of their shard.
+            ends: of each its id, letter, queue, task, when it was enqueued (ms), and its outcome. An outcome
+                of 0 is that of the job before.
         """
         if not self._most:
             return
-        if delivery is not None:
-            self._note(keys, delivery, letter, outcome)
-            return
-        ended = _decoded(letter, outcome)
-        if ended is not None:
-            self._add(keys, _ended_job(id, task or ended.name, ended.queue, ended.enqueued, ended))
+        latest, ended = b"", None
+        for id_, code, queue, task, enqueued, outcome in ends:
+            letter, is_new = text_of(code), type(outcome) is bytes
+            latest = outcome if is_new else latest
+            if is_new or ended is None or ended.letter != letter:
+                ended = _decoded(letter, latest)
+            if ended is not None:
+                at = enqueued or ended.enqueued
+                self._add(keys, _ended_job(text_of(id_), text_of(task), queue_of(text_of(queue)), at, ended))
 
     def _note(self, keys: Keys, delivery: wire.Delivery, letter: str, outcome: bytes) -> None:
         ended, job = _decoded(letter, outcome), delivery.job

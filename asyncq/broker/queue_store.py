@@ -27,8 +27,10 @@ MEASURED_AT_ONCE = 20
 """Most queues that one call measures: a queue may have 75 streams."""
 PAUSES_AT_ONCE = 1000
 """Most queues of which one command asks whether they are paused."""
-PURGED_AT_ONCE = 500
-"""Most jobs that one call ends. The server serves nobody else during a call: some milliseconds."""
+PURGED_AT_ONCE = 100
+"""Most jobs that one call ends. The server serves nobody else during a call: two milliseconds."""
+PURGED_BYTES = 1024 * 1024
+"""With so many bytes of messages a call ends no further job: it reads them."""
 
 
 class QueueStore:
@@ -103,7 +105,10 @@ class QueueStore:
         seconds, microseconds = await self._commands.send(keys, "TIME")
         until = int(seconds) * 1000 + int(microseconds) // 1000 - round(older_than * 1000)
         ttl = result_ttl_ms(self._commands.settings.result_ttl)
-        arguments = (*(keys.key_prefix, GROUP, max(0, until), PURGED_AT_ONCE, outcome, ttl, wire.PUSH_LIMIT),)
+        arguments = (
+            *(keys.key_prefix, GROUP, max(0, until), PURGED_AT_ONCE, PURGED_BYTES),
+            *(outcome, ttl, wire.PUSH_LIMIT),
+        )
         ended: int = 0
         while True:
             count: int

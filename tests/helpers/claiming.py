@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class ClaimingConsumer(Consumer):
-    """A consumer with its claims."""
+    """A consumer with its claims. Its history is one of its own, or the given one."""
 
-    def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
+    def __init__(
+        self, commands: Commands, worker: str, queues: Sequence[str], history: History | None = None
+    ) -> None:
         super().__init__(commands, worker, queues)
         self._sends = commands
-        self.claims = Claims(commands, self.served, self.name, lambda _: None, History(commands))
+        self.claims = Claims(commands, self.served, self.name, lambda _: None, history or History(commands))
 
     async def beat(self, keys: Keys, count: int = 1) -> Any:
         """Beats in one shard. Returns the script's answer."""

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from helpers.waiting import until, until_state
 
-from asyncq import Retry, Worker, wire
+from asyncq import Retry, TaskExpired, Worker, chain, group, wire
 from asyncq.broker import history as history_module
 
 pytestmark = pytest.mark.anyio
@@ -168,3 +168,89 @@ async def test_a_client_that_closes_at_once_leaves_its_notes(app, make_app, add)
         await other.AsyncResult(result.id).revoke()
     (job,) = await listed(app, 1, state="REVOKED")
     assert job.id == result.id
+
+
+async def test_the_jobs_that_a_purge_has_ended_are_listed(make_app, namespace):
+    for shards in (1, 3):
+        async with make_app(namespace=f"{namespace}-{shards}", shards=shards) as app:
+
+            @app.task(name="idle", ignore_result=True)
+            async def idle(number: int) -> None: ...
+
+            first = await idle.options(priority=5).delay(0)
+            others = await idle.map([(number,) for number in range(1, 350)])
+            assert await app.control.purge("default") == 350
+            found = await listed(app, 350, state="REVOKED", limit=1000)
+            assert {job.id for job in found} == {first.id, *(result.id for result in others)}
+            assert {(job.task, job.queue, job.error, job.worker) for job in found} == {
+                ("idle", "default", "its queue was purged", None)
+            }
+            (one,) = [job for job in found if job.id == first.id]
+            assert datetime.now(UTC) - timedelta(minutes=1) < one.enqueued <= one.ended + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_the_jobs_that_end_because_another_has_failed_are_listed_with_it(make_app, shards):
+    async with make_app(shards=shards) as app:
+        seen = []
+
+        @app.task(name="failing")
+        async def failing() -> int:
+            raise ValueError("no luck")
+
+        @app.task(name="next")
+        async def following(*_: object) -> int:
+            return 1
+
+        @app.task(name="report")
+        async def report(*_: object) -> None:
+            seen.append(1)
+
+        async with Worker(app):
+            steps = chain(
+                failing.s(), following.s(), following.options(link_error=report.s()).s(), following.s()
+            )
+            last = await steps.delay()
+            fan_out = await (failing.s() | group(following.si(number) for number in range(300))).delay()
+            await last.outcome(timeout=30)
+            await fan_out.join(timeout=60, propagate=False)
+            found = await listed(app, 1 + 3 + 1 + 300, state="FAILURE", limit=1000)
+        ids = {job.id for job in found}
+        assert {last.id, last.parent.id, last.parent.parent.id, last.parent.parent.parent.id} <= ids
+        assert {result.id for result in fan_out} <= ids
+        assert len(ids) == len(found), "each job is listed once"
+        assert {job.error for job in found} == {"ValueError: no luck"}
+        assert {job.task for job in found} >= {"failing", "next"}
+        assert all(job.task for job in found)
+
+
+async def test_a_revoked_workflow_is_listed_job_by_job_and_an_uncalled_error_callback_is_not(app, add):
+    @app.task(name="report")
+    async def report(*_: object) -> None: ...
+
+    waiting = await chain(add.s(1, 1), add.s(2), add.s(3)).delay()
+    await waiting.revoke(parents=True, reason="no longer needed")
+    found = await listed(app, 3, state="REVOKED")
+    assert {job.id for job in found} == {waiting.id, waiting.parent.id, waiting.parent.parent.id}
+    assert {(job.task, job.error) for job in found} == {(add.name, "no longer needed")}
+    async with Worker(app):
+        assert await (await add.options(link_error=report.s()).delay(1, 1)).get(timeout=30) == 2
+        await listed(app, 1, state="SUCCESS")
+    assert {job.task for job in await app.control.jobs(state="REVOKED")} == {add.name}
+
+
+async def test_jobs_that_expired_are_listed_whoever_noticed_it(app, add):
+    asked = await add.options(expires=0.05).delay(1, 1)
+    unasked = await add.options(expires=0.05, queue="mail").delay(1, 2)
+    delayed = await add.options(expires=0.05, countdown=60).delay(1, 3)
+    with pytest.raises(TaskExpired):
+        await asked.get(timeout=30)
+    with pytest.raises(TaskExpired):
+        await delayed.get(timeout=30)
+    async with Worker(app, queues=["mail"]):
+        found = await listed(app, 3, state="REVOKED")
+    assert {(job.id, job.task, job.queue) for job in found} == {
+        (asked.id, add.name, "default"),
+        (delayed.id, add.name, "default"),
+        (unasked.id, add.name, "mail"),
+    }

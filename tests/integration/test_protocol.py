@@ -10,6 +10,7 @@ import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 from helpers.claiming import ClaimingConsumer
 from helpers.examples import ARE_ALL
@@ -72,8 +73,9 @@ class Stage:
         self.raw = raw
         self.keys = broker.shards[0]
         self.stream = self.keys.stream(QUEUE)
-        self.mine = ClaimingConsumer(broker.commands, "mine", [QUEUE])
-        self.other = ClaimingConsumer(broker.commands, "other", [QUEUE])
+        self.mine, self.other = (
+            ClaimingConsumer(broker.commands, name, [QUEUE], broker.history) for name in ("mine", "other")
+        )
         self.permits = Permits(broker.commands, self.mine.name)
         self.job = self.make_job("job", "request")
         self.claimed: wire.Delivery | None = None
@@ -259,6 +261,16 @@ class Stage:
 
     async def record(self) -> bytes | None:
         return await self.raw.get(self.keys.records + "job")
+
+    async def notes(self) -> int:
+        """Returns how often the history has the job."""
+        self.broker.history.flush()
+        count = 0
+        for letter in (wire.SUCCEEDED, wire.FAILED, wire.REVOKED):
+            found = await self.broker.commands.send(self.keys, "XRANGE", self.keys.history + letter, "-", "+")
+            notes = [msgpack.unpackb(fields[1]) for _, fields in found if fields[1] != b"note"]
+            count += sum(id_ == "job" and state_letter in wire.FINAL for id_, _, _, state_letter, *_ in notes)
+        return count
 
     async def picture(self) -> dict[str, Any]:
         """Returns the contents of all keys of the namespace, without times."""
@@ -530,11 +542,14 @@ async def test_every_script_changes_a_jobs_state_only_as_the_table_allows_and_on
         async with make_app(namespace=f"{namespace}-{number}") as app:
             stage = await Stage(app.sessions.current().broker, raw).build()
             await prepare(stage)
-            before, record = await stage.state(), await stage.record()
+            before, record, noted = await stage.state(), await stage.record(), await stage.notes()
             assert before == expected
 
             await call(stage)
             after = await stage.state()
+            if before not in READY_STATES and before != State.UNKNOWN:
+                noted += after in READY_STATES or (after == State.UNKNOWN and name != "forget")
+            assert await stage.notes() == noted, f"{name}: the history has the job {noted} times"
             if name == "forget":
                 assert after == (State.UNKNOWN if before in READY_STATES else before), name
             elif situation == "to be forgotten" and after == State.UNKNOWN:
@@ -553,6 +568,7 @@ async def test_every_script_changes_a_jobs_state_only_as_the_table_allows_and_on
             assert name == "note_history" or await stage.picture() == once, (
                 f"{name}, sent twice, did something twice"
             )
+            assert await stage.notes() == noted, f"{name}, sent twice, noted the job twice"
             stage.close()
 
 

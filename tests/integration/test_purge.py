@@ -9,6 +9,7 @@ import pytest
 from helpers.waiting import until, until_state
 
 from asyncq import TaskRevoked, Worker, chain
+from asyncq.broker.schema.keys import GROUP
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +29,35 @@ async def test_the_jobs_that_wait_end_as_revoked_and_their_waiters_wake_at_once(
     async with Worker(app) as worker:
         assert await add.call(1, 1) == 2
     assert worker.done == 1
+
+
+async def test_the_waiters_of_one_client_are_told_by_one_message_for_many_jobs(app, raw, add):
+    results = await app.submit([add.s(1, n) for n in range(1000)])
+    waits = [asyncio.create_task(result.outcome(timeout=30)) for result in results]
+    await asyncio.sleep(0)
+    before = (await raw.info("commandstats")).get("cmdstat_publish", {}).get("calls", 0)
+    assert await app.control.purge("default") == 1000
+    assert {outcome.state for outcome in await asyncio.gather(*waits)} == {"REVOKED"}
+    messages = (await raw.info("commandstats"))["cmdstat_publish"]["calls"] - before
+    assert messages <= 20, "jobs end a hundred at a time"
+
+
+async def test_long_messages_end_a_step_early(app, raw, add):
+    @app.task(name="heavy", ignore_result=True)
+    async def heavy(data: bytes) -> None: ...
+
+    await heavy.map([(bytes(300_000),)] * 12)
+    keys = app.sessions.shards[0]
+    until_ms, words = 2**50, (100, 1024 * 1024, b"", 60_000, 1000)
+    stream = (keys.stream("default"),)
+    arguments = (keys.key_prefix, GROUP, until_ms, *words)
+    broker = app.sessions.current().broker
+    steps = []
+    while not steps or steps[-1][1]:
+        steps.append(await broker.commands.run(keys, "purge", stream, arguments))
+    counts = [count for count, _ in steps]
+    assert sum(counts) == 12
+    assert len([count for count in counts if count]) >= 3, "five are read at first, and no more after 1 MiB"
 
 
 async def test_what_a_worker_has_and_what_waits_for_its_time_goes_on(app, add, nap):

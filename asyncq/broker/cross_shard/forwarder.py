@@ -134,6 +134,10 @@ class Sender(Protocol):
         """Returns the command that runs a script."""
         ...
 
+    def without_ends(self, shard: Keys, answer: Any) -> Any:
+        """Returns the answer of a script without the jobs that it says to have ended."""
+        ...
+
 
 class Forwarder:
     """Delivers entries between the shards, for one session.
@@ -317,7 +321,8 @@ class Forwarder:
     async def _send(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:
         # `run` would have the outbox of that shard read after every delivery. `send` does not, and it need
         # not: these scripts return how many entries the outbox has.
-        left: int = await self._commands.send(there, *self._commands.build(there, script, (), arguments))
+        answer = await self._commands.send(there, *self._commands.build(there, script, (), arguments))
+        left: int = self._commands.without_ends(there, answer)
         return left
 
     async def _forget(self, shard: Keys, entries: Sequence[bytes]) -> None:

@@ -16,6 +16,26 @@ local MAX_COPIED_BYTES = 1024
 local MAX_DELIVERED = 250
 local delivered = 0
 
+-- The jobs that this call has ended, and of which its caller cannot know: {id, letter, queue, task, when it was enqueued (ms), outcome} of each.
+-- They go into the answer, and the caller notes them in the history. An outcome that is that of the job before is a 0.
+local ends = nil
+local last_reported = nil
+
+local function with_ends(answer) return ends and { ANSWER.ENDS, answer, ends } or answer end
+
+-- Reports that a job has ended. `message` may be nil: then nobody knows its task.
+local function report_end(id, letter, queue, message, outcome)
+  local task, enqueued = call_in(message or '')
+  ends = ends or {}
+  ends[#ends + 1] = { id, letter, queue, task, enqueued, outcome == last_reported and 0 or outcome }
+  last_reported = outcome
+end
+
+-- Returns the message among the fields of an entry; nil if there is none.
+local function message_in(fields)
+  for i = 1, #fields, 2 do if fields[i] == 'm' then return fields[i + 1] end end
+end
+
 -- Returns whether other jobs wait for the end of a job with these flags.
 local function has_dependents(flags)
   return string.find(flags, '[' .. LINK.DEPENDENTS .. LINK.BOTH .. ']', 4) ~= nil
@@ -134,6 +154,8 @@ local function deliver_to(dependent, parent_index, expected_request_id, job, let
   elseif string.sub(outcome, 1, 1) ~= '^' then
     final_outcome = '^' .. job.id .. ' ' .. outcome
   end
+  -- A callback that is not called has nothing to report.
+  if not succeeded then report_end(dependent, final_letter, queue, redis.call('HMGET', message, 'm')[1], final_outcome) end
   redis.call('DEL', message)
   release_values(dependent, flags)
   store_outcome(key, flags, '0', '-', request_id, final_letter, final_outcome, options[2])
@@ -147,8 +169,9 @@ local function fail_damaged(dependent, expected_request_id, push_limit)
   local key = key_prefix .. KEY.RECORDS .. dependent
   local record = redis.call('MGET', key)[1]
   if not record or state_of(record) ~= STATE.WAITING then return nil end
-  local flags, _, _, request_id, channels = parse_record(record)
+  local flags, _, queue, request_id, channels = parse_record(record)
   if not same_call(request_id, expected_request_id) then return nil end
+  report_end(dependent, STATE.FAILED, queue, nil, '')
   redis.call('DEL', key_prefix .. KEY.MESSAGES .. dependent)
   release_values(dependent, flags)
   store_outcome(key, flags, '0', '-', request_id, STATE.FAILED, '', 3600000) -- the time of its result stood in the damaged message

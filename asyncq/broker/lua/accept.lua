@@ -3,7 +3,7 @@
 -- Caller: the forwarder.
 -- Sent twice: the shard stores the last outbox entry that it applied, so an older or equal one changes nothing.
 -- ARGV: key_prefix from entry channel push_limit refusal (id queue request_id flags wait ttl parents dependents wants_values message)*
--- RETURNS: the number of entries in this shard's own outbox now
+-- RETURNS: the number of entries in this shard's own outbox now | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow inbox
 if is_new_entry(from, entry) then
@@ -22,4 +22,5 @@ if is_new_entry(from, entry) then
   deliver_all(ended, tonumber(push_limit))
   store_offset(from, entry)
 end
-return redis.call('XLEN', key_prefix .. KEY.OUTBOX)
+local answer = redis.call('XLEN', key_prefix .. KEY.OUTBOX)
+return with_ends(answer)

@@ -4,7 +4,7 @@
 -- Sent twice: the record says that this consumer has ended the job, so no second letter is written.
 -- KEYS: stream dead
 -- ARGV: key_prefix group consumer entry id outcome ttl push_limit signals_prefix reason dead_ttl dead_cap
--- RETURNS: 1 ended, 2 ended before, 0 refused
+-- RETURNS: 1 ended, 2 ended before, 0 refused | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow
 local record = redis.call('MGET', key_prefix .. KEY.RECORDS .. id)[1]
@@ -25,4 +25,5 @@ if is_signalled(flags) then clear_signal(signals_prefix .. consumer, id) end
 end_job(id, flags, entry, consumer, request_id, channels, STATE.FAILED, outcome, ttl, push_limit)
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
-return 1
+local answer = 1
+return with_ends(answer)

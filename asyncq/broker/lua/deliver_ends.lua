@@ -2,7 +2,7 @@
 -- Caller: the forwarder.
 -- Sent twice: the shard stores the last outbox entry that it applied, so an older or equal one changes nothing.
 -- ARGV: key_prefix from push_limit (entry parent request_id letter outcome waiting)*
--- RETURNS: the number of entries in this shard's own outbox now
+-- RETURNS: the number of entries in this shard's own outbox now | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow inbox
 local ended, last_entry = {}, nil
@@ -15,4 +15,5 @@ for i = first, #ARGV, stride do
 end
 deliver_all(ended, tonumber(push_limit))
 if last_entry then store_offset(from, last_entry) end
-return redis.call('XLEN', key_prefix .. KEY.OUTBOX)
+local answer = redis.call('XLEN', key_prefix .. KEY.OUTBOX)
+return with_ends(answer)

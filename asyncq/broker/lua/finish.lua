@@ -5,7 +5,7 @@
 -- Sent twice: the record names the entry and the consumer, so the answer is 2 and nothing is written.
 -- KEYS: stream
 -- ARGV: key_prefix queue group consumer push_limit signals_prefix (entry id request_id channel letter ttl outcome)*
--- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 2 accepted before, 0 refused
+-- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 2 accepted before, 0 refused | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow
 -- RARELY: end_flagged deliver_end_of
@@ -91,5 +91,5 @@ if #to_acknowledge > 0 then
   redis.call('XDEL', stream, unpack(to_acknowledge))
 end
 for channel, parts in pairs(notifications) do redis.call('PUBLISH', channel, table.concat(parts)) end
-if count + #accepted_jobs == #answers then return #answers end
-return answers
+local answer = count + #accepted_jobs == #answers and #answers or answers
+return with_ends(answer)

@@ -5,7 +5,7 @@
 -- Sent twice: the jobs are not delayed any more, so none is moved again.
 -- KEYS: delayed
 -- ARGV: key_prefix records messages queues max_jobs events expected push_limit
--- RETURNS: {moved, ms until the next is due (-1 if none), monotonic time (ms), {id, 1 if its message is lost, the error}...}
+-- RETURNS: {moved, ms until the next is due (-1 if none), monotonic time (ms), {id, 1 if its message is lost, the error}...} | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record monotonic workflow
 -- RARELY: continue_delivery
@@ -59,4 +59,5 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0
   end
 end
 local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-return { moved, head[2] and math.max(0, head[2] - now) or -1, monotonic_now, unpack(damaged) }
+local answer = { moved, head[2] and math.max(0, head[2] - now) or -1, monotonic_now, unpack(damaged) }
+return with_ends(answer)

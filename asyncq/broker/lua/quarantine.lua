@@ -4,7 +4,7 @@
 -- Sent twice: the entry is not pending any more, so the call is refused.
 -- KEYS: stream dead
 -- ARGV: key_prefix group consumer entry reason outcome ttl push_limit dead_ttl dead_cap
--- RETURNS: 1 quarantined, 0 refused
+-- RETURNS: 1 quarantined, 0 refused | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow
 if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return 0 end
@@ -22,8 +22,10 @@ if record then
   local flags, current_entry, queue, request_id, channels = parse_record(record)
   if current_entry == entry and state_of(flags) == STATE.LIVE then
     end_job(id, flags, entry, consumer, request_id, channels, STATE.FAILED, outcome, ttl, push_limit)
+    report_end(id, STATE.FAILED, queue, message_in(content[2]), outcome)
   end
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
-return 1
+local answer = 1
+return with_ends(answer)

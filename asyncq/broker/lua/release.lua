@@ -4,7 +4,7 @@
 -- Sent twice: the record does not name the old entry any more, so the call is refused.
 -- KEYS: stream target
 -- ARGV: key_prefix group consumer push_limit ttl signals_prefix revoked_outcome target_name (entry id)*
--- RETURNS: for each: 1 handed back, 2 ended by a signal, 0 refused; fewer than asked for if they have enough bytes
+-- RETURNS: for each: 1 handed back, 2 ended by a signal, 0 refused; fewer than asked for if they have enough bytes | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow
 local answers, bytes, is_target_known = {}, 0, target == stream
@@ -12,13 +12,14 @@ for i = first, #ARGV, stride do
   if bytes >= MAX_MOVED_BYTES then break end
   local entry, id = ARGV[i], ARGV[i + 1]
   local answer = 0
-  local flags, _, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
+  local flags, queue, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
   local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
   if content then
     bytes = bytes + count_bytes(content[2])
     if is_signalled(flags) then
       clear_signal(signals_prefix .. consumer, id)
       end_job(id, flags, entry, consumer, request_id, channels, STATE.REVOKED, revoked_outcome, ttl, push_limit)
+      report_end(id, STATE.REVOKED, queue, message_in(content[2]), revoked_outcome)
       answer = 2
     else
       if not is_target_known then
@@ -34,4 +35,4 @@ for i = first, #ARGV, stride do
   end
   answers[#answers + 1] = answer
 end
-return answers
+return with_ends(answers)

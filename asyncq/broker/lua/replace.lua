@@ -4,7 +4,7 @@
 -- Sent twice: the record does not name the entry any more, so the call is refused.
 -- KEYS: stream
 -- ARGV: key_prefix group consumer entry id push_limit ttl signals_prefix outcome channel queue wait parents wants_values message batches (id queue request_id flags wait ttl parents dependents wants_values message)*
--- RETURNS: 1 replaced, 2 ended by a signal, 0 refused (also when sent again), -1 another job has one of the ids
+-- RETURNS: 1 replaced, 2 ended by a signal, 0 refused (also when sent again), -1 another job has one of the ids | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow
 local flags, _, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
@@ -27,4 +27,4 @@ else
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
-return answer
+return with_ends(answer)

@@ -4,7 +4,7 @@
 -- Sent twice: the record does not name the entry any more, so the call is refused.
 -- KEYS: stream delayed
 -- ARGV: key_prefix group consumer entry id wait retries error last messages wake push_limit ttl signals_prefix outcome
--- RETURNS: 1 waits for its next try, 2 ended by a signal, 0 refused (also when sent again)
+-- RETURNS: 1 waits for its next try, 2 ended by a signal, 0 refused (also when sent again) | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow
 local flags, queue, request_id, channels = check_claim(key_prefix .. KEY.RECORDS .. id, stream, group, consumer, entry, id)
@@ -31,4 +31,4 @@ else
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
-return answer
+return with_ends(answer)

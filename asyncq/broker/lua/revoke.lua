@@ -4,7 +4,7 @@
 -- Sent twice: the job has ended, or has the signal already.
 -- KEYS: record delayed
 -- ARGV: key_prefix id group letter outcome ttl push_limit signals_prefix signal signals_ttl reason parents
--- RETURNS: {unknown | ended | revoked | signalled | running (an expiry, or no signal: the worker goes on), and the ids of its parents if they are a workflow in its place (see replace) or `parents` asks for them}
+-- RETURNS: {unknown | ended | revoked | signalled | running (an expiry, or no signal: the worker goes on), and the ids of its parents if they are a workflow in its place (see replace) or `parents` asks for them} | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow
 local record_text = redis.call('MGET', record)[1]
@@ -28,10 +28,11 @@ if state ~= STATE.LIVE then
     end
   end
   if letter == STATE.EXPIRED then use_last_failure(redis.call('HMGET', message, 'l')[1]) end
+  report_end(id, letter, queue, redis.pcall('HMGET', message, 'm')[1], outcome) -- somebody may have written another type there
   redis.call('ZREM', delayed, id)
   redis.call('DEL', message)
   end_job(id, flags, entry, '-', request_id, channels, letter, outcome, ttl, push_limit)
-  return answer
+  return with_ends(answer)
 end
 if signal == '' then return { 'running' } end
 local stream = key_prefix .. KEY.QUEUES .. queue
@@ -53,12 +54,13 @@ if holder then
   redis.call('PUBLISH', signals, reason == '' and signal .. id or signal .. id .. ' ' .. reason)
   return { 'signalled' }
 end
+local content = redis.call('XRANGE', stream, entry, entry)[1]
+local fields = content and content[2] or {}
 if letter == STATE.EXPIRED then
-  local content = redis.call('XRANGE', stream, entry, entry)[1]
-  for i = 1, content and #content[2] or 0, 2 do
-    if content[2][i] == 'l' then use_last_failure(content[2][i + 1]) end
-  end
+  for i = 1, #fields, 2 do if fields[i] == 'l' then use_last_failure(fields[i + 1]) end end
 end
 redis.call('XDEL', stream, entry)
+report_end(id, letter, queue, message_in(fields), outcome)
 end_job(id, flags, entry, '-', request_id, channels, letter, outcome, ttl, push_limit)
-return { 'revoked' }
+local answer = { 'revoked' }
+return with_ends(answer)

@@ -4,7 +4,7 @@
 -- Sent twice: takes the rest, or nothing.
 -- KEYS: stream beats beat_observations observations dead signals announced started last_attempt_queue returned_queue
 -- ARGV: key_prefix group consumer beat_seen max_entries max_crashes own_name push_limit ttl lost_outcome revoked_outcome dead_ttl dead_cap returned_name
--- RETURNS: {alive} if it beats after all | {taken over, put back, revoked, 1 if there may be more, {id, head of message} of each lost job ...}
+-- RETURNS: {alive} if it beats after all | {taken over, put back, revoked, 1 if there may be more, {id, head of message} of each lost job ...} | {ends, the same, ended jobs}
 -- FLAGS: allow-oom
 -- USES: record workflow observations
 local beat = redis.call('HGET', beats, consumer)
@@ -77,6 +77,7 @@ for _, item in ipairs(pending) do
         revoked = revoked + 1
       end
       end_job(id, flags, entry, own_name, request_id, channels, letter, outcome, ttl, push_limit)
+      report_end(id, letter, queue, message, outcome)
     else
       local target, queue_name, new_content = stream, queue, content_of(id, fields, crashes)
       if not counts then
@@ -97,10 +98,12 @@ if #entries > 0 then
   redis.call('XACK', stream, group, unpack(entries))
   redis.call('XDEL', stream, unpack(entries))
 end
+local has_more = 1
 if #entries < tonumber(max_entries) and #entries == #pending then
   -- Only here, where the pending list is known to be empty: to delete a consumer drops its pending entries for good.
   redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
   redis.call('DEL', signals, announced)
-  return { ANSWER.TAKEN_OVER, returned, revoked, 0, unpack(lost_jobs) }
+  has_more = 0
 end
-return { ANSWER.TAKEN_OVER, returned, revoked, 1, unpack(lost_jobs) }
+local answer = { ANSWER.TAKEN_OVER, returned, revoked, has_more, unpack(lost_jobs) }
+return with_ends(answer)

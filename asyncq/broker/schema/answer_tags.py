@@ -6,6 +6,8 @@ from __future__ import annotations
 
 UNKNOWN = b"unknown"
 ENDED = b"ended"
+ENDS = b"ends"
+"""Of a script that has ended jobs its caller does not know of: then the usual answer, and these jobs."""
 REFUSED = b"refused"
 
 # state
