@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli import console, last_job, loop, parameters, target as targets
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.cli.result import Seconds, answer, command_on_same_server, get_command
@@ -106,6 +106,7 @@ async def _call(
         await stack.enter_async_context(app)
         stack.enter_context(_not_lost(app, call, again, end))
         handle = await call.delay()
+        last_job.note(handle.id)
         if limit is None:
             console.document({"id": handle.id}) if invocation.json else console.data(handle.id)
             return Code.OK

@@ -13,13 +13,13 @@ from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import command
 from asyncq.cli.root_command import COMPLETE_VARIABLE
 
-_SHELLS = ("bash", "zsh", "fish")
+_SHELLS = ("bash", "zsh", "fish", "powershell")
 
 
 @command
 def completion(
     ctx: typer.Context,  # noqa: ARG001  the frame of each command has it
-    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")],
 ) -> int:
     """Prints a script that makes a shell complete the commands and options of asyncq.
 
@@ -27,6 +27,7 @@ def completion(
     Examples:
       asyncq completion bash >> ~/.bashrc
       asyncq completion fish > ~/.config/fish/completions/asyncq.fish
+      asyncq completion powershell >> $PROFILE
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     if shell not in _SHELLS:
         raise CliError(f"there is no script for {shell!r}", f"write one of {', '.join(_SHELLS)}", Code.USAGE)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncq.cli import console, job_ids, loop, parameters, target as targets
+from asyncq.cli import console, job_ids, last_job, loop, parameters, target as targets
 from asyncq.cli.confirmation import confirmed
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import command
@@ -245,6 +245,7 @@ async def _requeued(app: AsyncQ, id_: str, rows: list[dict[str, str]], *, as_jso
         console.complain(str(error), f"delete it: asyncq dlq purge {id_}")
         return Code.FAILED
     rows.append({"id": id_, "job_id": handle.id})
+    last_job.note(handle.id)
     if not as_json:
         console.data(f"{id_}  {handle.id}")
     return Code.OK

@@ -1,5 +1,5 @@
 """Finds the jobs that ids of a command line name. An id may be abbreviated to the beginning of it, if that
-fits one job only.
+fits one job only. `@last` is the last job that was enqueued from this terminal, see `last_job`.
 
 There is no index of ids, so an abbreviation is looked for among the jobs that `app.control.jobs` lists, and
 among the dead letters. That look is bounded; what it has not seen, it says.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncq.cli import console
+from asyncq.cli import console, last_job
 from asyncq.cli.exits import CliError, Code
 from asyncq.states import State
 
@@ -49,7 +49,7 @@ async def full(app: AsyncQ, id_: str, *, surely: bool = False) -> str:
 
 
 async def all_full(app: AsyncQ, ids: Sequence[str], *, surely: bool = False) -> list[str]:
-    """Returns the ids of jobs. An id that fits none stays as it is.
+    """Returns the ids of jobs. An id that fits none stays as it is. `@last` is the last job of this terminal.
 
     Args:
         app: the app, which is open.
@@ -58,9 +58,10 @@ async def all_full(app: AsyncQ, ids: Sequence[str], *, surely: bool = False) -> 
             end or change something.
 
     Raises:
-        CliError: the beginning of an id fits several jobs, or may do so.
+        CliError: the beginning of an id fits several jobs, or may do so, or there is no last job.
         BrokerUnavailable: no answer within the operation timeout.
     """
+    ids = [last_job.read() if id_ == last_job.LAST else id_ for id_ in ids]
     broker = app.sessions.current().broker
     short = [id_ for id_ in dict.fromkeys(ids) if len(id_) < _LONGEST]
     records = await asyncio.gather(*map(broker.record, short))

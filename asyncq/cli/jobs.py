@@ -85,7 +85,7 @@ jobs.command(name="retry")(retry)
 @command
 def show(
     ctx: typer.Context,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id, its beginning, or @last.")],
     raw: Annotated[
         bool, typer.Option("--raw", help="Also print its record as it is stored in Redis.")
     ] = False,

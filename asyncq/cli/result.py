@@ -43,7 +43,7 @@ Ids = Annotated[
 @command
 def get(
     ctx: typer.Context,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id, its beginning, or @last.")],
     timeout: Seconds = "10s",
 ) -> int:
     """Waits for a job to end and prints its result.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncq.cli import console, loop, target as targets
+from asyncq.cli import console, last_job, loop, target as targets
 from asyncq.cli.confirmation import confirmed
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
@@ -133,6 +133,7 @@ def run(ctx: typer.Context, name: Name) -> int:
     async def run_now() -> int:
         async with app:
             handle = await app.schedules.run_now(name)
+        last_job.note(handle.id)
         if invocation.json:
             console.document({"id": handle.id})
         else:

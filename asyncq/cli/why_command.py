@@ -13,7 +13,10 @@ from asyncq.errors import ResultNotFound
 
 
 @command
-def why(ctx: typer.Context, id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]) -> int:
+def why(
+    ctx: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id, its beginning, or @last.")],
+) -> int:
     """Says what a job waits for: its time, other jobs, a permit, a pause, a worker, or its turn.
 
     The first line is its state, its task and its queue, then comes a line for each reason. Exit code 3 if

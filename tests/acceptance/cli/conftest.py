@@ -72,7 +72,8 @@ class Project:
 
     def __init__(self, folder: Path, runtime: Path) -> None:
         self.folder = folder
-        self.environ = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "COLUMNS": "80"}
+        kept = {"XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(runtime)}
+        self.environ = {**os.environ, **kept, "COLUMNS": "80"}
         self._running: list[Forked | subprocess.Popen[str]] = []
         self.write("shop.py", TASKS)
         self.write("pyproject.toml", "")

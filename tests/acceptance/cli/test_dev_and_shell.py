@@ -107,11 +107,11 @@ def test_a_shell_in_a_terminal_is_ipython_and_awaits(project):
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_completion_prints_a_script_that_the_shell_can_read(project, shell, tmp_path):
     ended = project.run("completion", shell)
     assert (ended.code, "_ASYNCQ_COMPLETE" in ended.out) == (0, True)
-    if (program := shutil.which(shell)) is not None:
+    if shell != "powershell" and (program := shutil.which(shell)) is not None:
         script = tmp_path / "script"
         script.write_text(ended.out)
         read = subprocess.run([program, "-n", str(script)], capture_output=True, text=True, check=False)
@@ -139,6 +139,20 @@ def test_bash_completes_commands_with_the_script(project, tmp_path):
     assert answer.stdout.split() == ["pause", "purge"], answer
 
 
+def test_powershell_is_told_the_commands_that_fit_with_their_help(project):
+    asked = {
+        "_ASYNCQ_COMPLETE": "complete_powershell",
+        "_TYPER_COMPLETE_ARGS": "asyncq queues p",
+        "_TYPER_COMPLETE_WORD_TO_COMPLETE": "p",
+    }
+    script = project.run("completion", "powershell").out
+    assert all(name in script for name in asked), "the script sets these"
+    answer = project.run(**asked)
+    names = [line.partition(":::")[0] for line in answer.out.splitlines()]
+    assert names == ["pause", "purge"], answer
+    assert "Ends the jobs that wait in a queue" in answer.out
+
+
 def test_completion_of_an_unknown_shell_is_a_usage_error(project):
     ended = project.run("completion", "tcsh")
-    assert (ended.code, "write one of bash, zsh, fish" in ended.err) == (2, True), ended
+    assert (ended.code, "write one of bash, zsh, fish, powershell" in ended.err) == (2, True), ended

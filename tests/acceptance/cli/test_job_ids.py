@@ -7,13 +7,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 from helpers.waiting import until
 
 import asyncq
 from asyncq import Worker
-from asyncq.cli import job_ids
+from asyncq.cli import job_ids, last_job
+from asyncq.cli.exits import CliError
 
 pytestmark = pytest.mark.anyio
 
@@ -203,3 +207,123 @@ async def test_forget_removes_results(app, add, run):
     assert (forget.code, forget.out) == (0, ""), forget
     assert (again.code, "there is no result of job 'sum-1'" in again.err) == (3, True)
     assert not await app.AsyncResult("sum-1").exists()
+
+
+async def test_last_is_the_job_that_was_enqueued_last_from_this_terminal(app, add, run, project):
+    none, first, second, get, shown = await run(
+        "result get @last",
+        "call --no-wait shop echo 1",
+        "call --no-wait shop add 2 3 --json",
+        "result get @last --timeout 0",
+        "jobs show @last",
+    )
+    assert (none.code, "no job was enqueued from this terminal" in none.err) == (3, True), none
+    last = json.loads(second.out)["id"]
+    assert (get.code, f"job {last} did not end" in get.err) == (4, True), get
+    assert shown.out.split()[:2] == ["id", last]
+    elsewhere = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "asyncq", "jobs", "show", "@last"],
+        cwd=project.folder,
+        env=project.environ,
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # as another terminal has one
+        check=False,
+    )
+    assert (elsewhere.returncode, elsewhere.stdout) == (3, ""), elsewhere
+    revoke, again = await run("revoke @last", f"revoke {first.out}")
+    assert (revoke.out.split(), again.out.split()) == ([last, "REVOKED"], [first.out.strip(), "REVOKED"])
+
+
+def test_last_is_known_for_a_day_and_old_files_of_other_terminals_are_removed(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    last_job.note("first")
+    (file,) = (tmp_path / "asyncq").iterdir()
+    assert last_job.read() == "first"
+    other = file.with_name("last-job-1")
+    other.write_text("other")
+    long_ago = time.time() - last_job.GOOD_FOR - 1
+    os.utime(other, (long_ago, long_ago))
+    last_job.note("second")
+    assert [last_job.read(), *(tmp_path / "asyncq").iterdir()] == ["second", file]
+    os.utime(file, (long_ago, long_ago))
+    with pytest.raises(CliError, match="within a day"):
+        last_job.read()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    last_job.note("third")  # nothing can be written there, which is no error
+
+
+@pytest.fixture
+def charge(make_app):
+    """A task that fails until the test repairs it, in an app whose results hold the arguments."""
+    app = make_app(result_extended=True)
+
+    @app.task(name="charge", queue="mail")
+    async def charge(x: int) -> int:
+        if not charge_runs:
+            raise ValueError(f"no money for {x}")
+        return x
+
+    @app.task(name="other", queue="mail")
+    async def other() -> None:
+        raise KeyError
+
+    charge_runs: list[bool] = []
+    charge.runs, charge.other = charge_runs, other
+    return charge
+
+
+async def test_all_jobs_that_fit_a_filter_are_retried_once_after_a_question(app, charge, run):
+    async with charge.app, Worker(charge.app, queues=["mail"]):
+        failed = await charge.map([(n,) for n in range(5)])
+        await (await charge.other.delay()).outcome(timeout=30)
+        await failed.join(timeout=30, propagate=False)
+
+        async def are_noted() -> bool:
+            return len(await app.control.jobs("FAILURE")) == 6
+
+        await until(are_noted, "the failures to be in the history")
+        charge.runs.append(True)
+        dry, refused, both, live, none, part, rest, again = await run(
+            "jobs retry --task charge --dry-run",
+            "jobs retry --task charge",
+            "jobs retry --task charge ID",
+            "jobs retry --state PENDING",
+            "jobs retry",
+            "jobs retry --task charge --limit 2 --yes --json",
+            "jobs retry --task charge --since 1h --yes",
+            "jobs retry --task charge --yes --json",
+        )
+        assert (len(dry.out.splitlines()), "6 ended jobs looked at, 5 fit" in dry.err) == (5, True), dry
+        assert "ValueError: no money for 0" in dry.out
+        assert (refused.code, "this enqueues 5 jobs again" in refused.err) == (2, True), refused
+        assert (both.code, "write ids, or a filter, and not both" in both.err) == (2, True)
+        assert (live.code, "only ended jobs can be retried" in live.err) == (2, True)
+        assert (none.code, "write ids, or a filter" in none.err) == (2, True)
+        first = json.loads(part.out)
+        assert (first["found"], len(first["jobs"])) == (2, 2), part
+        assert first["cursor"]
+        assert (rest.code, len(rest.out.splitlines())) == (0, 3), rest
+        assert "3 enqueued again, 2 were enqueued again before" in rest.err
+        last = json.loads(again.out)
+        assert (last["found"], last["jobs"], last["skipped"], last["cursor"]) == (5, [], 5, None)
+        new = [f"{result.id}.retry" for result in failed]
+        values = [await charge.app.AsyncResult(id_).get(timeout=30) for id_ in new]
+        assert values == [0, 1, 2, 3, 4]
+
+
+async def test_jobs_of_a_filter_whose_calls_are_not_known_are_named_up_to_a_number(app, add, run):
+    async with Worker(app):
+        failed = await add.map([(-1, n) for n in range(12)])
+        await failed.join(timeout=30, propagate=False)
+
+        async def are_noted() -> bool:
+            return len(await app.control.jobs("FAILURE")) == 12
+
+        await until(are_noted, "the failures to be in the history")
+        (ended,) = await run("jobs retry --state FAILURE --yes")
+    assert ended.code == 1
+    assert ended.err.count("the arguments of job") == 10, ended
+    assert "2 more could not be enqueued again" in ended.err
