@@ -605,7 +605,8 @@ class AsyncQ:
         self, instead: Mapping[Callable[..., Any], Callable[..., Any]]
     ) -> AbstractContextManager[None]:
         """Returns a block in which other functions make the instances of dependencies, for tests. It holds
-        for all jobs of this app that begin in this process meanwhile, and for `task.apply()`.
+        for all jobs of this app that begin in this process meanwhile, and for `task.apply()`. A function on
+        which no task depends, that is registered by then, is a `UserWarning`.
 
         Args:
             instead: by the function of a dependency, the function that stands for it. It is of any kind that
@@ -621,7 +622,8 @@ class AsyncQ:
                 assert rename.apply((7, "Ada")).get_sync() is None
             ```
         """
-        return self.overrides.block(instead)
+        injections = [task.builder.injection for task in self.tasks.values()]
+        return self.overrides.block(instead, [one for one in injections if one is not None])
 
     # -- open and close --
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack
 
 from asyncq import failures, wire
+from asyncq.broker.delayed_call import DelayedCall
 from asyncq.broker.schema.keys import DAY_MS, queue_of, text_of
 from asyncq.errors import DecodeError
 from asyncq.states import State
@@ -81,7 +82,7 @@ class History:
         self._commands = commands
         self._most = commands.settings.history
         self._pending: dict[int, list[Any]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._flush_later = DelayedCall(DELAY, self.flush)
         # Not the time of the last second: to ask for the time would cost each batch more than the rest here.
         self._room = SUCCESSES_PER_SECOND if self._most else 0
 
@@ -154,14 +155,12 @@ class History:
         pending += (_LETTERS[wire.STATE_OF[job.letter]], wire.packed(job))
         if len(pending) >= 2 * MOST_AT_ONCE:
             self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DELAY, self.flush)
+        else:
+            self._flush_later.request()
 
     def flush(self) -> None:
         """Sends the notes that were gathered. Without a connection they are lost."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._flush_later.cancel()
         pending, self._pending = self._pending, {}
         for shard, notes in pending.items():
             keys = self._commands.shards[shard]

@@ -6,9 +6,9 @@ The notes of some time leave together, so that they delay no enqueue.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
+from asyncq.broker.delayed_call import DelayedCall
 from asyncq.broker.schema.keys import queue_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class KnownQueues:
         self.names: set[str] = set()
         self._commands = commands
         self._new: set[str] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._send_later = DelayedCall(NOTED_AFTER, self.send)
 
     def add(self, names: Iterable[str]) -> None:
         """Notes queues soon, by their own names or those of their levels. Does nothing for known ones.
@@ -46,14 +46,11 @@ class KnownQueues:
             return
         self.names.update(new)
         self._new.update(new)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(NOTED_AFTER, self.send)
+        self._send_later.request()
 
     def send(self) -> None:
         """Sends at once what is to be noted. Sends nothing if there is nothing."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._send_later.cancel()
         new, self._new = self._new, set()
         if not new:
             return

@@ -11,15 +11,17 @@ import asyncio
 import os
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from asyncq.cli.exits import CliError
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from asyncq.worker import Worker
+
+T = TypeVar("T")
 
 LIVE_WITHIN = 5.0
 """Seconds in which a loop must answer. A body that holds the loop longer keeps all other jobs waiting."""
@@ -37,6 +39,23 @@ class Health(NamedTuple):
 
     is_live: bool
     is_ready: bool
+
+
+def asked(loop: asyncio.AbstractEventLoop, question: Coroutine[Any, Any, T], timeout: float) -> T | None:
+    """Runs a coroutine on the loop of another thread, and returns its answer; None if the loop does not
+    answer in time. Blocks.
+
+    Args:
+        loop: the loop.
+        question: the coroutine. It is cancelled after the time.
+        timeout: seconds.
+    """
+    future = asyncio.run_coroutine_threadsafe(question, loop)
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        future.cancel()
+        return None
 
 
 class WorkerHealth:
@@ -57,12 +76,8 @@ class WorkerHealth:
         """Asks the worker. Blocks for at most `LIVE_WITHIN` seconds."""
         if self.loop is None:
             return Health(is_live=True, is_ready=False)
-        asked = asyncio.run_coroutine_threadsafe(self._is_ready(), self.loop)
-        try:
-            return Health(is_live=True, is_ready=asked.result(LIVE_WITHIN))
-        except TimeoutError:
-            asked.cancel()
-            return Health(is_live=False, is_ready=False)
+        answer = asked(self.loop, self._is_ready(), LIVE_WITHIN)
+        return Health(is_live=answer is not None, is_ready=bool(answer))
 
     def answer(self, tell: Callable[[bool], None]) -> None:
         """Tells whether the worker is ready; never, if its loop does not run. Returns at once."""

@@ -67,7 +67,7 @@ def retry(
     if any(given is not None for given in (state, queue, task, since, cursor)):
         if ids:
             raise typer.BadParameter("write ids, or a filter, and not both", param_hint="ID")
-        wanted = Filter.of(state, queue, task, since, limit, cursor)
+        wanted = RetryFilter.of(state, queue, task, since, limit, cursor)
         return loop.run(_retry_all(app, wanted, invocation, is_sure=yes, is_dry=dry_run))
     if not ids:
         text = "write ids, or a filter: --state, --queue, --task, --since"
@@ -90,7 +90,7 @@ def retry(
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class RetryFilter:
     """Which ended jobs are wanted; the options of the command line of the same names."""
 
     state: State
@@ -109,7 +109,7 @@ class Filter:
         since: str | None,
         limit: int,
         cursor: str | None,
-    ) -> Filter:
+    ) -> RetryFilter:
         """Makes the filter of a command line.
 
         Raises:
@@ -248,7 +248,7 @@ class Again:
 
 
 async def _retry_all(
-    app: AsyncQ, wanted: Filter, invocation: Invocation, *, is_sure: bool, is_dry: bool
+    app: AsyncQ, wanted: RetryFilter, invocation: Invocation, *, is_sure: bool, is_dry: bool
 ) -> int:
     """Enqueues all jobs again that fit a filter, if the user is sure."""
     again = Again(app, print_each=not invocation.json, once=True)

@@ -193,11 +193,8 @@ class _SupervisorHealth:
         """Asks all workers. Blocks for at most a little more than `LIVE_WITHIN` seconds."""
         if self.supervisor is None or self.loop is None:
             return Health(is_live=True, is_ready=False)
-        asked = asyncio.run_coroutine_threadsafe(self.supervisor.check(LIVE_WITHIN), self.loop)
-        try:
-            answers = asked.result(LIVE_WITHIN + 1)
-        except TimeoutError:
-            asked.cancel()
+        answers = health_ports.asked(self.loop, self.supervisor.check(LIVE_WITHIN), LIVE_WITHIN + 1)
+        if answers is None:
             return Health(is_live=False, is_ready=False)
         return Health(is_live=None not in answers, is_ready=all(answers))
 

@@ -348,8 +348,13 @@ class Sessions:
         """Begins a block of blocking code: blocks until the background session is open. Inside a job it does
         nothing, for the worker's session is open.
         """
-        if self._of_the_job() is None:
+        if self._of_the_job() is not None:
+            return
+        try:
             self.start_on_app_loop(self.enter()).result()
+        except BaseException:
+            self._end_unused_thread()  # a block that was not entered is not left either
+            raise
 
     def leave_background(self) -> None:
         """Ends a block of blocking code. The last one closes the background session."""
@@ -358,11 +363,18 @@ class Sessions:
         thread = self._thread
         session = None if thread is None else self._by_loop.get(thread.loop)
         if session is None:
+            self._end_unused_thread()
             return
         with self._lock:
             session.users -= 1
             is_last = session.users <= 0
         if is_last:
+            self.close_background_sync()
+
+    def _end_unused_thread(self) -> None:
+        """Ends the background thread if there is no session on its loop: the session could not be opened."""
+        thread = self._thread
+        if thread is not None and thread.loop not in self._by_loop:
             self.close_background_sync()
 
     # -- the ends of processes --

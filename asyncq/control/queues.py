@@ -14,7 +14,7 @@ from asyncq.broker.order_messages import PAUSES
 from asyncq.system import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from asyncq.broker.broker import Broker
     from asyncq.broker.worker_store import RegisteredWorker
@@ -47,20 +47,23 @@ class QueueInfo:
     consumers: int
 
 
-async def infos(broker: Broker, names: Iterable[str] | None = None) -> list[QueueInfo]:
+async def infos(
+    broker: Broker, names: Iterable[str] | None = None, workers: Sequence[RegisteredWorker] | None = None
+) -> list[QueueInfo]:
     """Returns queues, by their names.
 
     Args:
         broker: of the session.
         names: of the queues; None for all that were ever used.
+        workers: all workers; None if the caller does not know them.
 
     Raises:
         BrokerUnavailable: no answer within the operation timeout.
     """
     queues = await broker.queues.known() if names is None else list(names)
-    figures, paused, workers = await asyncio.gather(
-        broker.queues.figures(queues), broker.queues.paused(queues), broker.workers.all()
-    )
+    figures, paused = await asyncio.gather(broker.queues.figures(queues), broker.queues.paused(queues))
+    if workers is None:
+        workers = await broker.workers.all()
     return [
         QueueInfo(
             queue,

@@ -187,7 +187,7 @@ class _Job:
         keys = self._broker.shards.of(task)
         waits = await self._broker.commands.send(keys, "ZSCORE", keys.permits_waiting + task, self._id)
         if waits is not None:
-            return await self._permit(keys, task)
+            return await self._permit(keys, task, "other jobs have all permits")
         if limit_state is not None and put_off is None:
             at = "" if due is None else f": {due:%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
             return Reason("rate", f"the rate limit of its task has given it a time to start{at}", due)
@@ -198,8 +198,19 @@ class _Job:
             due,
         )
 
-    async def _permit(self, keys: Keys, task: str) -> Reason:
-        """It waits for a permit: its task has `concurrency=`."""
+    async def _permits_in_use(self) -> list[Reason]:
+        """It has not come to its turn yet, and then it needs a permit: other jobs of its task have some."""
+        task = self._task.removesuffix("*")
+        keys = self._broker.shards.of(task)
+        send = self._broker.commands.send
+        if not task or not await send(keys, "HLEN", keys.permits_held + task):
+            return []
+        are_all_taken = await send(keys, "ZCARD", keys.permits_waiting + task) > 0
+        who = "other jobs have all permits" if are_all_taken else "other jobs have permits"
+        return [await self._permit(keys, task, who)]
+
+    async def _permit(self, keys: Keys, task: str, who: str) -> Reason:
+        """It waits for a permit, or will: its task has `concurrency=`. `who` says who has permits."""
         held = await self._broker.commands.send(keys, "HGETALL", keys.permits_held + task)
         holders = [
             (name_from(claim).partition(" ")[2], worker_name(name_from(session_id)))
@@ -210,7 +221,7 @@ class _Job:
         more = f" and {len(holders) - MOST_NAMED:,} more" if len(holders) > MOST_NAMED else ""
         return Reason(
             "permit",
-            f"task {task!r} has a limit of its concurrency, and other jobs have all permits: {shown}{more}"
+            f"task {task!r} has a limit of its concurrency, and {who}: {shown}{more}"
             if holders
             else f"task {task!r} has a limit of its concurrency; a permit has just become free",
             jobs=tuple(id_ for id_, _ in some),
@@ -230,7 +241,8 @@ class _Job:
         if pending:
             _, consumer, idle, _ = pending[0]
             return State.STARTED, await self._running(worker_name(name_from(consumer)), idle / 1000)
-        return State.PENDING, await self._of_queue() or [await self._turn()]
+        reasons = await self._of_queue() or [await self._turn()]
+        return State.PENDING, [*reasons, *await self._permits_in_use()]
 
     async def _running(self, worker: str, seconds: float) -> list[Reason]:
         reasons = [

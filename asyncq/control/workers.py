@@ -80,14 +80,18 @@ def info_of(worker: RegisteredWorker) -> WorkerInfo:
     )
 
 
-async def ping(broker: Broker, timeout: float) -> dict[str, float]:
+async def ping(
+    broker: Broker, timeout: float, workers: Sequence[RegisteredWorker] | None = None
+) -> dict[str, float]:
     """Returns how many seconds each worker took to answer. Those that have not answered in time are left out.
 
     Args:
         broker: of the session.
         timeout: in seconds.
+        workers: all workers; None if the caller does not know them.
     """
-    workers = await broker.workers.all()
+    if workers is None:
+        workers = await broker.workers.all()
     answers = await broker.orders.send(orders.PING, [one.session_id for one in workers], timeout)
     names = _names(workers)
     return {names[session_id]: answer.seconds for session_id, answer in answers.items()}

@@ -25,9 +25,10 @@ class Injection:
     Attributes:
         parameters: the dependencies by the names of the parameters.
         face: a function with the other parameters only; it is never called.
+        most_positional: how many positional arguments a call may have; None if there is no limit.
     """
 
-    __slots__ = ("_positions", "face", "parameters")
+    __slots__ = ("_name", "_positions", "face", "most_positional", "parameters")
 
     def __init__(
         self, parameters: dict[str, Dependency], positions: list[tuple[int, str]], face: Callable[..., Any]
@@ -35,6 +36,8 @@ class Injection:
         self.parameters: dict[str, Dependency] = parameters
         self._positions = positions
         self.face: Callable[..., Any] = face
+        self.most_positional: int | None = _most_positional(face)
+        self._name: str = name_of(face)
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Injection | None:
@@ -63,6 +66,7 @@ class Injection:
             TypeError: a dependency has a parameter that nothing fills.
             ValueError: one with the scope of a worker depends on one with the scope of a job.
         """
+        self._name = name
         for parameter, dependency in self.parameters.items():
             _check(dependency, f"the parameter {parameter!r} of {name}")
 
@@ -76,8 +80,8 @@ class Injection:
         """Returns the arguments of the function: those of a call, and the instances in their places.
 
         Raises:
-            TypeError: the call has an argument for a dependency. A caller that knows only the name of the
-                task can send one.
+            TypeError: the call has an argument for a dependency, or too many. A caller that knows only the
+                name of the task can send such a call.
 
         >>> from asyncq import Depends
         >>> f = lambda a, b=Depends(int), *rest, c=Depends(int): None
@@ -87,11 +91,27 @@ class Injection:
         for name in self.parameters:
             if name in kwargs:
                 raise TypeError(f"the argument {name} was sent, but the worker fills it")
+        if self.most_positional is not None and len(args) > self.most_positional:
+            face, filled = f"{self._name}{inspect.signature(self.face)}", ", ".join(self.parameters)
+            raise TypeError(
+                f"{face}: {len(args)} positional arguments were sent, and it takes {self.most_positional} at "
+                f"most; {filled}: the worker fills what has Depends(...)"
+            )
         args, named = list(args), dict(given)
         for index, name in self._positions:
             if len(args) > index:
                 args.insert(index, named.pop(name))
         return args, {**kwargs, **named}
+
+
+def _most_positional(face: Callable[..., Any]) -> int | None:
+    """Returns how many positional arguments a function takes; None if there is no limit."""
+    kinds = [one.kind for one in inspect.signature(face).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return None
+    return sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds) - (
+        inspect.Parameter.VAR_KEYWORD in kinds
+    )
 
 
 def declared_by(function: Callable[..., Any]) -> dict[str, Dependency]:

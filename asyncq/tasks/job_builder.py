@@ -146,17 +146,22 @@ class JobBuilder:
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature}: {error}{self._hint(kwargs)}") from None
+            raise TypeError(f"{self.name}{self.signature}: {error}{self._hint(args, kwargs)}") from None
 
     def check_part(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Refuses arguments that can never become a call, whatever is put before them. Raises as `check`."""
         try:
             self.signature.bind_partial(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}{self.signature}: {error}{self._hint(kwargs)}") from None
+            raise TypeError(f"{self.name}{self.signature}: {error}{self._hint(args, kwargs)}") from None
 
-    def _hint(self, kwargs: dict[str, Any]) -> str:
-        given = () if self.injection is None else self.injection.parameters.keys() & kwargs.keys()
+    def _hint(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Returns what to add if a call may have meant a parameter that the worker fills."""
+        if self.injection is None:
+            return ""
+        filled = self.injection.parameters.keys()
+        most = self.injection.most_positional
+        given = filled if most is not None and len(args) > most else filled & kwargs.keys()
         return f"; {', '.join(sorted(given))}: the worker fills what has Depends(...)" if given else ""
 
     # -- jobs --

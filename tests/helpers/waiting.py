@@ -40,12 +40,14 @@ async def until(
         await asyncio.sleep(every)
 
 
-def until_sync(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """Polls a condition like `until`, for a test without a loop. Blocks the thread."""
+def until_sync(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = TIMEOUT) -> Any:
+    """Polls a condition like `until`, for a test without a loop. Blocks the thread. A text that tells how far
+    things have come is given as a function, which is called at the end of the wait.
+    """
     end = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > end:
-            raise NotWithinError(what, timeout)
+            raise NotWithinError(what if isinstance(what, str) else what(), timeout)
         time.sleep(0.005)
     return value
 

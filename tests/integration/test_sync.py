@@ -13,7 +13,7 @@ import pytest
 from helpers.worker_process import worker_process
 
 import asyncq
-from asyncq import ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
+from asyncq import BrokerUnavailable, ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
 from asyncq.client.sessions import Sessions
 
 WITHOUT_A_BLOCKING_VARIANT = {
@@ -145,6 +145,22 @@ def test_open_sync_and_close_sync_count_users_and_the_last_ends_the_thread(make_
     assert loop_threads()
     app.close_sync()
     assert not app.sessions.is_any_open
+    assert not loop_threads()
+
+
+def test_no_thread_is_left_if_the_background_session_could_never_be_opened(make_app):
+    app = make_app("redis://127.0.0.1:1", operation_timeout=0.2)
+
+    def loop_threads():
+        return [thread for thread in threading.enumerate() if thread.name == "asyncq-loop"]
+
+    with pytest.raises(BrokerUnavailable), app:
+        pass
+    assert not loop_threads(), "a block that was not entered is not left either"
+    with pytest.raises(BrokerUnavailable):
+        app.AsyncResult("job").refresh_sync()
+    assert loop_threads(), "the next call tries again"
+    app.close_sync()
     assert not loop_threads()
 
 

@@ -108,6 +108,33 @@ async def test_a_permit_and_who_has_it(app):
         await second.get(timeout=30)
 
 
+async def test_a_job_that_waits_for_a_slot_and_will_need_a_permit_is_told_both(app):
+    go = asyncio.Event()
+
+    @app.task(name="alone", concurrency=1)
+    async def alone() -> None:
+        await go.wait()
+
+    async with Worker(app, name="w1", concurrency=1):
+        first = await alone.delay()
+
+        async def has_a_permit():
+            return await app.sessions.current().broker.commands.send(
+                app.sessions.shards.of("alone"),
+                "HLEN",
+                app.sessions.shards.of("alone").permits_held + "alone",
+            )
+
+        await until(has_a_permit, "the first job to have the permit")
+        second = await alone.delay()
+        why = await app.control.why(second.id)
+        assert [reason.kind for reason in why.reasons] == ["turn", "permit"]
+        assert "other jobs have permits" in why.reasons[1].text
+        assert (why.reasons[1].jobs, why.reasons[1].workers) == ((first.id,), ("w1",))
+        go.set()
+        await second.get(timeout=30)
+
+
 async def test_the_rate_of_its_task(app):
     @app.task(name="slowly", rate_limit="1/m")
     async def slowly() -> None: ...

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import inspect
 import typing
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import fastapi
@@ -291,3 +293,72 @@ def test_a_key_stands_for_the_arguments_without_the_dependencies(app):
     )
     assert first.id == second.id
     assert first.request_id.partition(".")[0] == second.request_id.partition(".")[0]
+
+
+def test_an_override_of_a_function_on_which_no_task_depends_is_a_warning():
+    app = AsyncQ("memory://")
+
+    @app.task(name="count")
+    async def count(number: int = Depends(get_number)) -> None: ...
+
+    @contextmanager
+    def elsewhere() -> Iterator[None]:
+        yield
+
+    def get_number_again() -> int:
+        return 1
+
+    get_number_again.__qualname__ = get_number.__qualname__
+    with (
+        pytest.warns(
+            UserWarning, match="no effect for .*elsewhere, because .*; dependencies are: get_number"
+        ) as seen,
+        app.override({elsewhere: lambda: 1}),
+    ):
+        pass
+    assert seen[0].filename == __file__
+    doubled = pytest.warns(UserWarning, match="another function of this name is a dependency")
+    with doubled, app.override({get_number_again: lambda: 1}):
+        pass
+    too_early = pytest.warns(UserWarning, match="no task that is registered by now has dependencies")
+    with too_early, AsyncQ("memory://").override({get_number: lambda: 1}):
+        pass
+
+
+def test_what_the_overriding_function_depends_on_may_be_overridden_without_a_warning():
+    app = AsyncQ("memory://")
+
+    @app.task(name="count")
+    async def count(number: int = Depends(get_number)) -> None: ...
+
+    def other() -> int:
+        return 1
+
+    def instead(number: int = Depends(other)) -> int:
+        return number
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with app.override({get_number: instead, other: lambda: 2}):
+            pass
+
+
+def test_too_many_positional_arguments_name_the_task_what_a_caller_gives_and_what_the_worker_fills():
+    app = AsyncQ("memory://")
+
+    @app.task(name="shop.rename")
+    async def rename(id: int, number: int = Depends(get_number), *, name: str = "") -> None: ...
+
+    with pytest.raises(TypeError) as caught:
+        rename.s(1, 2)
+    signature = str(rename.builder.signature)
+    assert "number" not in signature
+    assert str(caught.value) == (
+        f"shop.rename{signature}: too many positional arguments; "
+        "number: the worker fills what has Depends(...)"
+    )
+    assert rename.builder.injection is not None
+    with pytest.raises(TypeError) as caught:
+        rename.builder.injection.placed([1, 2], {}, {"number": 3})
+    assert str(caught.value).startswith(f"shop.rename{signature}: 2 positional arguments were sent")
+    assert "it takes 1 at most; number: the worker fills" in str(caught.value)

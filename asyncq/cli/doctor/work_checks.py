@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from asyncq import __version__
 from asyncq.cli.doctor.diagnosis import error, good, warning
 from asyncq.config import shown
+from asyncq.control import queues as control_queues, workers as control_workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,15 +29,15 @@ async def look(app: AsyncQ, target: str) -> list[Diagnosis]:
         app: the app.
         target: what `asyncq worker` would be started with.
     """
-    control = app.control
-    workers = await control.workers()
-    queues = await control.queues()
-    answers = await control.ping(PING_TIMEOUT)
-    stats = await control.stats()
+    broker = app.sessions.current().broker
+    registered = await broker.workers.all()
+    queues = await control_queues.infos(broker, workers=registered)
+    answers = await control_workers.ping(broker, PING_TIMEOUT, registered)
+    stats = await app.control.stats()
     found = [
-        *_workers(workers, set(answers), target),
+        *_workers([control_workers.info_of(worker) for worker in registered], set(answers), target),
         *(each for queue in queues for each in _queue(queue, target)),
-        *await _schedules(app, target),
+        *await _schedules(app, [worker.session_id for worker in registered], target),
     ]
     if stats.dead:
         found.append(
@@ -77,18 +78,18 @@ def _workers(workers: list[WorkerInfo], answered: set[str], target: str) -> Iter
     yield good("workers", f"{len(workers)} registered, {sum(worker.busy for worker in workers)} jobs run")
 
 
-async def _schedules(app: AsyncQ, target: str) -> list[Diagnosis]:
+async def _schedules(app: AsyncQ, sessions: list[str], target: str) -> list[Diagnosis]:
     """Looks whether there is a worker for each schedule, and one that knows its task."""
     schedules = await app.schedules.list()
     if not schedules:
         return []
-    store = app.sessions.current().broker.workers
-    sessions = [worker.session_id for worker in await store.all()]
     if not sessions:
         text = f"{len(schedules)} schedules, and no worker makes their jobs"
         return [error("schedules", text, f"asyncq worker {target}")]
     tasks = sorted({schedule.task for schedule in schedules if not schedule.paused})
-    announced = await store.announced(sessions, *(f"t{task}" for task in tasks))
+    announced = await app.sessions.current().broker.workers.announced(
+        sessions, *(f"t{task}" for task in tasks)
+    )
     known = {
         task for fields in announced for task, field in zip(tasks, fields, strict=True) if field is not None
     }

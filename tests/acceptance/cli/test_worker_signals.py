@@ -110,7 +110,7 @@ class Log:
 
     def until(self, *texts: str) -> str:
         """Waits until all of these are in the log, and returns the log."""
-        until_sync(lambda: all(text in self.text for text in texts), f"{texts} in {self.text}")
+        until_sync(lambda: all(text in self.text for text in texts), lambda: f"{texts} in {self.text}")
         return self.text
 
     def end(self) -> int:
