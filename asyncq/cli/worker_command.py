@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq import config
-from asyncq.cli import banner, health_port as health_ports, loop, metrics_port as metrics, parameters
+from asyncq.cli import (
+    also_server,
+    banner,
+    health_port as health_ports,
+    loop,
+    metrics_port as metrics,
+    parameters,
+)
+from asyncq.cli.also_server import ALSO, AlsoServer
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.health_port import LIVE_WITHIN, Health
 from asyncq.cli.invocation import Invocation, command
@@ -76,6 +84,9 @@ def worker(
     max_memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="A new process once it has so much: 512mb.")
     ] = None,
+    also_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Serve this server, too, with half of -c for each.")
+    ] = None,
     health_port: Annotated[
         int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Serve /livez and /readyz.")
     ] = None,
@@ -130,29 +141,45 @@ def worker(
         raise CliError("--fail-on-error needs --burst", "a worker that runs on has no end", Code.USAGE)
     # A new process needs somebody who starts it.
     hold()
-    if workers == 1 and not (reload or max_jobs or max_memory):
+    if workers == 1 and not (reload or max_jobs or max_memory or also_url):
         return serve(invocation, options)
-    return supervise(invocation, options, workers, reloads=reload)
+    return supervise(invocation, options, workers, reloads=reload, also_url=also_url)
 
 
-def supervise(invocation: Invocation, options: WorkerOptions, count: int, *, reloads: bool) -> int:
-    """Runs several workers, each in a process of its own, until they are stopped. Returns the exit code.
+def supervise(
+    invocation: Invocation,
+    options: WorkerOptions,
+    count: int,
+    *,
+    reloads: bool,
+    also_url: str | None = None,
+) -> int:
+    """Runs several workers, each in a process of its own, until they are stopped. Returns the exit code. With
+    a second server, it runs so many workers for each.
 
     Raises:
         CliError: an option does not fit, or a worker could not start.
     """
     from asyncq.worker.processes.supervised import WorkerStartError  # a single worker has no use for it
 
+    also = None if also_url is None else AlsoServer.of(also_url)
+    if also is not None:
+        also_server.of_first(invocation, also)
+        options = dataclasses.replace(options, servers=2)
     names = _names(options.name, count)
     logging_ = WorkerLogging.of(invocation, options)
     if logging_.handler is None:
         # The app sets up logging in its workers. The supervisor does not import it, and logs all the same.
         invocation.log(invocation.level(logging.INFO))
-    setup = {
+    setup: dict[str, Any] = {
         "invocation": dataclasses.asdict(invocation),
         "options": dataclasses.asdict(options),
         "argv": sys.argv,
     }
+    second: dict[str, dict[str, Any]] = {}
+    if also is not None:
+        alike = also.setup(setup["invocation"], setup["options"])
+        second = dict.fromkeys(_names(options.name, count, f"{ALSO}-"), alike)
     watched = _watched() if reloads else None
     health = _SupervisorHealth()
     try:
@@ -160,7 +187,7 @@ def supervise(invocation: Invocation, options: WorkerOptions, count: int, *, rel
             metrics.serving(options.metrics_port, is_supervisor=True),
             health_ports.serving(options.health_port, health.check),
         ):
-            run = _run(names, setup, options, health, watched, prints=logging_.has_banner)
+            run = _run(names, second, setup, options, health, watched, prints=logging_.has_banner)
             return loop.run(run, kind="asyncio", catch_terminate=False)
     except WorkerStartError as error:
         raise CliError(str(error.args[0]), error.hint, error.code) from error
@@ -201,6 +228,7 @@ class _SupervisorHealth:
 
 async def _run(
     names: list[str],
+    second: dict[str, dict[str, Any]],
     setup: dict[str, Any],
     options: WorkerOptions,
     health: _SupervisorHealth,
@@ -210,17 +238,22 @@ async def _run(
 ) -> int:
     from asyncq.worker.supervisor import KILL, Supervisor  # as above
 
-    supervisor = Supervisor("asyncq.cli.worker_process", setup, names, _folder(), watched=watched)
+    every = [*names, *second]
+    supervisor = Supervisor(
+        "asyncq.cli.worker_process", setup, every, _folder(), each=second, watched=watched
+    )
     supervisor.handle_signals()
     health.supervisor, health.loop = supervisor, asyncio.get_running_loop()
 
     def show(children: list[WorkerChild]) -> None:
         facts = banner.Facts(**children[0].facts)
         pids = {child.name: child.pid for child in children}
+        also = [("also", banner.Facts(**child.facts).server) for child in children if child.name in second]
         banner.show(
             f"{len(pids)} worker{'s' * (len(pids) != 1)}",
             facts._replace(runs=f"each {facts.runs}"),
             [
+                *also[:1],
                 ("workers", banner.pids(pids)),
                 *metrics.row(options.metrics_port),
                 *health_ports.row(options.health_port),
@@ -234,8 +267,8 @@ async def _run(
     return Code.RETURNED_JOBS if supervisor.step == KILL else code
 
 
-def _names(name: str | None, count: int) -> list[str]:
-    """Returns the names of the workers.
+def _names(name: str | None, count: int, middle: str = "") -> list[str]:
+    """Returns the names of the workers: the base, `-`, the middle, and a number.
 
     Raises:
         CliError: the name does not fit, or is too long with its number.
@@ -244,7 +277,7 @@ def _names(name: str | None, count: int) -> list[str]:
         base = default_name() if name is None else checked_name(name)
     except ValueError as error:
         raise CliError(str(error), code=Code.USAGE) from error
-    names = [f"{base}-{number}" for number in range(1, count + 1)]
+    names = [f"{base}-{middle}{number}" for number in range(1, count + 1)]
     if not config.NAME.fullmatch(names[-1]):
         longest = config.LONGEST_NAME - len(names[-1]) + len(base)
         raise CliError(

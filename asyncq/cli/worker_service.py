@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from asyncq import config, logs
 from asyncq.broker.transport.url import mask
 from asyncq.cli import banner, health_port, loop, metrics_port, target as targets
+from asyncq.cli.also_server import share
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.health_port import WorkerHealth
 from asyncq.cli.worker_limits import EndLimits, until_limit
@@ -45,7 +46,11 @@ _DEFAULT_THRESHOLD = gc.get_threshold()
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """The options of `asyncq worker`. None stands for the default, or for the app's setting."""
+    """The options of `asyncq worker`. None stands for the default, or for the app's setting.
+
+    `servers` says between how many servers the command divides its jobs, and `server` which of them this
+    worker serves: 0 the first one. `shards` is the number of shards there.
+    """
 
     target: str | None
     queues: Sequence[str]
@@ -64,6 +69,9 @@ class WorkerOptions:
     fail_on_error: bool
     max_jobs: int | None
     max_memory: int | None
+    shards: int | None = None
+    server: int = 0
+    servers: int = 1
 
     @property
     def limits(self) -> EndLimits:
@@ -101,17 +109,23 @@ def serve(invocation: Invocation, options: WorkerOptions, supervisor: Supervisor
     app = targets.load(options.target, invocation)
     logging_.keep()
     full = targets.full_name(options.target or targets.configured(invocation) or "", app)
-    given = {"threads": options.threads, "strict": options.strict or None}
+    given = {"threads": options.threads, "strict": options.strict or None, "shards": options.shards}
     targets.reconfigure(app, {option: value for option, value in given.items() if value is not None})
     try:
         names = [config.name(queue) for queue in options.queues]
-        here = Worker(app, options.concurrency, names, grace=options.grace, name=options.name, target=full)
+        concurrency = options.concurrency
+        if options.servers > 1:
+            concurrency = share(concurrency or app.settings.concurrency, options.server, options.servers)
+        here = Worker(app, concurrency, names, grace=options.grace, name=options.name, target=full)
     except ValueError as error:
         raise CliError(str(error), code=Code.USAGE) from error
     try:
         check_annotations(app)
     except TypeError as error:
         raise CliError(str(error), code=Code.CONFIGURATION) from error
+    if options.server:
+        # The workers of the first server declare them. Declared at both, each would tick twice.
+        app.declarations.leave_out()
     port = options.metrics_port
     if port is not None:
         metrics_port.count(app)

@@ -36,6 +36,7 @@ class Declarations:
         self.since: int | None = None
         self.changes: int = 0
         self._found: dict[str, tuple[JobBuilder, Terms]] = {}
+        self._are_left_out = False
 
     def check(self, builder: JobBuilder, options: Options) -> Terms | None:
         """Returns the terms on which a task is scheduled; None if its options schedule nothing.
@@ -77,9 +78,15 @@ class Declarations:
             return
         self.changes += 1
 
+    def leave_out(self) -> None:
+        """Makes the workers of this process declare nothing, whatever is noted later: other workers do."""
+        self._are_left_out = True
+        self.changes += 1
+
     def definitions(self) -> dict[str, Definition]:
         """Returns the definitions by name. They follow the settings of the app as they are now."""
+        found = {} if self._are_left_out else self._found
         return {
             name: Definition.of(name, terms, builder, (), {})
-            for name, (builder, terms) in list(self._found.items())
+            for name, (builder, terms) in list(found.items())
         }

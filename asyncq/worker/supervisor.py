@@ -58,6 +58,7 @@ class Supervisor:
             very first process from all later ones, which need not repeat its warnings. `is_quiet` says
             whether it is to take no jobs, because all workers are quiet.
         names: of the workers.
+        each: by the name of a worker, what its process gets instead of parts of the setup.
         folder: the working directory of the worker processes (default: that of this process).
         watched: a folder; each change of a Python file in it replaces the workers. It needs watchfiles.
 
@@ -72,13 +73,14 @@ class Supervisor:
         names: Sequence[str],
         folder: str | None = None,
         *,
+        each: Mapping[str, Mapping[str, Any]] | None = None,
         watched: str | None = None,
     ) -> None:
         self.step: int = 0
         self._watched = watched
         self._setup: dict[str, Any] = {**setup, "is_quiet": False}
         self._spawn: Callable[[str, Mapping[str, Any]], Awaitable[WorkerChild]] = lambda name, setup: (
-            WorkerChild.start(program, name, setup, folder)
+            WorkerChild.start(program, name, {**setup, **(each or {}).get(name, {})}, folder)
         )
         self._stopping = asyncio.Event()
         self._keepers = [_Keeper(name, self._start, self._stopping) for name in names]
