@@ -203,6 +203,65 @@ def _url(value: Any) -> str:
     return scheme + separator + rest if separator else value.strip()
 
 
+SHORTEST_SECRET = 16
+"""The fewest bytes of a secret: what is shorter can be found by trying."""
+
+
+class Secret(str):
+    """A secret. Nothing that shows a value, such as `repr`, a format or a traceback with locals, shows it.
+
+    >>> Secret("correct horse battery staple")
+    <secret>
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __str__(self) -> str:
+        return "<secret>"
+
+    def __format__(self, _spec: str) -> str:
+        return "<secret>"
+
+
+def _secrets(value: Any) -> tuple[Secret, ...]:
+    """Returns secrets, from a text with commas between them or from several texts or bytes. No error here
+    shows any of them.
+    """
+    if isinstance(value, str):
+        given: list[Any] = [one.strip() for one in str.split(value, ",")]
+    elif isinstance(value, bytes):
+        given = [value]
+    else:
+        try:
+            given = list(value)
+        except TypeError:
+            raise ValueError(f"a {type(value).__name__} holds no secrets: give a list of texts") from None
+        if not given and value != ():  # the default is no mistake
+            raise ValueError("the list of secrets is empty: give one at least, or leave secrets= out")
+    return tuple(_secret(number, one) for number, one in enumerate(given, 1))
+
+
+def _secret(number: int, value: Any) -> Secret:
+    if isinstance(value, bytes):
+        # Bytes that are no UTF-8 become a text that stands for them: the secret must survive JSON, too.
+        value = value.decode("utf-8", "backslashreplace")
+    if not isinstance(value, str):
+        raise ValueError(f"secret {number} is of type {type(value).__name__}: give a text or bytes")  # noqa: TRY004
+    try:
+        length = len(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"secret {number} is no text that can be encoded") from None
+    if length < SHORTEST_SECRET:
+        raise ValueError(
+            f"secret {number} has {length} bytes, and less than {SHORTEST_SECRET} can be guessed; make one "
+            'by python -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    return Secret(value)
+
+
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -352,6 +411,22 @@ class Settings:
         "Take the state of a received model or dataclass without its validators, if its fields are the same "
         "on both sides; the types of the fields are still checked. No: always validate.",
     )
+    secrets: tuple[Secret, ...] = _option(
+        (),
+        _secrets,
+        "Secrets of at least 16 bytes, with commas between them in the environment. Messages, outcomes, "
+        "reports and stream items are signed with the first, and accepted with any; what is not signed is "
+        "refused.",
+        is_shown=False,
+    )
+    encrypt: bool = _option(
+        False, _flag, "Also encrypt what `secrets` signs. It needs the extra `crypto`, in all processes."
+    )
+    max_age: float = _option(
+        0.0,
+        seconds,
+        "With `secrets`: a worker refuses a job that was enqueued, or due, longer ago than this; 0: never.",
+    )
     strict: bool = _option(
         False,
         _flag,
@@ -385,7 +460,7 @@ def load(
             values[option.name] = option.metadata["parse"](raw)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source}: {error}") from error
-    settings = Settings(**values)
+    settings = _checked(Settings(**values))
     _check_variables(environ, strict=settings.strict)
     return settings
 
@@ -456,7 +531,19 @@ def replace(settings: Settings, given: Mapping[str, Any]) -> Settings:
             raise ValueError(f"{name_}: {error}") from error
     if values.get("strict"):
         _check_variables(os.environ, strict=True)
-    return dataclasses.replace(settings, **values)
+    return _checked(dataclasses.replace(settings, **values))
+
+
+def _checked(settings: Settings) -> Settings:
+    """Returns settings whose values fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    for option in ("encrypt", "max_age"):
+        if getattr(settings, option) and not settings.secrets:
+            raise ValueError(f"{option}= needs secrets=: without them nothing is signed; set ASYNCQ_SECRETS")
+    return settings
 
 
 OTHER_VARIABLES: frozenset[str] = frozenset({"APP", "EMBEDDED", "ENV", "FAILPOINTS"})

@@ -99,9 +99,17 @@ PUSH_LIMIT = 8 * 1024
 message against a stalled subscriber's buffer limit, so its memory would grow without bound (measured: 1.1
 GB). Below that, the server drops such a client."""
 
-MOST_HANDED_ON = 8 * 1024
+MOST_HANDED_ON = 8 * 1024 - 64
 """The largest outcome of a job that did not succeed that is handed on in full to the jobs that waited for it,
-in bytes. Of a larger one they get the short form: there may be 10,000 such jobs, and each stores it."""
+in bytes. Of a larger one they get the short form: there may be 10,000 such jobs, and each stores it. The
+script's own limit is 64 bytes higher, because a signature may follow the outcome."""
+
+TOO_LARGE = b"!"
+"""What the server sends instead of values that are too large to hand on."""
+
+SIGNED, ENCRYPTED = b"\xc1s", b"\xc1e"
+"""The marks of sealed data: before the signature at the end of what is signed, and at the beginning of what
+is encrypted. `broker.signing.seal` makes and reads both."""
 
 MOST_CHILDREN = 10_000
 """So many of the jobs that a job started are named in its outcome. If there were more, it says only that."""
@@ -159,6 +167,19 @@ NOT_ENDED: frozenset[str] = frozenset((LIVE, SCHEDULED, RETRYING, WAITING, DEFER
 
 FINAL: frozenset[str] = frozenset(STATE_OF) - NOT_ENDED
 """The letters of final states."""
+
+
+class NotSigned(DecodeError):
+    """Data at the server that must be neither run nor handed out, because nobody who has the secrets vouches
+    for them.
+
+    Attributes:
+        reason: `not signed`, `too old`, or `cannot be decrypted`; the reason of the dead letter.
+    """
+
+    def __init__(self, text: str, reason: str = "not signed") -> None:
+        super().__init__(text)
+        self.reason: str = reason
 
 
 _BUFFER: Final = 1024
@@ -479,6 +500,19 @@ def _other_schema(what: str, schema: Any) -> DecodeError:
     )
 
 
+def _refuse_sealed(what: str, data: bytes) -> None:
+    """Raises `NotSigned` if data that could not be decoded seem to be sealed: this process has no secrets, or
+    they would have been opened before.
+    """
+    # The letter behind the mark is that of signed data, or the flags of a message.
+    is_signed = data[-18:-17] == SIGNED[:1] and (data[-17:-16] == SIGNED[1:] or data[-17] & ~7 == 0x40)
+    if is_signed or data[:2] == ENCRYPTED:
+        raise NotSigned(
+            f"{what} is signed or encrypted, and this process has no secrets: set ASYNCQ_SECRETS",
+            "signed, and the worker has no secrets",
+        )
+
+
 def decode_job(id: str, queue: str, message: bytes) -> Job:
     """Decodes the job in a message.
 
@@ -488,6 +522,7 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
     try:
         schema, name, body, request_id, channel, enqueued, ttl, more = _unpack(message)
     except Exception as error:  # msgpack raises half a dozen unrelated types on garbage, recursion among them
+        _refuse_sealed(f"the message of job {id!r}", message)
         raise DecodeError(
             f"job {id!r}: the message is not in the format of asyncq ({type(error).__name__})"
         ) from error
@@ -571,12 +606,17 @@ def encode_bad_end(ended: Ended, short_payload: Callable[[], bytes]) -> bytes:
     return b"~%d %s%s" % (len(short), short, outcome)
 
 
-def _without_short_form(outcome: bytes) -> bytes:
+def split_short_form(outcome: bytes) -> tuple[bytes, bytes]:
+    """Returns the short form that stands before an outcome, and the outcome.
+
+    Raises:
+        DecodeError: its length is impossible.
+    """
     head, _, rest = outcome[1:].partition(b" ")
     length = number_in(head, len(rest))
     if length is None:
         raise DecodeError("the short form of an outcome has an impossible length")
-    return rest[length:]
+    return rest[:length], rest[length:]
 
 
 def decode_ended(letter: str, outcome: bytes) -> Ended:
@@ -595,10 +635,11 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
         ours = Ended(letter, theirs.payload, finished=theirs.finished)
         return ours._replace(member=(member.decode("utf-8", "replace"), theirs.name))
     if outcome[:1] == b"~":
-        outcome = _without_short_form(outcome)
+        outcome = split_short_form(outcome)[1]
     try:
         schema, *rest = _unpack(outcome)
     except Exception as error:  # see decode_job
+        _refuse_sealed("an outcome", outcome)
         raise DecodeError(f"an outcome is not in the format of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
         raise _other_schema("the outcome", schema)

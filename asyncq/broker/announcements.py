@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from asyncq.broker.served_streams import Served
 
 
+SIGNS = "k"
+"""The field of a worker session that signs. The same with the name of a secret: it accepts that secret."""
+
+
 class Announcements:
     """The announcements of one worker session. Everything here raises as `Commands.run`.
 
@@ -36,7 +40,7 @@ class Announcements:
         """Stores which tasks this worker session knows and which queues it serves. Adds to what it has stored
         before.
         """
-        named = [f"t{task}" for task in tasks]
+        named = [*(f"t{task}" for task in tasks), *self._of_secrets()]
         for keys in self._commands.shards:
             queues = [f"q{queue}" for queue in self._served.queues_in(keys)]
             await self._store(keys, [*queues, *named], timeout)
@@ -51,6 +55,11 @@ class Announcements:
         """
         named = [f"s{fingerprint}{name}" for name, fingerprint in fingerprints.items()]
         await self._store(keys, named, FOREVER)
+
+    def _of_secrets(self) -> list[str]:
+        """Returns the fields that say that this session signs, and with which secrets it accepts."""
+        seal = self._commands.seal
+        return [] if seal is None else [SIGNS, *(SIGNS + name for name in seal.names)]
 
     async def _store(self, keys: Keys, fields: Sequence[str], timeout: float) -> None:
         own = (keys.beats, keys.announcements + self._session_id)

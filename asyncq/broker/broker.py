@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from asyncq.broker.queue_store import QueueStore
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
+    from asyncq.broker.signing.seal import Seal
     from asyncq.broker.transport.connection import Address
     from asyncq.broker.worker_orders import WorkerOrders
     from asyncq.config import Settings
@@ -229,7 +230,8 @@ class Broker:
         missing = [id_ for id_, answer in found.items() if answer is None]
         if missing and await self.commands.forwarded_if_any():  # see `Commands.run_known`
             found |= await self._fetch_in_shards(missing, channel)
-        return [status_of(found[id_]) for id_ in ids]
+        seal = self.commands.seal
+        return [status_of(found[id_], id_, seal) for id_ in ids]
 
     async def _fetch_in_shards(self, ids: Sequence[str], channel: str) -> dict[str, bytes | None]:
         """Asks every shard for its jobs, all shards at once. Returns the scripts' answers by id."""
@@ -266,7 +268,9 @@ class Broker:
         if answer[0] == answer_tags.UNKNOWN:
             return None
         try:
-            return _state(answer)
+            return _state(answer, id, self.commands.seal)
+        except wire.NotSigned as error:
+            return wire.Ended(wire.FAILED, failures.encode(DecodeError(str(error))))
         except (DecodeError, ValueError) as error:  # also a UnicodeDecodeError
             damaged_data.warn(
                 log, "record", f"the record of job {id!r} could not be read, so the job is unknown", error
@@ -284,6 +288,13 @@ class Broker:
         record: bytes | None = found
         return record
 
+    def opened(self, id: str, record: bytes) -> bytes:
+        """Returns the record of a job with its outcome as it was before it was signed or encrypted. If that
+        is not signed, the record is that of a job which failed with a `DecodeError`.
+        """
+        seal = self.commands.seal
+        return record if seal is None else seal.record(id, record)
+
     async def message(self, id: str, timeout: float | None = None) -> tuple[wire.Job, bytes] | None:
         """Returns a job that has not ended, from its message, and the values of its parents. Returns None if
         there is no message that can be read. Timeout and errors as `Commands.run`.
@@ -296,10 +307,24 @@ class Broker:
             return None
         _, message, values = answer
         try:
+            if self.commands.seal is not None:
+                return await self._opened_message(self.commands.seal, keys, id, message, values, timeout)
             return wire.decode_job(id, "", message), await self.kept.filled(keys, values, timeout)
         except DecodeError as error:
             log.debug("the message of job %r could not be read: %s", id, error)
             return None
+
+    async def _opened_message(
+        self, seal: Seal, keys: Keys, id_: str, message: bytes, values: bytes, timeout: float | None
+    ) -> tuple[wire.Job, bytes] | None:
+        """Does the rest of `message` with secrets: the record names the queue, for which it is signed."""
+        (found,) = await self.commands.send(keys, "MGET", keys.records + id_, timeout=timeout)
+        if found is None:
+            return None
+        queue = queue_of(Record.parse(found).queue)
+        job = wire.decode_job(id_, queue, seal.open_message(id_, queue, message, values or None))
+        values = await self.kept.filled(keys, values, timeout)
+        return job, seal.open_values(job, values) if values else b""
 
     async def revoke(
         self, id: str, *, signal: str, outcome: bytes, reason: str = "", parents: bool = False
@@ -345,9 +370,9 @@ class Broker:
         """Runs the script `revoke` for one job. Returns what became of the job, and the ids of the jobs that
         must go the same way.
         """
-        keys, ttl = self.shards.of(id_), self.settings.result_ttl
+        keys, ttl, seal = self.shards.of(id_), self.settings.result_ttl, self.commands.seal
         call = early_end(
-            keys, id_.encode(), letter, outcome, ttl, signal=signal, reason=reason, parents=parents
+            keys, id_, letter, outcome, ttl, signal=signal, reason=reason, parents=parents, seal=seal
         )
         answer = await self.commands.run_known(
             keys, "revoke", call.keys, call.arguments, unknown=[b"unknown"]
@@ -398,10 +423,12 @@ class Broker:
         items = [
             (int(entry.partition(b"-")[0]), data) for entry, data in zip(flat[::2], flat[1::2], strict=True)
         ]
+        if self.commands.seal is not None:
+            items = [(number, self.commands.seal.open_item(id, number, data)) for number, data in items]
         if tag == answer_tags.MORE:
             # Only the flags: there are, or may be, more items, even if the job has ended.
             return found.decode("latin-1"), False, items
-        how = status_of(found)
+        how = status_of(found, id, self.commands.seal)
         return how, not isinstance(how, str), items
 
     def note_position(self, id: str, taken: int) -> None:
@@ -423,14 +450,21 @@ class Broker:
         Raises as `Commands.run`.
         """
         keys, ttl = self.shards.of(id), result_ttl_ms(self.settings.result_ttl)
+        if self.commands.seal is not None:
+            description = self.commands.seal.close("group", id, description)
         await self.commands.send(keys, "SET", keys.groups + id, description, "PX", ttl)
 
     async def restore_group(self, id: str) -> bytes | None:
-        """Returns the description that was stored, or None. Raises as `Commands.run`."""
+        """Returns the description that was stored, or None. Raises as `Commands.run`, and `DecodeError` if it
+        is not signed.
+        """
         keys = self.shards.of(id)
         # MGET instead of GET: the scripts need MGET anyway, so the server's user needs one right less.
-        found: list[bytes | None] = await self.commands.send(keys, "MGET", keys.groups + id)
-        return found[0]
+        [found] = await self.commands.send(keys, "MGET", keys.groups + id)
+        description: bytes | None = found
+        if description is None or self.commands.seal is None:
+            return description
+        return self.commands.seal.open("group", id, description)
 
     async def delete_group(self, id: str) -> None:
         """Deletes the description. A second call does nothing. Raises as `Commands.run`."""
@@ -500,20 +534,22 @@ def version_in(info: Mapping[str, str]) -> str:
     return f"{name} {info.get(f'{name}_version', info.get('redis_version', '?'))}"
 
 
-def _state(answer: list[Any]) -> wire.Ended | wire.JobSnapshot:
+def _state(answer: list[Any], id_: str, seal: Seal | None) -> wire.Ended | wire.JobSnapshot:
     """Decodes the answer of the script `state`. Its first element tells which fields follow.
 
     Raises:
         DecodeError, ValueError: the record is not one of asyncq.
     """
     if answer[0] == answer_tags.ENDED:
-        return Record.parse(answer[1]).ended()
+        return Record.parse(answer[1] if seal is None else seal.record(id_, answer[1])).ended()
     tag, flags, queue, *more = answer
     flags, queue = flags.decode(), queue_of(queue.decode())
     if tag == answer_tags.DELAYED:
         return wire.JobSnapshot(flags, queue)
     if tag == answer_tags.RETRYING:
         retries, failure = more
+        if seal is not None:
+            failure = seal.opened_failure(id_, failure)
         return wire.JobSnapshot(flags, queue, retries=retries, failure=failure)
     entry = more[0].decode()
     wire.entry_order(entry)
@@ -526,14 +562,14 @@ def _state(answer: list[Any]) -> wire.Ended | wire.JobSnapshot:
         entry,
         worker=text_of(consumer).rpartition("-")[0],  # a session id is the worker's name and a token
         started=started,
-        report=_report(report) if report else None,
+        report=_report(report, id_, seal) if report else None,
     )
 
 
-def _report(data: bytes) -> wire.Report | None:
+def _report(data: bytes, id_: str, seal: Seal | None) -> wire.Report | None:
     """Decodes the report of a running job. Returns None if it cannot be read: the job runs all the same."""
     try:
-        report = wire.decode_report(data)
+        report = wire.decode_report(data if seal is None else seal.open_report(id_, data))
         PLAIN_VALUE.loads(report.meta)
     except DecodeError as error:
         damaged_data.warn(log, "report", "the report of a running job could not be read", error)

@@ -147,6 +147,7 @@ class Claims:
     ) -> None:
         self.hooks: list[Callable[[ClaimEnd], None]] = []
         self._commands = commands
+        self._seal = commands.seal
         self._served = served
         self._holder = holder
         self._on_done = on_done
@@ -242,8 +243,11 @@ class Claims:
             "EVALSHA", self._commands.scripts["finish"].sha, 1 + len(guards), stream, *guards,
             keys.key_prefix, queue, GROUP, self._holder, wire.PUSH_LIMIT, keys.signals,
         ]  # fmt: skip
+        seal = self._seal
         for delivery, letter, outcome in batch:
             job = delivery.job
+            if seal is not None:
+                outcome = seal.outcome(job.id, letter, outcome)  # noqa: PLW2901  only the command has it sealed
             command += (delivery.entry, job.id, job.request_id, job.channel, letter, job.result_ttl, outcome)
         return tuple(command)
 
@@ -316,8 +320,9 @@ class Claims:
             1 done, 2 done before, 0 refused.
         """
         keys, job = self._served.keys[delivery.stream], delivery.job
+        stored = self._sealed(job.id, wire.FAILED, outcome)
         arguments = (
-            *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, outcome, job.result_ttl),
+            *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, stored, job.result_ttl),
             *(wire.PUSH_LIMIT, keys.signals, reason, *self._dead_limits()),
         )
         return await self._end(
@@ -339,7 +344,10 @@ class Claims:
         Returns:
             1 done, 2 the job ended by a revocation signal instead, 0 refused.
         """
-        return await self._delay(Way.RETRIED, "retry", delivery, wait, retries, failure, last, error=failure)
+        id_, seal = delivery.job.id, self._seal
+        error = failure if seal is None else seal.close("failure", id_, failure)
+        last = self._sealed(id_, wire.FAILED, last) if last else last
+        return await self._delay(Way.RETRIED, "retry", delivery, wait, retries, error, last, error=failure)
 
     async def defer(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
         """Ends the claim to a job that the limits of its task do not let start yet. The job is deferred for
@@ -372,6 +380,7 @@ class Claims:
         """Runs a script that ends a claim and delays the job."""
         keys, job = self._served.keys[delivery.stream], delivery.job
         revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
+        revoked = self._sealed(job.id, wire.REVOKED, revoked)
         arguments = (
             *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, *why),
             *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.signals, revoked),
@@ -391,14 +400,17 @@ class Claims:
             1 done, 2 the job ended by a revocation signal instead, 0 refused, -1 another job has one of the
             ids: then the claim stands.
         """
-        commands = self._commands
+        commands, seal = self._commands, self._seal
         keys, job = self._served.keys[delivery.stream], delivery.job
+        if seal is not None:
+            jobs = [(one, seal.message(one, message)) for one, message in jobs]
         last, message = jobs[-1]
-        submission = Submission(jobs, commands.shards, keys.shard, apart=last)
+        submission = Submission(jobs, commands.shards, keys.shard, apart=last, seal=seal)
         queue = leveled(last.queue, last.priority)
         if await submission.taken(commands, FOREVER):
             return -1
         revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
+        revoked = self._sealed(job.id, wire.REVOKED, revoked)
         arguments = (
             *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
             *(keys.signals, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
@@ -460,7 +472,7 @@ class Claims:
         )
         arguments = (
             *(keys.key_prefix, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.signals),
-            *(self._outcome_bytes(wire.REVOKED, stream, self._holder, 0), name),
+            *(self._shared_outcome(wire.REVOKED, stream, self._holder, 0), name),
             *(part for job in jobs for part in job),
         )
         failpoints.hit("release.send")
@@ -471,13 +483,51 @@ class Claims:
             self._tell([ClaimEnd(Way.RELEASED, stream, entry, id_, one) for (entry, id_), one in each])
         return answers
 
-    async def quarantine(self, stream: str, entry: str, reason: str, outcome: bytes) -> None:
-        """Moves an entry that holds no message of asyncq to the dead letters. If a record names the entry all
-        the same, its job fails with this outcome.
+    async def refuse(self, stream: str, entry: str, id: str, reason: str, outcome: bytes) -> bool:
+        """Ends the job of an entry whose message must not be run, and keeps the message as a dead letter, so
+        that it can be sent again when whoever does it accepts its signature.
+
+        Args:
+            stream: of the claim.
+            entry: of the claim.
+            id: of the job, as the entry has it.
+            reason: why it is kept.
+            outcome: the failure, encoded.
+
+        Returns:
+            False if no live job has this entry: then the entry stays where it is, for `quarantine`.
         """
         keys = self._served.keys[stream]
+        [found] = await self._commands.send(keys, "MGET", keys.records + id, timeout=FOREVER)
+        # If the record changes meanwhile, somebody has ended or moved the job, and the script refuses.
+        words = b"" if found is None else found
+        if words[:1] != wire.LIVE.encode() or words.split(b" ", 2)[1] != entry.encode():
+            return False
+        stored = self._sealed(id, wire.FAILED, outcome)
         arguments = (
-            *(keys.key_prefix, GROUP, self._holder, entry, reason, outcome, self._result_ttl()),
+            *(keys.key_prefix, GROUP, self._holder, entry, id, stored, self._result_ttl()),
+            *(wire.PUSH_LIMIT, keys.signals, reason, *self._dead_limits()),
+        )
+        await self._commands.run(keys, "dead_letter", (stream, keys.dead), arguments, timeout=FOREVER)
+        if self.hooks:
+            self._tell([ClaimEnd(Way.UNREADABLE, stream, entry, "", 1, None, wire.FAILED, outcome)])
+        return True
+
+    async def quarantine(self, stream: str, entry: str, id: str, reason: str, outcome: bytes) -> None:
+        """Moves an entry that holds no message of asyncq to the dead letters. If a record names the entry all
+        the same, its job fails with this outcome.
+
+        Args:
+            stream: of the claim.
+            entry: of the claim.
+            id: of the job, as the entry has it; empty if it has none.
+            reason: why it is kept.
+            outcome: the failure, encoded.
+        """
+        keys = self._served.keys[stream]
+        stored = self._sealed(id, wire.FAILED, outcome)
+        arguments = (
+            *(keys.key_prefix, GROUP, self._holder, entry, reason, stored, self._result_ttl()),
             *(wire.PUSH_LIMIT, *self._dead_limits()),
         )
         await self._commands.run(keys, "quarantine", (stream, keys.dead), arguments, timeout=FOREVER)
@@ -511,8 +561,8 @@ class Claims:
             ),
             (
                 *(keys.key_prefix, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),
-                *(wire.PUSH_LIMIT, self._result_ttl(), lost_outcome),
-                *(self._outcome_bytes(wire.REVOKED, stream, dead, 0), *self._dead_limits(), returned_name),
+                *(wire.PUSH_LIMIT, self._result_ttl(), self._shared(wire.LOST, lost_outcome)),
+                *(self._shared_outcome(wire.REVOKED, stream, dead, 0), *self._dead_limits(), returned_name),
             ),
         )
         failpoints.hit("take.answered")
@@ -535,6 +585,17 @@ class Claims:
 
     def _result_ttl(self) -> int:
         return result_ttl_ms(self._commands.settings.result_ttl)
+
+    def _sealed(self, id_: str, letter: str, outcome: bytes) -> bytes:
+        """Returns the outcome of a job as it is stored."""
+        return outcome if self._seal is None else self._seal.outcome(id_, letter, outcome)
+
+    def _shared(self, letter: str, outcome: bytes) -> bytes:
+        """Returns an outcome as it is stored for those of several jobs that end so."""
+        return outcome if self._seal is None else self._seal.shared_outcome(letter, outcome)
+
+    def _shared_outcome(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
+        return self._shared(letter, self._outcome_bytes(letter, stream, holder, attempts))
 
     def _outcome_bytes(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
         """Returns the outcome of a job that its worker will not finish: revoked or lost."""

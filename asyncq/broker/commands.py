@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.signing.seal import Seal
     from asyncq.broker.transport.connection import Address
     from asyncq.broker.transport.connections import (
         BlockingConnections,
@@ -104,6 +105,7 @@ class Commands:
         monotonic_time: the clock of the tasks' limits, as this session knows it.
         on_ends: called with a shard and what a script has answered of the jobs that it has ended there,
             those that its caller does not know of; see `lua/_workflow.lua`.
+        seal: signs what goes to the server, and checks what comes from there; None without secrets.
     """
 
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
@@ -117,6 +119,7 @@ class Commands:
         self.forwarder: Forwarder = Forwarder(self)
         self.monotonic_time: MonotonicTime = MonotonicTime()
         self.on_ends: Callable[[Keys, Sequence[Sequence[Any]]], None] | None = None
+        self.seal: Seal | None = _seal_of(settings)
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.
@@ -425,3 +428,12 @@ def _scripts_for(address: Address) -> dict[str, scripts.Script]:
 def _is_of_cluster(problem: Exception | None) -> bool:
     """Returns whether an error passes when a shard has an owner again, which takes a second or two."""
     return isinstance(problem, ServerError) and problem.code in {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"}
+
+
+def _seal_of(settings: Settings) -> Seal | None:
+    if not settings.secrets:
+        return None
+    # Imported only here: most apps have no secrets, and each of their processes saves the memory.
+    from asyncq.broker.signing.seal import Seal
+
+    return Seal(settings)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
+    from asyncq.broker.signing.seal import Seal
     from asyncq.broker.transport.connections import BlockingConnections
     from asyncq.config import Settings
 
@@ -78,6 +79,7 @@ class Consumer:
         signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds,
             and in shard 0 with the orders of operators.
         streams_changed: set when other streams than before are to be read from.
+        seal: of the session.
     """
 
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
@@ -90,6 +92,7 @@ class Consumer:
         self._levels_noted: dict[str, int] = {}
         self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
         self._commands = commands
+        self.seal: Seal | None = commands.seal
         self.limit: ReadLimit = ReadLimit()
         self.streams_changed: asyncio.Event = asyncio.Event()
         self.readers: tuple[EntryReader, ...] = tuple(
@@ -358,7 +361,7 @@ class Consumer:
         """Decodes the job in an entry.
 
         Raises:
-            DecodeError: the entry holds no message of asyncq.
+            DecodeError: the entry holds no message of asyncq, or with secrets one that is not signed.
         """
         stream, entry, fields = item
         queue = self.served.queues[stream]
@@ -374,7 +377,11 @@ class Consumer:
             crashes = wire.count_of(named.get(b"c", b"0"))
             retries = wire.count_of(named.get(b"a", b"0"))
             values, limiter_state, put_off, last = (named.get(name, b"") for name in (b"v", b"g", b"u", b"l"))
-        job = wire.decode_job(id_.decode(), queue, message)
+        id_ = id_.decode()
+        if self.seal is not None:
+            message = self.seal.open_message(id_, queue, message, values)
+            last = self.seal.open_outcome(id_, wire.FAILED, last) if last else last
+        job = wire.decode_job(id_, queue, message)
         return wire.Delivery(entry, stream, crashes, retries, job, values, limiter_state, put_off, last)
 
     async def promote(self, keys: Keys) -> float | None:
@@ -420,7 +427,8 @@ class Consumer:
         )
         error = DecodeError(f"job {name!r} was due, and could not be run: {why}")
         outcome = wire.encode_ended(wire.Ended(wire.FAILED, failures.encode(error)))
-        call = early_end(keys, id_, wire.FAILED, outcome, self.settings.result_ttl, signal="")
+        ttl = self.settings.result_ttl
+        call = early_end(keys, name_from(id_), wire.FAILED, outcome, ttl, signal="", seal=self.seal)
         await self._commands.run(keys, "revoke", call.keys, call.arguments)
 
     def output(self, delivery: wire.Delivery) -> JobOutput:

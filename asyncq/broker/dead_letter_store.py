@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
+from asyncq import wire
+from asyncq.broker.schema.keys import queue_of, text_of
+from asyncq.errors import DecodeError
 from asyncq.system import clock
 
 if TYPE_CHECKING:
@@ -21,6 +25,9 @@ AT_ONCE = 10
 """Most dead letters that one command reads."""
 LARGEST = 2**64 - 1
 """The server refuses an entry id with a larger number in one of its two parts."""
+
+PROBLEM: Final = b"problem"
+"""Not a field at the server: why the message of a dead letter is left out."""
 
 _LETTER = re.compile(r"([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9]{1,3}))?")
 """The id of a dead letter: its entry, and behind a point its shard if there are several."""
@@ -53,7 +60,7 @@ class DeadLetterStore:
         ]
         letters.sort(key=lambda letter: [int(part) for part in letter[0].split("-")], reverse=True)
         return [
-            (entry if self._commands.shards.is_one else f"{entry}.{shard}", _pairs(fields))
+            (entry if self._commands.shards.is_one else f"{entry}.{shard}", self._opened(_pairs(fields)))
             for entry, shard, fields in letters[:limit]
         ]
 
@@ -77,11 +84,46 @@ class DeadLetterStore:
         """
         for keys, entry in self._places([id]):
             if answer := await self._commands.send(keys, "XRANGE", keys.dead, entry, entry):
-                fields = _pairs(answer[0][1])
+                fields = self._opened(_pairs(answer[0][1]))
                 if b"v" in fields:
                     fields[b"v"] = await self._kept.filled(keys, fields[b"v"])
+                    self._open_values(fields)
                 return fields
         return None
+
+    def _opened(self, fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Returns the fields of a dead letter as they were before they were signed or encrypted. What is not
+        signed is left out, and `PROBLEM` says what is wrong with the message.
+        """
+        seal = self._commands.seal
+        if seal is None:
+            return fields
+        id_, queue = text_of(fields.get(b"i", b"")), queue_of(text_of(fields.get(b"q", b"")))
+        opened = {name: value for name, value in fields.items() if name not in {b"m", b"o"}}
+        try:
+            if b"m" in fields:
+                opened[b"m"] = seal.open_message(id_, queue, fields[b"m"], fields.get(b"v"), any_age=True)
+        except DecodeError as error:
+            opened[PROBLEM] = str(error).encode("utf-8", "replace")
+        for letter in (wire.FAILED, wire.LOST):  # a job that took its worker down has the second
+            with suppress(DecodeError):
+                if b"o" in fields:
+                    opened[b"o"] = seal.open_outcome(id_, letter, fields[b"o"])
+                    break
+        return opened
+
+    def _open_values(self, fields: dict[bytes, bytes]) -> None:
+        """Does the same as `_opened` to the values of a job's parents."""
+        seal = self._commands.seal
+        if seal is None or b"m" not in fields:
+            return
+        try:
+            queue = queue_of(text_of(fields.get(b"q", b"")))
+            job = wire.decode_job(text_of(fields.get(b"i", b"")), queue, fields[b"m"])
+            fields[b"v"] = seal.open_values(job, fields[b"v"])
+        except DecodeError as error:
+            del fields[b"m"]
+            fields[PROBLEM] = str(error).encode("utf-8", "replace")
 
     async def delete(self, ids: list[str]) -> int:
         """Deletes dead letters. Returns how many of them existed."""

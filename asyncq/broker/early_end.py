@@ -7,10 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import wire
-from asyncq.broker.schema.keys import DAY_MS, GROUP, result_ttl_ms
+from asyncq.broker.schema.keys import DAY_MS, GROUP, name_to, result_ttl_ms
 
 if TYPE_CHECKING:
     from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.signing.seal import Seal
 
 
 class EarlyEnd(NamedTuple):
@@ -22,7 +23,7 @@ class EarlyEnd(NamedTuple):
 
 def early_end(
     keys: Keys,
-    id: bytes,
+    id: str,
     letter: str,
     outcome: bytes,
     result_ttl: float,
@@ -30,23 +31,29 @@ def early_end(
     signal: str,
     reason: str = "",
     parents: bool = False,
+    seal: Seal | None,
 ) -> EarlyEnd:
     """Makes the call that ends a job.
 
     Args:
         keys: of its shard.
-        id: of the job; the bytes may be no text.
+        id: of the job, which `name_to` makes bytes of: they may be no text.
         letter: the status code with which it ends.
         outcome: its outcome, encoded.
         result_ttl: how long the outcome is kept, in seconds.
         signal: the revocation signal for a job that a worker has; empty: such a job goes on.
         reason: why, for whoever waits for the job.
         parents: whether to answer also which jobs it waits for.
+        seal: of the session.
     """
+    key, why = name_to(id), reason.encode("utf-8", "replace")
+    if seal is not None:
+        outcome = seal.outcome(id, letter, outcome)
+        why = seal.reason(id, why) if why else why
     return EarlyEnd(
-        (keys.records.encode() + id, keys.delayed),
+        (keys.records.encode() + key, keys.delayed),
         (
-            *(keys.key_prefix, id, GROUP, letter, outcome, result_ttl_ms(result_ttl), wire.PUSH_LIMIT),
-            *(keys.signals, signal, DAY_MS, reason.encode("utf-8", "replace"), "1" if parents else ""),
+            *(keys.key_prefix, key, GROUP, letter, outcome, result_ttl_ms(result_ttl), wire.PUSH_LIMIT),
+            *(keys.signals, signal, DAY_MS, why, "1" if parents else ""),
         ),
     )

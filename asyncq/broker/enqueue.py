@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.signing.seal import Seal
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Intake:
         self._settings = commands.settings
         self._shards = commands.shards
         self._loop = asyncio.get_running_loop()
+        self._seal = commands.seal
         self._enqueue_sha = commands.scripts["enqueue"].sha
         self._measured: set[str] = set()
         """The streams whose length was checked in this tenth of a second, and that were not full."""
@@ -103,6 +105,8 @@ class Intake:
         memory. Cancelling the future does not take the job back.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
+        if self._seal is not None:
+            message = self._seal.message(job, message)
         shard = 0 if self._shards.is_one else self._shards.number(job.id)
         boxes = self._gathered.get(shard)
         if boxes is None:
@@ -133,7 +137,7 @@ class Intake:
         """
         is_one, number_of = self._shards.is_one, self._shards.number
         boxes: dict[tuple[int, str], list[_Pending]] = {}
-        for job, message in jobs:
+        for job, message in self._sealed(jobs):
             queue = leveled(job.queue, job.priority) if job.priority else job.queue
             shard = 0 if is_one else number_of(job.id)
             boxes.setdefault((shard, queue), []).append((job, message, None))
@@ -149,7 +153,7 @@ class Intake:
             (item[0], one)
             for (_, batch), answer in zip(batches, answers, strict=True)
             if type(answer) is not int
-            for item, one in zip(batch, _each(answer, len(batch)), strict=True)
+            for item, one in zip(batch, _each(answer, batch, self._seal), strict=True)
             if one is not True
         ]
 
@@ -169,7 +173,7 @@ class Intake:
             QueueFull: one of the queues stayed full for `full_wait`, or the server is out of memory.
             BrokerUnavailable: no answer within the operation timeout; the jobs may have been accepted.
         """
-        submission = Submission(jobs, self._shards)
+        submission = Submission(self._sealed(jobs), self._shards, seal=self._seal)
         shard = self._shards[submission.main_shard]
         batches = submission.batches(self._channel)
         command = self._commands.build(
@@ -196,6 +200,10 @@ class Intake:
             )
         if submission.in_batches:
             await self._commands.forwarded(shard)
+
+    def _sealed(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> Sequence[tuple[wire.Job, bytes]]:
+        seal = self._seal
+        return jobs if seal is None else [(job, seal.message(job, message)) for job, message in jobs]
 
     def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         """Returns the call of the script that enqueues jobs into one queue."""
@@ -286,9 +294,8 @@ class Intake:
         failpoints.hit("enqueue.answered")
         self._resolve(batch, answer)
 
-    @staticmethod
-    def _resolve(batch: list[_Pending], answer: Any) -> None:
-        for (_, _, future), one in zip(batch, _each(answer, len(batch)), strict=True):
+    def _resolve(self, batch: list[_Pending], answer: Any) -> None:
+        for (_, _, future), one in zip(batch, _each(answer, batch, self._seal), strict=True):
             if future is not None and not future.done():
                 future.set_result(one)
 
@@ -375,7 +382,10 @@ def _what_is_full(answer: Any) -> bytes | None:
     return answer[0] if answer[0] in _FULL else None
 
 
-def _each(answer: Any, count: int) -> list[Answer]:
+def _each(answer: Any, batch: Sequence[_Pending], seal: Seal | None) -> list[Answer]:
     if type(answer) is int:
-        return [True] * count
-    return [one != 0 if type(one) is int else status_of(one) for one in answer]
+        return [True] * len(batch)
+    return [
+        one != 0 if type(one) is int else status_of(one, job.id, seal)
+        for (job, _, _), one in zip(batch, answer, strict=True)
+    ]

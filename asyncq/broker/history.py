@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.signing.seal import Seal
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -152,7 +153,10 @@ class History:
 
     def _add(self, keys: Keys, job: EndedJob) -> None:
         pending = self._pending.setdefault(keys.shard, [])
-        pending += (_LETTERS[wire.STATE_OF[job.letter]], wire.packed(job))
+        letter, note = _LETTERS[wire.STATE_OF[job.letter]], wire.packed(job)
+        if (seal := self._commands.seal) is not None:
+            note = seal.close("history", letter, note)
+        pending += (letter, note)
         if len(pending) >= 2 * MOST_AT_ONCE:
             self.flush()
         else:
@@ -182,7 +186,7 @@ class History:
         end = f"({after}" if after else "+"
         letter = _LETTERS[state]
         found = await self._commands.send(keys, "XREVRANGE", keys.history + letter, end, "-", "COUNT", most)
-        return [(entry.decode(), _read(fields, letter)) for entry, fields in found]
+        return [(entry.decode(), _read(fields, letter, self._commands.seal)) for entry, fields in found]
 
 
 def _decoded(letter: str, outcome: bytes) -> wire.Ended | None:
@@ -220,10 +224,10 @@ def _check(answer: Any) -> None:
         log.debug("some ended jobs are missing in the history: %s", answer)
 
 
-def _read(fields: Sequence[bytes], letter: str) -> EndedJob:
+def _read(fields: Sequence[bytes], letter: str, seal: Seal | None) -> EndedJob:
     """Reads an entry. One that is none of asyncq's is shown without anything."""
     try:
-        values = msgpack.unpackb(fields[1])
+        values = msgpack.unpackb(fields[1] if seal is None else seal.open("history", letter, fields[1]))
         job = EndedJob(*values)
         if job.letter in wire.FINAL and all(isinstance(each, str) for each in (job.id, job.task, job.queue)):
             return job

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from asyncq.broker.schema import damaged_data
 from asyncq.broker.transport.pipe import PipeBroken
-from asyncq.errors import BrokerUnavailable
+from asyncq.errors import BrokerUnavailable, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +122,14 @@ class JobChannel:
 
     def _receive(self, message: bytes) -> None:
         self.received += 1
-        self._on_message(message)
+        try:
+            if (seal := self._listener.seal) is not None:
+                message = seal.open_event(self._waiter.id, message)
+        except DecodeError as error:
+            damaged_data.warn(log, "event", f"an event of job {self._waiter.id!r} is ignored", error)
+            self.stale = True
+        else:
+            self._on_message(message)
         self._changed.set()
 
     def _missed(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
     from asyncq.broker.history import EndedJob
     from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.signing.seal import Seal
 
 READ_AT_ONCE = 1000
 """Most jobs, or keys, that one call to the server looks at."""
@@ -197,7 +198,8 @@ class JobLists:
         answer = await self._commands.run(
             keys, "describe_jobs", (), (keys.records, keys.messages, *map(name_to, ids))
         )
-        return [_described(id_, one) if one else None for id_, one in zip(ids, answer, strict=False)]
+        seal = self._commands.seal
+        return [_described(id_, one, seal) if one else None for id_, one in zip(ids, answer, strict=False)]
 
     async def _all_described(self, keys: Keys, ids: Sequence[str]) -> list[ListedJob | None]:
         jobs: list[ListedJob | None] = []
@@ -263,8 +265,10 @@ class JobLists:
         return waiting, is_exact
 
 
-def _described(id_: str, fields: list[Any]) -> ListedJob:
+def _described(id_: str, fields: list[Any], seal: Seal | None) -> ListedJob:
     letter, queue, task, enqueued, crashes, retries, error = fields
+    if seal is not None:
+        error = seal.opened_failure(id_, error)
     return ListedJob(
         *(id_, text_of(task), queue_of(text_of(queue)), text_of(letter), ""),
         *(enqueued, crashes, retries),

@@ -53,13 +53,15 @@ class JobOutput:
         Returns:
             1 done, also if a newer report is stored already; 0 refused.
         """
-        keys, id_ = self._keys, self.delivery.job.id
+        keys, id_, at = self._keys, self.delivery.job.id, int(clock.now() * 1000)
+        if (seal := self._commands.seal) is not None:
+            meta = seal.meta(id_, self.delivery.entry, number, at, state, meta)
         answer: int = await self._commands.run(
             keys,
             "progress",
             (keys.records + id_, keys.latest + id_),
             (
-                *(self.delivery.entry, number, int(clock.now() * 1000), state, meta),
+                *(self.delivery.entry, number, at, state, meta),
                 *(DAY_MS, self.events, wire.PUSH_LIMIT),
             ),
             timeout=FOREVER,
@@ -95,6 +97,8 @@ class JobOutput:
     def _items(self, known: int, number: int, items: Sequence[bytes]) -> tuple[Any, ...]:
         """Returns the command that appends items, see `post_items`."""
         keys, id_ = self._keys, self.delivery.job.id
+        if (seal := self._commands.seal) is not None:
+            items = [seal.item(id_, each, item) for each, item in enumerate(items, number)]
         return self._commands.build(
             self._keys,
             "append_items",

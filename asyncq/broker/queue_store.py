@@ -103,6 +103,8 @@ class QueueStore:
 
     async def _purge_in(self, keys: Keys, name: str, older_than: float, outcome: bytes) -> int:
         seconds, microseconds = await self._commands.send(keys, "TIME")
+        if (seal := self._commands.seal) is not None:
+            outcome = seal.shared_outcome(wire.REVOKED, outcome)
         until = int(seconds) * 1000 + int(microseconds) // 1000 - round(older_than * 1000)
         ttl = result_ttl_ms(self._commands.settings.result_ttl)
         arguments = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq.broker.schema.keys import leveled, text_of, token
+from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +39,9 @@ _WAKE_WITHIN_MS = round(LONGEST_SLEEP * 1000) + AHEAD_MS
 CODE, RUNTIME = "code", "runtime"
 """Where a schedule comes from: declared by workers, or added by a call."""
 
+DEFINITION = "d"
+"""The field that holds the definition of a schedule: what is called, and when."""
+
 FOR_EVER = "-"
 """The value of `Change.keep_until` of a schedule that is kept until somebody removes it."""
 
@@ -45,10 +49,13 @@ Field = str | int | bytes
 
 
 class StoredSchedule(NamedTuple):
-    """A schedule as it lies at the server: its name, and its fields, which are empty if there is none."""
+    """A schedule as it lies at the server: its name, and its fields, which are empty if there is none.
+    `problem` says why its definition must not be read; empty if it may.
+    """
 
     name: str
     fields: Mapping[bytes, bytes]
+    problem: str = ""
 
     @property
     def version(self) -> str:
@@ -135,10 +142,12 @@ class ScheduleStore:
 
     Attributes:
         shards: of the namespace.
+        secret_name: of the secret that signs definitions; empty without secrets.
     """
 
     def __init__(self, commands: Commands) -> None:
         self.shards: Shards = commands.shards
+        self.secret_name: str = "" if commands.seal is None else commands.seal.names[0]
         self._commands = commands
 
     async def due(self, keys: Keys, session_id: str) -> DueSchedules:
@@ -154,7 +163,7 @@ class ScheduleStore:
             (keys.schedules_due, keys.schedules_clock, keys.announcements + session_id),
             (keys.key_prefix, AT_ONCE, AHEAD_MS, HAND_OUT_MS),
         )
-        schedules = [StoredSchedule(text_of(name), _pairs(fields)) for name, fields in handed_out]
+        schedules = [self._opened(text_of(name), _pairs(fields)) for name, fields in handed_out]
         others = {text_of(name): overdue / 1000 for name, overdue in left_alone}
         return DueSchedules(now, None if wait < 0 else wait, bool(is_set_back), schedules, others)
 
@@ -170,7 +179,18 @@ class ScheduleStore:
                 batch = some[first : first + AT_ONCE]
                 now, *each = await self._commands.run(keys, "read_schedules", (), (keys.key_prefix, *batch))
                 found.update(zip(batch, map(_pairs, each), strict=True))
-        return now, [StoredSchedule(name, found[name]) for name in names]
+        return now, [self._opened(name, found[name]) for name in names]
+
+    def _opened(self, name: str, fields: dict[bytes, bytes]) -> StoredSchedule:
+        """Returns a schedule with its definition as it was before it was signed or encrypted."""
+        seal = self._commands.seal
+        if seal is None or DEFINITION.encode() not in fields:
+            return StoredSchedule(name, fields)
+        try:
+            plain = seal.open("schedule", name, fields[DEFINITION.encode()])
+        except DecodeError as error:
+            return StoredSchedule(name, fields, str(error))
+        return StoredSchedule(name, {**fields, DEFINITION.encode(): plain})
 
     async def names(self, shards: Sequence[Keys] | None = None) -> list[str]:
         """Returns the names of all schedules, in the order of their names.
@@ -205,14 +225,18 @@ class ScheduleStore:
 
     def _arguments(self, change: Change) -> tuple[tuple[str, ...], tuple[Field, ...]]:
         """Returns the KEYS and ARGV of the script that makes a change."""
-        keys, tick = self.shards.of(change.name), change.tick
+        keys, tick, seal = self.shards.of(change.name), change.tick, self._commands.seal
         of_tick: tuple[Field, ...] = ("",) * 8
         if tick is not None:
             job = tick.job
             of_tick = (
                 *(tick.at, tick.not_before, job.id, leveled(job.queue, job.priority), job.request_id),
-                *("-i-" if job.ignore_result else "---", "1" if tick.overlaps else "", tick.message),
+                *("-i-" if job.ignore_result else "---", "1" if tick.overlaps else ""),
+                tick.message if seal is None else seal.tick(job, tick.message),
             )
+        fields = change.fields
+        if seal is not None and isinstance(definition := fields.get(DEFINITION), bytes):
+            fields = {**fields, DEFINITION: seal.close("schedule", change.name, definition)}
         return (
             (
                 *(keys.schedules + change.name, keys.schedules_due),
@@ -222,7 +246,7 @@ class ScheduleStore:
                 *(keys.key_prefix, change.name, change.version, token()),
                 *("+inf" if change.due_at is None else change.due_at, change.keep_until),
                 *(_WAKE_WITHIN_MS if change.wakes else "", *of_tick),
-                *(word for pair in change.fields.items() for word in pair),
+                *(word for pair in fields.items() for word in pair),
             ),
         )
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.signing.seal import Seal
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -189,6 +190,7 @@ class Listener:
 
     Attributes:
         channel: the reply channel of the session.
+        seal: of the session.
         subscription: to the reply channel and others.
         is_closed: whether the session is closed: no outcome arrives any more.
     """
@@ -201,6 +203,7 @@ class Listener:
         hint: Callable[[str], Awaitable[None]],
     ) -> None:
         self.channel: str = commands.channel
+        self.seal: Seal | None = commands.seal
         self.subscription: Subscription = Subscription(commands, self._on_outcomes)
         self.subscription.renewed.add(self._renewed)
         self._fetch_status = fetch_status
@@ -524,6 +527,8 @@ class Listener:
                 if outcome is None:  # the outcome is not in the notification: read the record
                     waiter.accepted = True
                     self._ask(waiter)
+                elif self.seal is not None:
+                    self._open_and_resolve(self.seal, waiter, letter, outcome)
                 else:
                     self._resolve(waiter, wire.decode_ended(letter, outcome))
         except (DecodeError, UnicodeDecodeError) as error:
@@ -532,6 +537,18 @@ class Listener:
             damaged_data.warn(
                 log, "notification", f"a notification on {self.channel} could not be read", error
             )
+
+    def _open_and_resolve(self, seal: Seal, waiter: Waiter, letter: str, outcome: bytes) -> None:
+        """Takes in an outcome from a notification, if it is signed. If it is not, the record decides: anybody
+        may publish, and the job may be running.
+        """
+        try:
+            ended = wire.decode_ended(letter, seal.open_outcome(waiter.id, letter, outcome))
+        except wire.NotSigned as error:
+            damaged_data.warn(log, "notification", f"a notification on {self.channel} is ignored", error)
+            self._ask(waiter)
+        else:
+            self._resolve(waiter, ended)
 
     def _resolve(self, waiter: Waiter, ended: wire.Ended) -> None:
         """Stores the outcome of a job, if there is none yet, and ends the waits for it."""

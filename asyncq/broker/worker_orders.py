@@ -12,14 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from asyncq.broker.order_messages import MOST_PARTS, SIGN
+from asyncq.broker.order_messages import MOST_PARTS, SIGN, sealed
 from asyncq.broker.schema import damaged_data
 from asyncq.broker.schema.keys import name_to, text_of, token
+from asyncq.wire import NotSigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.signing.seal import Seal
     from asyncq.broker.subscription import Subscription
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -84,7 +86,8 @@ class WorkerOrders:
         keys, publish = self._commands.shards[0], self._commands.connections.pubsub.publish
         channel = keys.replies + token()
         answers = {session_id: OrderAnswer() for session_id in sessions}
-        call = _Call(answers, self._loop.time)
+        seal = self._commands.seal
+        call = _Call(answers, self._loop.time, channel, seal)
         await self._subscription.subscribe(channel, call.on_message)
         try:
             deadline = self._loop.time() + timeout
@@ -94,10 +97,8 @@ class WorkerOrders:
                 await asyncio.gather(
                     *(
                         self._commands.send(
-                            keys,
-                            publish,
-                            keys.signals.encode() + name_to(session_id),
-                            message,
+                            *(keys, publish, keys.signals.encode() + name_to(session_id)),
+                            message if seal is None else sealed(message, session_id, seal),
                         )
                         for session_id in call.missing()
                     )
@@ -114,8 +115,12 @@ class WorkerOrders:
 class _Call:
     """One order that was sent, and the answers that have come to it."""
 
-    def __init__(self, answers: dict[str, OrderAnswer], now: Callable[[], float]) -> None:
+    def __init__(
+        self, answers: dict[str, OrderAnswer], now: Callable[[], float], channel: str, seal: Seal | None
+    ) -> None:
         self.sent_at = 0.0
+        self._channel = channel
+        self._seal = seal
         self._answers = answers
         self._now = now
         self._complete = asyncio.Event()
@@ -126,6 +131,12 @@ class _Call:
 
     def on_message(self, data: bytes) -> None:
         """Takes one part of an answer."""
+        if self._seal is not None:
+            try:
+                data = self._seal.open("answer", self._channel, data)
+            except NotSigned as error:
+                damaged_data.warn(log, "answer to an order", "an answer is ignored", error)
+                return
         head, _, text = data.partition(b"\n")
         words = text_of(head).split(" ")
         if len(words) != 3 or not (words[1].isdecimal() and words[2].isdecimal()) or len(head) > 500:

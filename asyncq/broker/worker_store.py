@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq import wire
+from asyncq.broker.announcements import SIGNS
 from asyncq.broker.schema import damaged_data
 from asyncq.broker.schema.keys import DAY_MS, name_from, name_to, text_of
 from asyncq.errors import DecodeError
@@ -81,6 +82,24 @@ class WorkerStore:
             (keys.beats, keys.announcements + session_id),
             (session_id, wire.encode_status(status), DAY_MS),
         )
+
+    async def strangers(self) -> tuple[list[str], list[str]]:
+        """Returns the names of the live workers that do not work together with the secrets of this process:
+        those that sign nothing, or, if this process has no secrets, those that sign; and those that do not
+        accept the secret with which this process signs.
+        """
+        seal = self._commands.seal
+        fields = [SIGNS] if seal is None else [SIGNS, SIGNS + seal.names[0]]
+        live = [worker for worker in await self.all() if worker.is_live and worker.status is not None]
+        found = await self.announced([worker.session_id for worker in live], *fields)
+        others: list[str] = []
+        refusing: list[str] = []
+        for worker, (signs, *accepts) in zip(live, found, strict=True):
+            if (signs is None) is (seal is not None):
+                others.append(worker.name)
+            elif None in accepts:
+                refusing.append(worker.name)
+        return others, refusing
 
     async def announced(self, sessions: Sequence[str], *fields: str) -> list[list[bytes | None]]:
         """Returns some fields of what each session announces: `q<queue>` for a queue that it serves,

@@ -121,7 +121,7 @@ async def _rows(app: AsyncQ, id_: str, *, raw: bool) -> dict[str, Any]:
     if found is None:
         raise CliError(f"there is no job {id_!r} (any more)", OTHER_APP, Code.NOT_FOUND)
     try:
-        record = Record.parse(found)
+        record = Record.parse(broker.opened(id_, found))
     except DecodeError as error:
         raise CliError(f"the record of job {id_!r} cannot be read: {error}", repr(found[:200])) from error
     state = await _state(broker, id_, record)

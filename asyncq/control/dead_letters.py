@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncq import failures, wire
+from asyncq.broker.dead_letter_store import PROBLEM
 from asyncq.broker.schema import damaged_data
 from asyncq.broker.schema.keys import queue_of
 from asyncq.errors import DecodeError
@@ -46,7 +47,8 @@ class DeadLetter:
         job_id: the id of the job; empty if the entry was no message at all.
         task: the task's name.
         queue: the queue that the job came from.
-        reason: `took its worker down`, `retries used up`, `not registered`, or what was wrong with the entry.
+        reason: `took its worker down`, `retries used up`, `not registered`, `not signed`, or what else was
+            wrong with the entry.
         crashes: how many workers died while they ran the job.
         retries: how often the job was tried again after a failure.
         error: the exception of the last attempt, if it failed with one.
@@ -125,6 +127,9 @@ class DeadLetters:
         fields = await broker.dead.one(id)
         if fields is None:
             raise LookupError(f"there is no dead letter {id!r}; list() returns those that exist")
+        if PROBLEM in fields:
+            problem = fields[PROBLEM].decode("utf-8", "replace")
+            raise ValueError(f"dead letter {id!r} cannot be sent again: {problem}")
         if b"m" not in fields or b"i" not in fields:
             raise ValueError(f"dead letter {id!r} holds no message that could be sent again")
         try:

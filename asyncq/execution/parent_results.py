@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from asyncq.serializers import ArgumentCodec
 
 _NIL = b"\xc0"
-TOO_LARGE = b"!"
-"""What the server sends instead of values that are too large to hand on."""
 
 
 def body_of(job: wire.Job, values: bytes) -> bytes:
@@ -29,7 +27,7 @@ def body_of(job: wire.Job, values: bytes) -> bytes:
     """
     if job.value_template is None:
         return job.body
-    if values == TOO_LARGE:
+    if values == wire.TOO_LARGE:
         raise PayloadTooLarge(
             f"the values of the {_count(job.value_template)} jobs that {job.name} waited for take more than "
             "16 MiB together; let them store the data elsewhere and return its name"

@@ -72,6 +72,8 @@ class Entry:
             DecodeError: its fields were written by no version of asyncq that this one knows.
         """
         fields = stored.fields
+        if stored.problem:
+            raise DecodeError(stored.problem)
         source = text_of(fields.get(b"s", b""))
         if source not in {CODE, RUNTIME}:
             raise DecodeError(f"schedule {stored.name!r} has the source {source!r}")

@@ -40,6 +40,7 @@ from asyncq.worker.wait_slots import WaitSlot
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
     from asyncq.broker.entry_reader import Entry
+    from asyncq.broker.signing.seal import Seal
     from asyncq.client.session import Session
     from asyncq.errors import TimeLimitExceeded
     from asyncq.execution.runner import Runner
@@ -485,10 +486,23 @@ class Attempts:
         if delivery.values:
             keys = self.consumer.served.keys[delivery.stream]
             delivery.values = await self.session.broker.kept.filled(keys, delivery.values, FOREVER)
+            if self.consumer.seal is not None and not self._open_values(self.consumer.seal, delivery):
+                return False
         if not delivery.crashes or await self.ahead.notes.begin(delivery):
             return True
         self.held.drop(delivery)
         return False
+
+    def _open_values(self, seal: Seal, delivery: wire.Delivery) -> bool:
+        """Opens the values that a job gets from its parents. Ends the job if they are not signed."""
+        if delivery.values == wire.TOO_LARGE:
+            return True
+        try:
+            delivery.values = seal.open_values(delivery.job, delivery.values)
+        except wire.NotSigned as error:
+            self.outcomes.refuse(delivery, error)
+            return False
+        return True
 
     async def _has_turn(self, job: RunningJob, limits: Limits) -> bool:
         """Returns whether the limits of the job's task let it start. If they do not, the job is deferred."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from asyncq.broker import order_messages as messages
 from asyncq.broker.schema import damaged_data
 from asyncq.system.threads import in_daemon_thread
+from asyncq.wire import NotSigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -59,7 +60,14 @@ class Orders:
         """Handles a message on the channel of the session. Ignores what is no order."""
         if not data.startswith(messages.SIGN):
             return
-        order = messages.order_in(data, self._consumer.shards[0].replies)
+        consumer = self._consumer
+        if consumer.seal is not None:
+            try:
+                data = messages.opened(data, consumer.name, consumer.seal)
+            except NotSigned as error:
+                damaged_data.warn(log, "order", "an order to this worker is ignored", error)
+                return
+        order = messages.order_in(data, consumer.shards[0].replies)
         match order:
             case (messages.PING, channel):
                 self._answer(channel)
@@ -79,7 +87,10 @@ class Orders:
 
     def _answer(self, channel: str, text: str = "") -> None:
         keys, publish = self._consumer.shards[0], self._commands.connections.pubsub.publish
+        seal = self._consumer.seal
         for part in messages.parts_of(self._consumer.name, text):
+            if seal is not None:
+                part = seal.close("answer", channel, part)  # noqa: PLW2901
             self._commands.post(keys, (publish, channel, part), None, now=True)
 
     def _stop(self) -> None:

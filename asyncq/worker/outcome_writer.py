@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.broker.background import BackgroundTasks, unexpected
+from asyncq.errors import DecodeError
 from asyncq.execution.executors import CANCELLING
 from asyncq.execution.run_results import Finish, Requeue, Unknown
 from asyncq.worker.unknown_tasks import UnknownTasks
@@ -156,7 +157,23 @@ class Outcomes:
         queue = self._consumer.served.queues[stream]
         self._job_log.unreadable(queue, entry, self._consumer.job_id(item), error)
         stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
-        await self.claims.quarantine(stream, entry, str(error)[:500], self._runner.failed(stand_in, error))
+        id_ = self._consumer.job_id(item) or ""
+        if isinstance(error, wire.NotSigned):
+            outcome = self._runner.failed(stand_in, DecodeError(str(error)))
+            if await self.claims.refuse(stream, entry, id_, error.reason, outcome):
+                return
+            await self.claims.quarantine(stream, entry, id_, error.reason, outcome)
+            return
+        outcome = self._runner.failed(stand_in, error)
+        await self.claims.quarantine(stream, entry, id_, str(error)[:500], outcome)
+
+    def refuse(self, delivery: wire.Delivery, error: wire.NotSigned) -> None:
+        """Ends a job that is given values which nobody has signed, and keeps it as a dead letter."""
+        self.counts.done += 1
+        self.counts.failed += 1
+        self._job_log.could_not_run(delivery, error)
+        outcome = self._runner.failed(delivery, DecodeError(str(error)))
+        self.report(delivery, self.claims.dead_letter(delivery, outcome, error.reason))
 
     async def hand_back(self, delivery: wire.Delivery) -> bool:
         """Makes a new entry of a job for another worker. Returns False if that is not possible now."""

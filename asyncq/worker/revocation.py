@@ -17,6 +17,7 @@ from asyncq.broker.order_messages import SIGN
 from asyncq.broker.schema import damaged_data
 
 if TYPE_CHECKING:
+    from asyncq.broker.signing.seal import Seal
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.permits import Limiter
 
@@ -29,10 +30,12 @@ class RevocationSignals:
     Args:
         held: the jobs of the session.
         limiter: gets the permits, which come on the same channel.
+        seal: of the session.
     """
 
-    def __init__(self, held: HeldJobs, limiter: Limiter) -> None:
+    def __init__(self, held: HeldJobs, limiter: Limiter, seal: Seal | None) -> None:
         self._held = held
+        self._seal = seal
         self._limiter = limiter
         self._errors = ErrorLog(log, "a revocation signal could not be applied; it will be sent again")
 
@@ -66,7 +69,10 @@ class RevocationSignals:
                 log, "revocation signal", "a revocation signal could not be read", repr(signal[:200])
             )
             return
-        for job in self._held.with_id(id_):
+        jobs = list(self._held.with_id(id_))
+        if reason and jobs and self._seal is not None:
+            reason = self._seal.opened_reason(id_, reason)
+        for job in jobs:
             if reason:
                 self._held.reasons[job.delivery.entry, id_] = reason
             job.signal(signal[0])

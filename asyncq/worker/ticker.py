@@ -293,7 +293,7 @@ class Ticker:
             for name, definition in self._declarations.definitions().items()
             if shards.number(name) == self.shard.shard
         }
-        fingerprints = {name: one.fingerprint for name, one in self._declared.items()}
+        fingerprints = {name: self._fingerprint(one) for name, one in self._declared.items()}
         if fingerprints:
             # First: a schedule that this session does not announce is not handed out to it.
             await self._consumer.announcements.of_schedules(self.shard, fingerprints)
@@ -343,7 +343,7 @@ class Ticker:
         errors: list[Exception] = []
 
         async def store(definition: Definition) -> bool:
-            ttl, fingerprint = self._times.ttl, declared.fingerprint
+            ttl, fingerprint = self._times.ttl, self._fingerprint(declared)
             change, _ = defined(definition, CODE, before, now_ms, ttl, since=since, fingerprint=fingerprint)
             try:
                 return (await self._store.put(change)).tag == answer_tags.ACCEPTED
@@ -366,7 +366,7 @@ class Ticker:
         """
         now, lease = asyncio.get_running_loop().time(), self._times.lease
         mine = {
-            name: self._declared[name].fingerprint
+            name: self._fingerprint(self._declared[name])
             for name, overdue in due.left_alone.items()
             if overdue > lease + 1 and name in self._declared
         }
@@ -412,7 +412,13 @@ class Ticker:
     def _is_mine(self, entry: Entry) -> bool:
         """Returns whether this session declares a schedule in code as it is stored."""
         mine = self._declared.get(entry.name)
-        return mine is not None and mine.fingerprint == entry.fingerprint
+        return mine is not None and self._fingerprint(mine) == entry.fingerprint
+
+    def _fingerprint(self, definition: Definition) -> str:
+        """Returns what tells a declared schedule from another one of the same name, or with another secret:
+        one that was signed with another secret, or not at all, is stored anew.
+        """
+        return definition.fingerprint + self._store.secret_name
 
 
 def _time_of(prepared: _Prepared) -> int:

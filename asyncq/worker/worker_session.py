@@ -49,6 +49,7 @@ from asyncq.worker.read_shares import ReadShare, SharedRoom
 from asyncq.worker.recovery import Reclaimer
 from asyncq.worker.revocation import RevocationSignals
 from asyncq.worker.shutdown import Shutdown
+from asyncq.worker.signing_log import SigningLog
 from asyncq.worker.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class WorkerSession:
         outcomes = Outcomes(worker.counts, connection, claims, self.consumer, runner, self.held, self.job_log)
         permits = Permits(self.broker.commands, self.consumer.name)
         limiter = Limiter(permits, app.limits, outcomes.reports.start)
-        signals = RevocationSignals(self.held, limiter)
+        signals = RevocationSignals(self.held, limiter, self.consumer.seal)
         self.is_lost: asyncio.Event = asyncio.Event()
         self.lease: Lease = Lease(
             self.consumer.beating(),
@@ -222,10 +223,11 @@ class WorkerSession:
             executor_queues.run,
             last_tries.run,
         )
-        if (
-            self.broker.address.is_cluster
-        ):  # shards of one server are lost together: none lacks what another has
+        if self.broker.address.is_cluster:
+            # Shards of one server are lost together, so none of them lacks what another has.
             loops.append(ParentAudit(self.broker.commands, self.consumer.name).run)
+        if not is_child:
+            loops.append(SigningLog(self.broker).run)
         return _Background(loops, subscriptions, last_tries, stop_events, reclaimers, tickers)
 
     # -- from the first beat --

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.schema.shards import Shards
+    from asyncq.broker.signing.seal import Seal
 
 BATCH = 500
 """Most jobs in one batch. The server accepts a batch in one step, and serves nobody else meanwhile."""
@@ -47,6 +48,7 @@ class Submission:
         main_shard: the number of the shard that accepts the workflow; None for the one with most of the jobs.
         apart: a job that is neither accepted at once nor in a batch: the script gets its arguments in a form
             of their own.
+        seal: of the session; the messages are sealed already.
 
     Attributes:
         main_shard: the number of the shard that accepts the workflow.
@@ -60,8 +62,11 @@ class Submission:
         shards: Shards,
         main_shard: int | None = None,
         apart: wire.Job | None = None,
+        *,
+        seal: Seal | None = None,
     ) -> None:
         self._jobs = jobs
+        self._seal = seal
         self._where = {job.id: shards.number(job.id) for job, _ in jobs}
         self.main_shard: int = (
             Counter(self._where.values()).most_common(1)[0][0] if main_shard is None else main_shard
@@ -155,7 +160,9 @@ class Submission:
                 batches.append((shard, []))
                 free = BATCH - _size(item)
             batches[-1][1].extend(self._job_arguments(*item))
-        return _packed([[shard, wire.encode_batch(channel, _REFUSAL, jobs)] for shard, jobs in batches])
+        seal = self._seal
+        refusal = _REFUSAL if seal is None else seal.shared_outcome(wire.FAILED, _REFUSAL)
+        return _packed([[shard, wire.encode_batch(channel, refusal, jobs)] for shard, jobs in batches])
 
     def _heights(self) -> dict[str, int]:
         """Returns how far each job is from the end of the workflow: the length of the longest way there."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from asyncq import wire
+from asyncq import failures, wire
 from asyncq.broker.schema import damaged_data
 from asyncq.errors import DecodeError
+
+if TYPE_CHECKING:
+    from asyncq.broker.signing.seal import Seal
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -218,16 +221,24 @@ JobStatus = wire.Ended | str | None
 1970) if it does; None for an unknown job."""
 
 
-def status_of(answer: bytes | None) -> JobStatus:
+def status_of(answer: bytes | None, id: str, seal: Seal | None) -> JobStatus:
     """Decodes what a script answered about one job. Returns None for a record that cannot be read, and does
-    not raise: the answers about other jobs came in the same reply.
+    not raise: the answers about other jobs came in the same reply. An outcome that must not be handed out is
+    that of a job which failed with a `DecodeError`.
+
+    Args:
+        answer: of the script.
+        id: of the job.
+        seal: of the session.
     """
     if answer is None:
         return None
     try:
         if Flags(answer[:4].decode()).is_live and (len(answer) == 4 or answer[4:5] == b" "):
             return _flags(answer)
-        return Record.parse(answer).ended()
+        return Record.parse(answer if seal is None else seal.record(id, answer)).ended()
+    except wire.NotSigned as error:
+        return wire.Ended(wire.FAILED, failures.encode(DecodeError(str(error))))
     except (DecodeError, UnicodeDecodeError) as error:
         damaged_data.warn(log, "record", "a record could not be read, so its job is unknown", error)
         return None

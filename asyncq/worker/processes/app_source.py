@@ -91,7 +91,8 @@ def _target_of(app: AsyncQ, first: Iterable[str]) -> str | None:
 
 
 def child_setup(app: AsyncQ, target: str | None, url: str) -> dict[str, Any]:
-    """Makes the setup of a child. It goes through a pipe and not into arguments: the URL may hold a password.
+    """Makes the setup of a child. It goes through a pipe and not into arguments: the URL may hold a password,
+    and the settings may hold secrets.
 
     Args:
         app: the app whose jobs the child runs.
@@ -100,4 +101,6 @@ def child_setup(app: AsyncQ, target: str | None, url: str) -> dict[str, Any]:
             child.
     """
     settings = {**dataclasses.asdict(app.settings), "url": url, "strict": False}
+    if not settings["secrets"]:
+        del settings["secrets"]  # an empty list would be refused
     return {**surroundings(), "target": target, "settings": settings, "logging": logs.for_children()}
