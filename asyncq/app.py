@@ -148,6 +148,8 @@ class AsyncQ:
         }
         self.given: dict[str, Any] = {name: value for name, value in explicit.items() if value is not None}
         self.settings: config.Settings = config.load(explicit, project_root=self.folder)
+        if "secrets" in self.given:
+            self.given["secrets"] = self.settings.secrets  # which nothing shows
         self.policy: Policy = Policy(types, trust_models=self.settings.trust_models)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self._origins: dict[str, Origin] = {}  # of the registered tasks, by name

@@ -216,6 +216,10 @@ class Secret(str):
 
     __slots__ = ()
 
+    def __new__(cls, text: str) -> Secret:  # noqa: D102  the class docstring describes construction
+        # Of a secret, `str` would give what stands for it.
+        return super().__new__(cls, str.__str__(text))
+
     def __repr__(self) -> str:
         return "<secret>"
 

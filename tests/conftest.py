@@ -28,6 +28,7 @@ from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is
     no_key_is_left_behind,
 )
 from helpers.examples import examples
+from helpers.signed import of_secrets
 from hypothesis import HealthCheck, settings
 
 from asyncq import AsyncQ, logs
@@ -48,6 +49,9 @@ redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 
 def pytest_configure() -> None:
+    os.environ.update(
+        of_secrets()
+    )  # for fixtures that live longer than a test, see `_no_settings_from_outside`
     # A shell ignores these for what it starts in the background, and so would every process of a test.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -68,6 +72,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    if of_secrets():
+        skipped = pytest.mark.skip(
+            reason="it reads or writes the bytes of messages, and they are sealed here"
+        )
+        for item in items:
+            if item.get_closest_marker("reads_bytes"):
+                item.add_marker(skipped)
     if hasattr(config, "workerinput"):
         from helpers.scheduling import mixed
 
@@ -90,6 +101,9 @@ def _no_settings_from_outside(request: pytest.FixtureRequest, monkeypatch: pytes
             monkeypatch.delenv(name)
     if shards := servers.shards_of(request.node):
         monkeypatch.setenv("ASYNCQ_SHARDS", shards)
+    # To run them with signed, or encrypted, messages: those that read or write no messages must pass.
+    for name, value in of_secrets().items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -323,8 +323,7 @@ class Broker:
             return None
         queue = queue_of(Record.parse(found).queue)
         job = wire.decode_job(id_, queue, seal.open_message(id_, queue, message, values or None))
-        values = await self.kept.filled(keys, values, timeout)
-        return job, seal.open_values(job, values) if values else b""
+        return job, await self.kept.filled(keys, seal.checked_values(job, values), timeout)
 
     async def revoke(
         self, id: str, *, signal: str, outcome: bytes, reason: str = "", parents: bool = False

@@ -513,16 +513,16 @@ class Claims:
             self._tell([ClaimEnd(Way.UNREADABLE, stream, entry, "", 1, None, wire.FAILED, outcome)])
         return True
 
-    async def quarantine(self, stream: str, entry: str, id: str, reason: str, outcome: bytes) -> None:
+    async def quarantine(self, stream: str, entry: str, reason: str, outcome: bytes, id: str = "") -> None:
         """Moves an entry that holds no message of asyncq to the dead letters. If a record names the entry all
         the same, its job fails with this outcome.
 
         Args:
             stream: of the claim.
             entry: of the claim.
-            id: of the job, as the entry has it; empty if it has none.
             reason: why it is kept.
             outcome: the failure, encoded.
+            id: of the job, as the entry has it; empty if it has none.
         """
         keys = self._served.keys[stream]
         stored = self._sealed(id, wire.FAILED, outcome)

@@ -79,7 +79,6 @@ class Consumer:
         signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds,
             and in shard 0 with the orders of operators.
         streams_changed: set when other streams than before are to be read from.
-        seal: of the session.
     """
 
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
@@ -92,7 +91,6 @@ class Consumer:
         self._levels_noted: dict[str, int] = {}
         self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
         self._commands = commands
-        self.seal: Seal | None = commands.seal
         self.limit: ReadLimit = ReadLimit()
         self.streams_changed: asyncio.Event = asyncio.Event()
         self.readers: tuple[EntryReader, ...] = tuple(
@@ -102,6 +100,11 @@ class Consumer:
         self._reader_of = {
             number: which for which, numbers in enumerate(commands.connections.together) for number in numbers
         }
+
+    @property
+    def seal(self) -> Seal | None:
+        """The seal of the session; None without secrets."""
+        return self._commands.seal
 
     # -- coming and going --
 
@@ -378,10 +381,13 @@ class Consumer:
             retries = wire.count_of(named.get(b"a", b"0"))
             values, limiter_state, put_off, last = (named.get(name, b"") for name in (b"v", b"g", b"u", b"l"))
         id_ = id_.decode()
-        if self.seal is not None:
-            message = self.seal.open_message(id_, queue, message, values)
-            last = self.seal.open_outcome(id_, wire.FAILED, last) if last else last
+        seal = self._commands.seal
+        if seal is not None:
+            message = seal.open_message(id_, queue, message, values)
+            last = seal.open_outcome(id_, wire.FAILED, last) if last else last
         job = wire.decode_job(id_, queue, message)
+        if values and seal is not None:
+            values = seal.checked_values(job, values)
         return wire.Delivery(entry, stream, crashes, retries, job, values, limiter_state, put_off, last)
 
     async def promote(self, keys: Keys) -> float | None:

@@ -13,6 +13,7 @@ from asyncq import wire
 from asyncq.broker.schema.keys import queue_of, text_of
 from asyncq.errors import DecodeError
 from asyncq.system import clock
+from asyncq.wire import NotSigned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -86,8 +87,11 @@ class DeadLetterStore:
             if answer := await self._commands.send(keys, "XRANGE", keys.dead, entry, entry):
                 fields = self._opened(_pairs(answer[0][1]))
                 if b"v" in fields:
-                    fields[b"v"] = await self._kept.filled(keys, fields[b"v"])
-                    self._open_values(fields)
+                    try:
+                        fields[b"v"] = await self._kept.filled(keys, fields[b"v"])
+                    except NotSigned as error:
+                        del fields[b"v"]
+                        fields[PROBLEM] = str(error).encode("utf-8", "replace")
                 return fields
         return None
 
@@ -102,7 +106,12 @@ class DeadLetterStore:
         opened = {name: value for name, value in fields.items() if name not in {b"m", b"o"}}
         try:
             if b"m" in fields:
-                opened[b"m"] = seal.open_message(id_, queue, fields[b"m"], fields.get(b"v"), any_age=True)
+                values = fields.get(b"v")
+                message = seal.open_message(id_, queue, fields[b"m"], values, any_age=True)
+                job = wire.decode_job(id_, queue, message)
+                opened[b"m"] = message
+                if values is not None:
+                    opened[b"v"] = seal.checked_values(job, values)
         except DecodeError as error:
             opened[PROBLEM] = str(error).encode("utf-8", "replace")
         for letter in (wire.FAILED, wire.LOST):  # a job that took its worker down has the second
@@ -111,19 +120,6 @@ class DeadLetterStore:
                     opened[b"o"] = seal.open_outcome(id_, letter, fields[b"o"])
                     break
         return opened
-
-    def _open_values(self, fields: dict[bytes, bytes]) -> None:
-        """Does the same as `_opened` to the values of a job's parents."""
-        seal = self._commands.seal
-        if seal is None or b"m" not in fields:
-            return
-        try:
-            queue = queue_of(text_of(fields.get(b"q", b"")))
-            job = wire.decode_job(text_of(fields.get(b"i", b"")), queue, fields[b"m"])
-            fields[b"v"] = seal.open_values(job, fields[b"v"])
-        except DecodeError as error:
-            del fields[b"m"]
-            fields[PROBLEM] = str(error).encode("utf-8", "replace")
 
     async def delete(self, ids: list[str]) -> int:
         """Deletes dead letters. Returns how many of them existed."""

@@ -34,7 +34,7 @@ class KeptValues:
     async def filled(self, keys: Keys, values: bytes, timeout: float | None = None) -> bytes:
         """Returns the values that a job gets from its parents, with each name replaced by the kept value. A
         name without a value, and values that cannot be decoded, stay as they are: the job then fails. Raises
-        as `Commands.send`.
+        as `Commands.send`, and with secrets `NotSigned` if one of the values is not signed.
 
         Args:
             keys: of the job's shard.
@@ -52,6 +52,8 @@ class KeptValues:
                 continue
             outcome = await self._read(keys.kept + piece.name, keys, timeout)
             filled.append(piece.frame if outcome is None else wire.frame(piece.id, piece.letter, outcome))
+        if (seal := self._commands.seal) is not None:
+            return seal.open_values(b"".join(filled))
         return b"".join(filled)
 
     async def _read(self, key: str, keys: Keys, timeout: float | None) -> bytes | None:

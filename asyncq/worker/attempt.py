@@ -485,24 +485,15 @@ class Attempts:
             return False
         if delivery.values:
             keys = self.consumer.served.keys[delivery.stream]
-            delivery.values = await self.session.broker.kept.filled(keys, delivery.values, FOREVER)
-            if self.consumer.seal is not None and not self._open_values(self.consumer.seal, delivery):
+            try:
+                delivery.values = await self.session.broker.kept.filled(keys, delivery.values, FOREVER)
+            except wire.NotSigned as error:
+                self.outcomes.refuse(delivery, error)
                 return False
         if not delivery.crashes or await self.ahead.notes.begin(delivery):
             return True
         self.held.drop(delivery)
         return False
-
-    def _open_values(self, seal: Seal, delivery: wire.Delivery) -> bool:
-        """Opens the values that a job gets from its parents. Ends the job if they are not signed."""
-        if delivery.values == wire.TOO_LARGE:
-            return True
-        try:
-            delivery.values = seal.open_values(delivery.job, delivery.values)
-        except wire.NotSigned as error:
-            self.outcomes.refuse(delivery, error)
-            return False
-        return True
 
     async def _has_turn(self, job: RunningJob, limits: Limits) -> bool:
         """Returns whether the limits of the job's task let it start. If they do not, the job is deferred."""

@@ -162,10 +162,10 @@ class Outcomes:
             outcome = self._runner.failed(stand_in, DecodeError(str(error)))
             if await self.claims.refuse(stream, entry, id_, error.reason, outcome):
                 return
-            await self.claims.quarantine(stream, entry, id_, error.reason, outcome)
+            await self.claims.quarantine(stream, entry, error.reason, outcome, id_)
             return
         outcome = self._runner.failed(stand_in, error)
-        await self.claims.quarantine(stream, entry, id_, str(error)[:500], outcome)
+        await self.claims.quarantine(stream, entry, str(error)[:500], outcome, id_)
 
     def refuse(self, delivery: wire.Delivery, error: wire.NotSigned) -> None:
         """Ends a job that is given values which nobody has signed, and keeps it as a dead letter."""

@@ -123,6 +123,7 @@ async def _nothing() -> None:
 # -- workflows --
 
 
+@pytest.mark.reads_bytes
 async def test_all_jobs_of_a_workflow_are_accepted_and_the_last_one_starts_with_the_values(
     broker, make_job, hand
 ):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import servers
 from helpers.forked import TESTS, Forked
+from helpers.signed import of_secrets
 
 if TYPE_CHECKING:
     import signal
@@ -34,6 +35,7 @@ class WorkerProcess:
             "ASYNCQ_NAMESPACE": namespace,
             "ASYNCQ_LEASE": "2",
             **servers.for_processes(),
+            **of_secrets(),
             **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
         }
         words = ["-m", module, *queues]

@@ -60,6 +60,7 @@ async def test_each_job_of_a_diamond_is_released_when_its_last_parent_ends(stage
     assert await stage.keys("dep:", "m:") == []
 
 
+@pytest.mark.reads_bytes
 async def test_values_of_parents_come_in_order_before_the_jobs_own_arguments(stage):
     await stage.broker.intake.submit(diamond(stage))
     await stage.run("a")
@@ -147,6 +148,7 @@ async def test_revoking_a_waiting_job_ends_its_dependents_and_not_its_parents(st
     assert await stage.keys("dep:", "m:") == []
 
 
+@pytest.mark.reads_bytes
 @pytest.mark.parametrize("letter", "SCEFX")
 @pytest.mark.one_shard
 async def test_an_error_callback_runs_if_its_parent_fails_and_is_dropped_if_not(stage, letter):
@@ -169,6 +171,7 @@ async def test_an_error_callback_runs_if_its_parent_fails_and_is_dropped_if_not(
     await stage.end(callback)
 
 
+@pytest.mark.reads_bytes
 @pytest.mark.parametrize("failing", ["first", "second", "none"])
 async def test_an_error_callback_of_several_jobs_runs_once_and_ends_with_the_last_of_them(stage, failing):
     """A job that never ran calls no callback. The callback ends with the last job that could
@@ -200,6 +203,7 @@ async def test_an_error_callback_of_several_jobs_runs_once_and_ends_with_the_las
     assert await stage.keys("dep:", "m:") == []
 
 
+@pytest.mark.reads_bytes
 async def test_a_job_fails_if_the_workflow_that_replaces_it_fails(stage):
     await stage.broker.intake.submit(
         [
@@ -221,6 +225,7 @@ async def test_a_job_fails_if_the_workflow_that_replaces_it_fails(stage):
     assert await stage.state("late") is None
 
 
+@pytest.mark.reads_bytes
 async def test_a_dependent_gets_the_value_of_a_job_whose_result_is_ignored(stage):
     await stage.broker.intake.submit(
         [
@@ -234,6 +239,7 @@ async def test_a_dependent_gets_the_value_of_a_job_whose_result_is_ignored(stage
 
 
 @pytest.mark.one_shard
+@pytest.mark.reads_bytes
 async def test_values_of_parents_survive_a_retry_a_hand_back_and_the_death_of_the_worker(stage):
     await stage.broker.intake.submit(pair(stage))
     await stage.run("value")
@@ -279,6 +285,7 @@ async def test_a_workflow_that_is_sent_again_exists_once(stage):
 
 
 @pytest.mark.one_shard
+@pytest.mark.reads_bytes
 async def test_a_workflow_that_replaces_a_job_takes_over_its_waiters_and_dependents(stage):
     await stage.broker.intake.submit(pair(stage))
     delivery = await stage.claim()

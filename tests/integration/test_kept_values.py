@@ -77,6 +77,7 @@ async def test_a_long_value_is_stored_once_until_the_last_job_that_needs_it_has_
 
 
 @pytest.mark.one_shard
+@pytest.mark.reads_bytes
 async def test_a_value_for_one_job_and_a_short_value_are_stored_in_the_entries(stage):
     await stage.broker.intake.submit(
         [

@@ -18,6 +18,7 @@ from helpers import servers
 from helpers.claiming import ClaimingConsumer
 from helpers.figures import report
 from helpers.processes import is_stopped
+from helpers.signed import of_secrets
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
@@ -73,6 +74,7 @@ class Fleet:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCQ_")}
         self._environment = {
             **kept,
+            **of_secrets(),
             "ASYNCQ_URL": url,
             "ASYNCQ_NAMESPACE": namespace,
             "ASYNCQ_LEASE": "1",

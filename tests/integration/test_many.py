@@ -346,6 +346,7 @@ async def test_a_saved_group_is_restored_elsewhere_with_its_nested_groups(app, m
 
 
 @pytest.mark.one_shard
+@pytest.mark.reads_bytes
 async def test_a_saved_group_expires_with_its_time(app, raw):
     group = app.GroupResult("g", [app.AsyncResult("a")])
     await group.save()
@@ -584,6 +585,7 @@ async def test_submit_names_an_argument_that_is_no_call(app, nap, calls):
 
 
 @pytest.mark.one_shard
+@pytest.mark.reads_bytes
 async def test_large_outcomes_are_fetched_some_megabytes_at_a_time(app, add, raw):
     keys, count, size = app.sessions.shards[0], 24, 1_000_000
     async with raw.pipeline(transaction=False) as pipe:

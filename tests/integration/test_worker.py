@@ -221,6 +221,7 @@ async def test_a_job_fails_if_its_arguments_cannot_be_decoded(app, note, raw):
         assert (outcome.state, worker.malformed) == ("FAILURE", 0)
 
 
+@pytest.mark.reads_bytes
 async def test_an_entry_without_a_record_is_run_and_leaves_nothing(app, note, ran, raw):
     # The server may have evicted the record. The message is complete, so the job runs.
     job = wire.Job("orphan", note.name, "default", note.arguments.dumps(("orphan",), {}), "n", "", 1, 60_000)
@@ -257,6 +258,7 @@ async def test_no_job_is_lost_while_every_connection_is_cut_again_and_again(app,
     await until_empty(raw, app.sessions.shards[0].stream("default"))
 
 
+@pytest.mark.reads_bytes
 @pytest.mark.parametrize("queues", [["default"], ["other", "default"]])
 @pytest.mark.one_shard
 async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_once(make_app, raw, queues):

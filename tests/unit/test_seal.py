@@ -5,14 +5,14 @@ is accepted. No server.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import pickle
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from asyncq import config, failures, wire
 from asyncq.broker.schema.records import Record, status_of
@@ -169,7 +169,7 @@ def test_a_job_gets_the_values_of_the_jobs_for_which_it_waited_and_of_no_others(
     sealed = one.message(made, message)
     right = values(one, ("p", "S", ended()), ("q", "S", ended(payload=b"\x06")))
     assert one.open_message("c", "mail", sealed, right) == message
-    opened = list(wire.split_notification(one.open_values(made, right)))
+    opened = list(wire.split_notification(one.open_values(one.checked_values(made, right))))
     assert opened == [("p", "S", ended()), ("q", "S", ended(payload=b"\x06"))]
     for wrong in (
         values(one, ("q", "S", ended()), ("p", "S", ended())),
@@ -190,9 +190,9 @@ def test_values_that_are_not_signed_or_are_another_end_are_refused():
     failed = values(one, ("p", "F", ended("F")))
     for target, bad in ((made, forged), (made, moved), (made, failed), (callback, forged)):
         with pytest.raises(NotSigned):
-            one.open_values(target, bad)
-    assert one.open_values(callback, failed) == wire.frame("p", "F", ended("F"))
-    assert one.open_values(job("x")[0], forged) == b"", "a job that wants no values gets none"
+            one.open_values(one.checked_values(target, bad))
+    assert one.open_values(one.checked_values(callback, failed)) == wire.frame("p", "F", ended("F"))
+    assert one.checked_values(job("x")[0], forged) == b"", "a job that wants no values gets none"
 
 
 # -- outcomes --
@@ -421,13 +421,27 @@ def test_what_needs_secrets_is_refused_without_them(option):
         config.replace(Settings(), option)
 
 
+def test_settings_that_are_given_on_keep_the_secrets():
+    found = settings(NEW, OLD)
+    for secrets in (found.secrets, list(found.secrets), dataclasses.asdict(found)["secrets"]):
+        again = config.replace(Settings(), {"secrets": secrets})
+        assert [str.encode(one) for one in again.secrets] == [NEW.encode(), OLD.encode()]
+        assert Seal(again).names == Seal(found).names
+
+
 def shown_by() -> list[Callable[[object], str]]:
-    return [repr, str, "{}".format, "{!r}".format, lambda value: f"{value}", lambda value: "%s" % (value,)]
+    return [repr, str, "{}".format, "{!r}".format, lambda value: f"{value}", "%s".__mod__]
 
 
 def test_nothing_that_shows_settings_shows_a_secret():
     found = settings(NEW, OLD)
-    for value in (found, found.secrets, found.secrets[0], Seal(found), Keyring(found.secrets, "n", encrypts=False)):
+    for value in (
+        found,
+        found.secrets,
+        found.secrets[0],
+        Seal(found),
+        Keyring(found.secrets, "n", encrypts=False),
+    ):
         for show in shown_by():
             assert NEW not in show(value)
             assert OLD not in show(value)

@@ -6,9 +6,9 @@ Each secret gives a **root key**. From it follows one key for each purpose and n
 encrypt. So bytes that were made for one purpose, or for one namespace, are of no use for another.
 
 - To sign is keyed BLAKE2b with 16 bytes (RFC 7693, which makes a MAC of it by itself).
-- To encrypt is AES-256-GCM from `cryptography`. The key of the purpose never encrypts anything. It makes, with
-  12 random bytes, a key for this one message; 12 more random bytes are the nonce. With 24 random bytes no
-  pair of key and nonce comes twice, however many messages there are: the 12 bytes that GCM takes by itself
+- To encrypt is AES-256-GCM from `cryptography`. The key of the purpose never encrypts anything. It makes,
+  with 12 random bytes, a key for this one message; 12 more random bytes are the nonce. With 24 random bytes
+  no pair of key and nonce comes twice, however many messages there are: the 12 bytes that GCM takes by itself
   would allow only some 4 billion under one key. The random bytes come from the kernel for each message, and
   no counter and no generator is kept here. So a child after `fork` cannot repeat what its parent has used.
 """
@@ -75,9 +75,7 @@ class Keyring:
         """Returns a hash for each secret, which holds the key of the purpose already. A copy of it that is
         given more bytes signs them: to copy costs less than to begin with the key.
         """
-        return [
-            blake2b(key=self._key(root, b"sign", purpose), digest_size=MAC_BYTES) for root in self._roots
-        ]
+        return [blake2b(key=self._key(root, b"sign", purpose), digest_size=MAC_BYTES) for root in self._roots]
 
     def encrypt(self, purpose: bytes, head: bytes, data: bytes) -> bytes:
         """Encrypts bytes.

@@ -197,11 +197,11 @@ class Seal:
         Args:
             id: of the job.
             letter: its status code.
-            outcome: encoded.
+            outcome: encoded; an empty one says no more than the letter, and stays empty.
         """
         head = _head(id, letter)
         if outcome[:1] != b"~":
-            return self._close(OUTCOME, self._of_outcomes, head, outcome)
+            return self._close(OUTCOME, self._of_outcomes, head, outcome) if outcome else outcome
         short, whole = (
             self._close(OUTCOME, self._of_outcomes, head, part) for part in wire.split_short_form(outcome)
         )
@@ -256,28 +256,43 @@ class Seal:
             outcome = refusal(error)
         return b" ".join((*head, outcome))
 
-    def open_values(self, job: wire.Job, values: bytes) -> bytes:
-        """Opens the outcomes that a job gets from its parents.
+    def checked_values(self, job: wire.Job, values: bytes) -> bytes:
+        """Returns what a job gets from its parents, if it is what the job waited for: values, or a failure. A
+        job that waits for no values gets none. `KeptValues.filled` opens the outcomes.
 
         Args:
             job: the job, whose message was opened: that has checked of which jobs the values are.
             values: one outcome of each parent, framed as in a notification.
 
         Raises:
-            NotSigned: one of them is not signed, or of a job that has ended otherwise.
+            NotSigned: one of them is of a job that has ended otherwise.
             DecodeError: the framing is broken.
         """
         if job.value_template is None:
             return b""
         wants_failure = job.value_template == "e"
+        for id_, letter, _ in wire.split_notification(b"" if values == wire.TOO_LARGE else values):
+            if (letter == wire.SUCCEEDED) is wants_failure:
+                raise NotSigned(f"job {job.id!r} is given an end of job {id_!r} for which it did not wait")
+        return values
+
+    def open_values(self, values: bytes) -> bytes:
+        """Opens the outcomes that a job gets from its parents.
+
+        Args:
+            values: one outcome of each parent, framed as in a notification, with those that are kept once
+                for several jobs in their places.
+
+        Raises:
+            NotSigned: one of them is not signed.
+            DecodeError: the framing is broken.
+        """
         opened: list[bytes] = []
         for id_, letter, outcome in wire.split_notification(values):
             if outcome is None:  # a kept value that is gone; the job fails and says so
                 opened.append(b"%b %b -\n" % (id_.encode(), letter.encode()))
-                continue
-            if (letter == wire.SUCCEEDED) is wants_failure:
-                raise NotSigned(f"job {job.id!r} is given an end of job {id_!r} for which it did not wait")
-            opened.append(wire.frame(id_, letter, self.open_outcome(id_, letter, outcome)))
+            else:
+                opened.append(wire.frame(id_, letter, self.open_outcome(id_, letter, outcome)))
         return b"".join(opened)
 
     # -- everything else --

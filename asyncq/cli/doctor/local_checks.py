@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncq import __version__, config
 from asyncq.broker.transport.url import mask
@@ -78,9 +78,16 @@ def settings(app: AsyncQ, flags: dict[str, str]) -> list[tuple[str, str, str]]:
     rows = []
     for name, _, _, _ in config.describe():
         value = getattr(app.settings, name)
-        shown = mask(value) if name == "url" else str(value)
-        rows.append((name, shown, found.get(name, "default")))
+        rows.append((name, _shown(name, value), found.get(name, "default")))
     return rows
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "url":
+        return mask(value)
+    if name == "secrets":  # how many, and nothing of them
+        return f"{len(value)} secret{'s' * (len(value) != 1)}" if value else "none"
+    return str(value)
 
 
 def project(app: AsyncQ, flags: dict[str, str]) -> Diagnosis:

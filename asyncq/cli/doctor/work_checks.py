@@ -35,6 +35,7 @@ async def look(app: AsyncQ, target: str) -> list[Diagnosis]:
     answers = await control_workers.ping(broker, PING_TIMEOUT, registered)
     stats = await app.control.stats()
     found = [
+        *await _signatures(app),
         *_workers([control_workers.info_of(worker) for worker in registered], set(answers), target),
         *(each for queue in queues for each in _queue(queue, target)),
         *await _schedules(app, [worker.session_id for worker in registered], target),
@@ -50,6 +51,34 @@ async def look(app: AsyncQ, target: str) -> list[Diagnosis]:
     if not any(each.grade != "ok" for each in found):
         waiting = sum(queue.waiting for queue in queues)
         found.append(good("queues", f"{len(queues)} queues are served, {waiting:,} jobs wait"))
+    return found
+
+
+async def _signatures(app: AsyncQ) -> list[Diagnosis]:
+    """Looks at whether messages are signed, and whether the workers work together with this process."""
+    broker = app.sessions.current().broker
+    seal = broker.commands.seal
+    others, refusing = await broker.workers.strangers()
+    found = []
+    if seal is None:
+        found.append(
+            good("signatures", "messages are not signed: whoever may write at the server can run tasks")
+        )
+        text, fix = "signs its messages, and this app has no secrets", "set ASYNCQ_SECRETS for this app, too"
+    else:
+        more = f", and {', '.join(seal.names[1:])} accepted" if seal.names[1:] else ""
+        how = "signed and encrypted" if app.settings.encrypt else "signed, and not encrypted"
+        found.append(good("signatures", f"messages are {how}; secret {seal.names[0]} signs{more}"))
+        text, fix = "has no secrets: it refuses jobs of this app", "set ASYNCQ_SECRETS for it, too"
+    found += [error("signatures", f"worker {name!r} {text}", fix) for name in others]
+    found += [
+        error(
+            "signatures",
+            f"worker {name!r} does not accept the secret with which this app signs",
+            "add the secret behind those of the worker, and put it first everywhere only then",
+        )
+        for name in refusing
+    ]
     return found
 
 

@@ -90,8 +90,10 @@ def test_a_system_without_faults_has_no_error_and_no_warning(examine, start_work
     found = examine(code=0)
     assert found["error"] == found["warning"] == []
     assert {line.partition(":")[0] for line in found["ok"]} == {
-        *("versions", "app", "project", "server", "clock", "safety", "memory", "rights", "workers", "queues")
+        *("versions", "app", "project", "server", "clock", "safety", "memory", "rights"),
+        *("signatures", "workers", "queues"),
     }
+    assert only(found["ok"], "signatures").startswith("signatures: messages are not signed")
 
 
 def test_the_text_for_a_person_has_a_line_for_each_look_and_a_sum(project, examine, server):
@@ -275,6 +277,37 @@ def test_each_setting_is_printed_with_its_source(project):
     assert rows["url"] == ["redis://me:***@h:1/0", "ASYNCQ_URL"]
     as_json = json.loads(project.run("doctor", "jobs", "--config", "--json", **given).out)
     assert as_json["threads"] == {"value": "3", "source": "[tool.asyncq] threads"}
+
+
+def test_it_says_whether_messages_are_signed_and_by_which_workers_not(examine, start_worker):
+    new, old = "the new secret of this app", "the old secret of this app"
+    worker = start_worker(ASYNCQ_SECRETS=old)
+    signed = only(examine(code=0, ASYNCQ_SECRETS=f"{old},{new}")["ok"], "signatures")
+    assert "messages are signed, and not encrypted; secret" in signed
+    both = {"ASYNCQ_SECRETS": f"{new},{old}", "ASYNCQ_ENCRYPT": "1"}
+    found = examine(code=1, **both)
+    assert "signed and encrypted" in only(found["ok"], "signatures")
+    assert "does not accept the secret with which this app signs" in only(found["error"], "signatures")
+    assert "signs its messages, and this app has no secrets" in only(examine(code=1)["error"], "signatures")
+    worker.send_signal(signal.SIGTERM)
+    until_sync(lambda: worker.poll() is not None, "the worker to end")
+    log = worker.stderr.read()
+    start_worker()
+    assert "has no secrets" in only(examine(code=1, **both)["error"], "signatures")
+    assert new not in str(found) + log
+    assert old not in str(found) + log
+
+
+def test_no_secret_is_printed_with_the_settings(project):
+    project.write("jobs.py", "from asyncq import AsyncQ\napp = AsyncQ()\n")
+    secrets = {"ASYNCQ_SECRETS": "the new secret of this app,the old secret of this app"}
+    for words in ((), ("--json",)):
+        ended = project.run("doctor", "jobs", "--config", *words, **secrets)
+        assert "secret of this app" not in ended.out + ended.err
+        assert "2 secrets" in ended.out
+    ended = project.run("doctor", "jobs", "--config", ASYNCQ_SECRETS="topsecret")
+    assert "secret 1 has 9 bytes" in ended.out + ended.err
+    assert "topsecret" not in ended.out + ended.err
 
 
 async def _add(x: int, y: int) -> int: ...

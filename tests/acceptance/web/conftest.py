@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.program import Program
 from helpers.quiet import without_job_log
+from helpers.signed import of_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ def environ(
     # This lives for the whole run: the fixture that clears such variables for each test comes too late.
     return {
         **{name: text for name, text in os.environ.items() if not name.startswith(("ASYNCQ_", "PYTHON"))},
+        **of_secrets(),
         "ASYNCQ_URL": server_url,
         "ASYNCQ_NAMESPACE": shared_namespace,
         "PYTHONPATH": without_job_log(tmp_path_factory.mktemp("quiet"), SITES),
@@ -80,6 +82,7 @@ def django_environ(
     folder = tmp_path_factory.mktemp("django")
     environ = {
         **{name: text for name, text in os.environ.items() if not name.startswith(("ASYNCQ_", "PYTHON"))},
+        **of_secrets(),
         "DJANGO_SETTINGS_MODULE": "django_settings",
         "PYTHONPATH": without_job_log(folder / "quiet"),
         "SHOP_DATABASE": str(folder / "shop.sqlite3"),
