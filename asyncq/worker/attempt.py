@@ -40,7 +40,6 @@ from asyncq.worker.wait_slots import WaitSlot
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
     from asyncq.broker.entry_reader import Entry
-    from asyncq.broker.signing.seal import Seal
     from asyncq.client.session import Session
     from asyncq.errors import TimeLimitExceeded
     from asyncq.execution.runner import Runner

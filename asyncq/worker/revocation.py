@@ -33,7 +33,7 @@ class RevocationSignals:
         seal: of the session.
     """
 
-    def __init__(self, held: HeldJobs, limiter: Limiter, seal: Seal | None) -> None:
+    def __init__(self, held: HeldJobs, limiter: Limiter, seal: Seal | None = None) -> None:
         self._held = held
         self._seal = seal
         self._limiter = limiter

@@ -157,6 +157,7 @@ async def test_a_result_that_cannot_be_encoded_is_logged(app, records):
     assert "SerializationError" in record.getMessage()
 
 
+@pytest.mark.reads_bytes
 async def test_a_message_that_cannot_be_decoded_is_logged(app, raw, records):
     await raw.xadd(app.sessions.shards[0].stream("default"), {"i": "junk", "m": b"x"})
     async with Worker(app, name="w-1"):

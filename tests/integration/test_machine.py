@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import servers
+import redis
 from helpers.claiming import ClaimingConsumer
 from helpers.examples import examples
 from helpers.figures import report
@@ -1032,6 +1033,7 @@ def _order(entry: str) -> tuple[int, int]:
 
 
 @pytest.mark.one_shard
+@pytest.mark.reads_bytes
 def test_any_order_of_script_calls_keeps_all_guarantees(make_app, server_url):
     table = Table(make_app(max_crashes=MAX_CRASHES), server_url)
     try:

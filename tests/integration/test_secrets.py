@@ -30,7 +30,7 @@ from asyncq.worker.processes.app_source import child_setup
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.reads_bytes]
 
 NEW, OLD = "the new secret of this app", "the old secret of this app"
 
@@ -384,7 +384,7 @@ async def test_errors_retries_callbacks_and_shared_values_work_with_secrets(secr
     @secret_app.task
     async def fails(times: int) -> int:
         if asyncq.current().attempt <= times:
-            raise KeyError("told")
+            raise KeyError("lamp")
         return 7
 
     @secret_app.task
@@ -403,13 +403,13 @@ async def test_errors_retries_callbacks_and_shared_values_work_with_secrets(secr
         patient = fails.options(retry=Retry(max_retries=2, backoff=0.05))
         result = await patient.delay(1)
         events = [event async for event in result.events(timeout=20)]
-        assert [str(event.info) for event in events if event.state == "RETRY"] == ["'told'"]
+        assert [str(event.info) for event in events if event.state == "RETRY"] == ["'lamp'"]
         assert await result.get() == 7
-        with pytest.raises(KeyError, match="told") as caught:
+        with pytest.raises(KeyError, match="lamp") as caught:
             await fails.options(link_error=note.s()).call(9)
-        assert "KeyError: 'told'" in str(caught.value.__cause__)
+        assert "KeyError: 'lamp'" in str(caught.value.__cause__)
         await until(lambda: seen, "the error callback to run")
-        assert seen == [(KeyError, ("told",), True)]
+        assert seen == [(KeyError, ("lamp",), True)]
         # A long value for which several jobs wait is kept once for all of them.
         assert await (long.s() | group(size.s(n) for n in range(4))).call() == [5000, 5001, 5002, 5003]
         with pytest.raises(KeyError):
@@ -422,7 +422,7 @@ async def test_a_dead_letter_is_sent_again_with_a_signature_of_its_own(secret_ap
     @secret_app.task
     async def add(x: int, y: int) -> int:
         if not is_fixed:
-            raise KeyError("told")
+            raise KeyError("lamp")
         return x + y
 
     async with secret_app, Worker(secret_app):
@@ -525,7 +525,7 @@ async def test_a_job_in_a_process_has_the_secrets_and_nobody_sees_them_in_its_co
         child = await tasks.pid.call()
         assert child != os.getpid()
         command = (Path("/proc") / str(child) / "cmdline").read_bytes()
-        assert b"secret" not in command
+        assert NEW.encode() not in command
 
 
 def test_the_settings_of_a_child_process_hold_the_secrets():
@@ -673,8 +673,8 @@ async def test_nothing_that_users_send_can_be_read_at_the_server_when_it_is_encr
     async def echo(text: str) -> str:
         return text
 
-    @app.task(name="told")
-    async def told(text: str) -> None:
+    @app.task(name="lamp")
+    async def broken(text: str) -> None:
         raise ValueError(text)
 
     @app.task(name="items")
@@ -691,10 +691,10 @@ async def test_nothing_that_users_send_can_be_read_at_the_server_when_it_is_encr
         async with Worker(app):
             assert await echo.options(headers={"tenant": word}).call(word) == word
             with pytest.raises(ValueError, match=word):
-                await told.call(word)
+                await broken.call(word)
             with pytest.raises(ValueError, match=word):
-                await told.options(retry=Retry(max_retries=1, backoff=0.01)).call(word)
-            failing = await told.options(retry=Retry(max_retries=1, backoff=3600)).delay(word)
+                await broken.options(retry=Retry(max_retries=1, backoff=0.01)).call(word)
+            failing = await broken.options(retry=Retry(max_retries=1, backoff=3600)).delay(word)
             await until_state(failing, "RETRY")
             running = await items.delay(word)
             await until_state(running, "HALF")

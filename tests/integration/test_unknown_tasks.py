@@ -124,6 +124,7 @@ async def test_a_task_that_is_registered_while_the_worker_runs_is_announced(make
         await until(lambda: raw.hexists(key, "tnew"), "the new task to be announced")
 
 
+@pytest.mark.reads_bytes
 async def test_a_worker_that_stops_withdraws_the_tasks_that_it_announced(make_app, raw, namespace):
     app = _knowing(make_app(), "known")
     async with Worker(app):

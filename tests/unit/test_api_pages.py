@@ -72,7 +72,7 @@ def test_every_public_name_of_an_integration_has_a_section(name):
 
 def test_every_extra_for_a_library_has_a_module_that_says_what_is_public():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    others = {"embedded", "uvloop", "reload", "cron", "testing", "top", "standard", "all"}
+    others = {"crypto", "embedded", "uvloop", "reload", "cron", "testing", "top", "standard", "all"}
     assert set(extras) - others <= set(integrations())
 
 

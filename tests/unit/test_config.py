@@ -98,14 +98,18 @@ def test_an_invalid_value_is_refused_with_its_source(tmp_path, explicit, environ
         load(explicit, project_root=tmp_path, environ=environ)
 
 
-FLAGS = ["result_extended", "strict", "trust_models"]
+FLAGS = ["result_extended", "strict", "trust_models", "encrypt"]
 TEXTS = ["url", "namespace", "default_queue"]
 ZERO_HAS_A_MEANING = [
     *("result_ttl", "dead_ttl", "full_wait", "processes", "history", "stall_warning", "grace", "stream_idle"),
     "unknown_task_wait",
     "shards",
+    *("unknown_task_wait", "max_age"),
 ]
-NUMBERS = [field.name for field in dataclasses.fields(Settings) if field.name not in (*TEXTS, *FLAGS)]
+NUMBERS = [
+    field.name for field in dataclasses.fields(Settings) if field.name not in (*TEXTS, *FLAGS, "secrets")
+]
+SECRETS = "the secret of an app, and another of it"
 
 
 def refusals(tmp_path, option: str, values: list[object]) -> None:
@@ -149,10 +153,14 @@ def test_every_option_is_described_and_read_from_its_environment_variable(tmp_pa
         "strict": "1",
         "result_extended": "1",
         "trust_models": "1",
+        "encrypt": "1",
+        "secrets": SECRETS,
     }
     for option, (variable, _) in described.items():
-        settings = load({}, project_root=tmp_path, environ={variable: values.get(option, "7")})
-        assert str(getattr(settings, option)) in (values.get(option), "7", "7.0", "True")
+        environ = {"ASYNCQ_SECRETS": SECRETS, variable: values.get(option, "7")}
+        settings = load({}, project_root=tmp_path, environ=environ)
+        shown = "(<secret>, <secret>)" if option == "secrets" else values.get(option)
+        assert str(getattr(settings, option)) in (shown, "7", "7.0", "True")
 
 
 @pytest.mark.parametrize(

@@ -136,14 +136,14 @@ def test_a_job_of_a_schedule_may_have_a_number_behind_its_id_and_no_other_job_ma
 
 def test_a_message_that_is_older_than_max_age_is_refused_and_an_operator_may_have_it(monkeypatch):
     one = seal(max_age="1m")
-    plain, delayed = job(), job("b", wait=30_000)
-    messages = {made.id: (one.message(made, message), message) for made, message in (plain, delayed)}
+    waiting = (job(), job("b", wait=30_000))
+    messages = {made.id: (one.message(made, message), message) for made, message in waiting}
 
     def at(seconds: float) -> None:
         monkeypatch.setattr("asyncq.broker.signing.seal.clock.now", lambda: SOON / 1000 + seconds)
 
     at(59)
-    assert all(one.open_message(id_, "mail", sealed) == told for id_, (sealed, told) in messages.items())
+    assert all(one.open_message(id_, "mail", sealed) == plain for id_, (sealed, plain) in messages.items())
     at(61)
     with pytest.raises(NotSigned, match="older than max_age=60 s") as caught:
         one.open_message("a", "mail", messages["a"][0])
@@ -430,7 +430,7 @@ def test_settings_that_are_given_on_keep_the_secrets():
 
 
 def shown_by() -> list[Callable[[object], str]]:
-    return [repr, str, "{}".format, "{!r}".format, lambda value: f"{value}", "%s".__mod__]
+    return [repr, str, "{}".format, "{!r}".format, lambda value: f"{value}", lambda value: "%s" % (value,)]  # noqa: UP031
 
 
 def test_nothing_that_shows_settings_shows_a_secret():

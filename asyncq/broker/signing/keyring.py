@@ -7,10 +7,11 @@ encrypt. So bytes that were made for one purpose, or for one namespace, are of n
 
 - To sign is keyed BLAKE2b with 16 bytes (RFC 7693, which makes a MAC of it by itself).
 - To encrypt is AES-256-GCM from `cryptography`. The key of the purpose never encrypts anything. It makes,
-  with 12 random bytes, a key for this one message; 12 more random bytes are the nonce. With 24 random bytes
-  no pair of key and nonce comes twice, however many messages there are: the 12 bytes that GCM takes by itself
-  would allow only some 4 billion under one key. The random bytes come from the kernel for each message, and
-  no counter and no generator is kept here. So a child after `fork` cannot repeat what its parent has used.
+  with 12 random bytes, a key for this one message; 12 more random bytes are the vector of GCM. With 24
+  random bytes no pair of key and vector comes twice, however many messages there are: the 12 bytes that GCM
+  takes by itself would allow only some 4 billion under one key. The random bytes come from the kernel for
+  each message, and no counter and no generator is kept here. So a child after `fork` cannot repeat what its
+  parent has used.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 MAC_BYTES: Final = 16
 """The length of a signature."""
-_SALT, _NONCE = 12, 12
-RANDOM_BYTES: Final = _SALT + _NONCE
+_SALT, _VECTOR = 12, 12
+RANDOM_BYTES: Final = _SALT + _VECTOR
 """The random bytes in front of what is encrypted."""
 TAG_BYTES: Final = 16
 """The bytes by which AES-GCM makes a text longer."""
