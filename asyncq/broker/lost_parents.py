@@ -93,7 +93,6 @@ class LostParents:
             f"job {id_!r} waited for another job, which was lost: the server that had it was replaced"
         )
         outcome = wire.encode_ended(wire.Ended(wire.FAILED, failures.encode(error)))
-        call = early_end(
-            keys, name_to(id_), wire.FAILED, outcome, self._commands.settings.result_ttl, signal=""
-        )
+        ttl, seal = self._commands.settings.result_ttl, self._commands.seal
+        call = early_end(keys, id_, wire.FAILED, outcome, ttl, signal="", seal=seal)
         await self._commands.run(keys, "revoke", call.keys, call.arguments)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import servers
-import redis
 from helpers.claiming import ClaimingConsumer
 from helpers.examples import examples
 from helpers.figures import report
