@@ -324,6 +324,12 @@ class Settings:
         "Number of shards of the namespace; 0: 8 on a Cluster, else 1. All apps and workers of a namespace "
         "need the same number.",
     )
+    replicas: int = _option(
+        0,
+        _count_or_zero,
+        "Replicas that must have a job before its enqueue returns; with fewer of them within "
+        "`operation_timeout`, the enqueue raises NotReplicated. 0: an enqueue does not wait for replicas.",
+    )
     default_queue: str = _option("default", name, "Queue of the tasks that do not name one.")
     result_ttl: float = _option(
         3600.0, seconds, "How long an outcome is kept after the job ended; never less than a minute."

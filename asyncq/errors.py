@@ -251,6 +251,30 @@ class BrokerUnavailable(AsyncQError, ConnectionError):
     """
 
 
+class NotReplicated(BrokerUnavailable):
+    """The server has accepted the job, but fewer replicas than the setting `replicas` asks for have confirmed
+    it within `operation_timeout`. The job **exists** and runs as any other; it is lost if the server dies
+    before a replica has it.
+
+    Do not make the call anew: that would be a second job. Go on with `app.AsyncResult(error.ids[0])`, or wait
+    for the replicas again with the same call and `task_id=error.ids[0]` in the same process, which makes no
+    second job. `asyncq doctor` says how many replicas are connected.
+
+    Attributes:
+        ids: of the jobs, in the order of their calls.
+        wanted: how many replicas should have them (`replicas`).
+        replicas: how many had them; None if the server did not answer.
+    """
+
+    def __init__(
+        self, message: str = "", *, ids: tuple[str, ...] = (), wanted: int = 0, replicas: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.ids = ids
+        self.wanted = wanted
+        self.replicas = replicas
+
+
 class BrokerNotConfigured(AsyncQError):
     """No server is configured, and no embedded one can be started here. Or `shards` differs from the value of
     the other processes that use the namespace.

@@ -138,11 +138,7 @@ class Broker:
             started = loop.time()
             try:
                 await asyncio.gather(self.commands.connect(), self.listener.subscription.confirm())
-                calls = [
-                    call
-                    for keys in self.shards
-                    for call in rights.of_client(keys, is_cluster=self.address.is_cluster)
-                ]
+                calls = [call for keys in self.shards for call in self._needed(keys)]
                 await rights.require(self.commands, calls)
                 await self._agree_on_shards()
                 break
@@ -182,6 +178,10 @@ class Broker:
         await self.listener.close()
         await self.commands.close()
         await self.intake.close()
+
+    def _needed(self, keys: Keys) -> list[rights.RequiredCommand]:
+        """Returns the calls in a shard that the user must be allowed to make."""
+        return rights.of_client(keys, replicas=self.settings.replicas > 0, is_cluster=self.address.is_cluster)
 
     async def _agree_on_shards(self) -> None:
         """Checks that every app of this namespace has the same number of shards. The first app with more than

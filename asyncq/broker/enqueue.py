@@ -3,7 +3,7 @@ loop; `Session.submit` is the caller.
 
 `enqueue` is the hot path: it gathers the jobs of one turn of the loop, and sends those of one queue in one
 script call; many jobs are sent before the turn ends. A call that is sent again counts once, for the record
-holds the request id.
+holds the request id. With the setting `replicas`, each of these ways waits for replicas after the answer.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.known_queues import KnownQueues
 from asyncq.broker.schema import answer_tags
-from asyncq.broker.schema.keys import leveled, queue_of
+from asyncq.broker.schema.keys import leveled
 from asyncq.broker.schema.records import JobStatus, status_of
 from asyncq.broker.transport.reconnect import pause
 from asyncq.config import shown
-from asyncq.errors import BrokerUnavailable, QueueFull
+from asyncq.errors import BrokerUnavailable, NotReplicated, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.replication import Replication
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.signing.seal import Seal
 
@@ -87,6 +88,11 @@ class Intake:
         self._given_up_at: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks(log)
         self.known: KnownQueues = KnownQueues(commands)
+        self._replication: Replication | None = None
+        if self._settings.replicas:
+            from asyncq.broker.replication import Replication  # most sessions do not need it
+
+            self._replication = Replication(commands)
 
     async def close(self) -> None:
         """Waits up to a second for the calls under way. The connection is closed already, so they end with
@@ -94,6 +100,8 @@ class Intake:
         """
         if self._given_up_at is not None:
             self._given_up_at.cancel()
+        if self._replication is not None:
+            await self._replication.close()
         await self._tasks.wait(1.0)
 
     def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[Answer]:
@@ -102,7 +110,8 @@ class Intake:
         The future's result is an `Answer`. It raises `BrokerUnavailable` if the server could not be reached
         within the operation timeout: the job may have been accepted, and another enqueue with the same id
         tells. It raises `QueueFull` if the queue stayed full for `full_wait`, or if the server is out of
-        memory. Cancelling the future does not take the job back.
+        memory. With `replicas` it raises `NotReplicated` if too few replicas had the job within the operation
+        timeout. Cancelling the future does not take the job back.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
         if self._seal is not None:
@@ -142,16 +151,18 @@ class Intake:
             shard = 0 if is_one else number_of(job.id)
             boxes.setdefault((shard, queue), []).append((job, message, None))
         batches = [(where, batch) for where, box in boxes.items() for batch in _batches(box)]
-        timeout = self._settings.operation_timeout
-        sent = []
+        calls = []
         for (number, queue), batch in batches:
             keys = self._shards[number]
-            command = self._enqueue_command(keys, queue, batch)
-            sent.append(self._until_room(keys, command, timeout, queue_of(queue)))
+            calls.append((keys, self._enqueue_command(keys, queue, batch), batch))
+        if self._replication is not None:
+            return await self._enqueue_all_replicated(calls)
+        timeout = self._settings.operation_timeout
+        sent = [self._until_room(keys, command, timeout, batch[0][0].queue) for keys, command, batch in calls]
         answers = await asyncio.gather(*sent)
         return [
             (item[0], one)
-            for (_, batch), answer in zip(batches, answers, strict=True)
+            for (_, _, batch), answer in zip(calls, answers, strict=True)
             if type(answer) is not int
             for item, one in zip(batch, _each(answer, batch, self._seal), strict=True)
             if one is not True
@@ -172,7 +183,9 @@ class Intake:
             ValueError: the job of another call has one of the ids; the message names it.
             QueueFull: one of the queues stayed full for `full_wait`, or the server is out of memory.
             BrokerUnavailable: no answer within the operation timeout; the jobs may have been accepted.
+            NotReplicated: with `replicas`: the jobs were accepted, but too few replicas had them in time.
         """
+        since = self._loop.time()
         submission = Submission(self._sealed(jobs), self._shards, seal=self._seal)
         shard = self._shards[submission.main_shard]
         batches = submission.batches(self._channel)
@@ -187,19 +200,20 @@ class Intake:
         )
         queues = sorted({job.queue for job, _ in jobs})
         self.known.add(queues)
-        timeout = self._settings.operation_timeout
-        elsewhere = await submission.taken(self._commands, timeout)
-        answer: Any = [answer_tags.IDS_TAKEN, *elsewhere]
-        if not elsewhere:
+        elsewhere = await submission.taken(self._commands, self._settings.operation_timeout)
+        if elsewhere:
+            raise _taken(elsewhere)
+
+        async def send(timeout: float) -> None:
             answer = await self._until_room(shard, command, timeout, ", ".join(queues))
-        if answer[0] == answer_tags.IDS_TAKEN:
-            taken = ", ".join(repr(id_.decode()) for id_ in answer[1:])
-            raise ValueError(
-                f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
-                "other ids for task_id"
-            )
-        if submission.in_batches:
-            await self._commands.forwarded(shard)
+            if answer[0] == answer_tags.IDS_TAKEN:
+                raise _taken(answer[1:])
+            if submission.in_batches:
+                await self._commands.forwarded(shard)
+
+        await send(self._settings.operation_timeout)
+        if self._replication is not None:
+            await self._replication.ensure_workflow(submission, since, send)
 
     def _sealed(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> Sequence[tuple[wire.Job, bytes]]:
         seal = self._seal
@@ -292,10 +306,15 @@ class Intake:
             self._try_again(keys, command, batch, left)
             return
         failpoints.hit("enqueue.answered")
-        self._resolve(batch, answer)
+        if self._replication is not None:
+            since = deadline - self._settings.operation_timeout
+            self._tasks.start(self._resolve_replicated(keys, command, batch, answer, since))
+            return
+        self._resolve(batch, _each(answer, batch, self._seal))
 
-    def _resolve(self, batch: list[_Pending], answer: Any) -> None:
-        for (_, _, future), one in zip(batch, _each(answer, batch, self._seal), strict=True):
+    @staticmethod
+    def _resolve(batch: list[_Pending], answers: Sequence[Answer]) -> None:
+        for (_, _, future), one in zip(batch, answers, strict=True):
             if future is not None and not future.done():
                 future.set_result(one)
 
@@ -317,6 +336,7 @@ class Intake:
         self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], timeout: float
     ) -> None:
         """Sends a batch again whose first answer was an error or a full queue, and settles its futures."""
+        since = self._loop.time() + timeout - self._settings.operation_timeout
         try:
             answer = await self._until_room(keys, command, timeout, batch[0][0].queue)
         except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
@@ -324,7 +344,10 @@ class Intake:
                 if future is not None and not future.done():
                     future.set_exception(error)
             return
-        self._resolve(batch, answer)
+        if self._replication is not None:
+            await self._resolve_replicated(keys, command, batch, answer, since)
+        else:
+            self._resolve(batch, _each(answer, batch, self._seal))
 
     async def _until_room(self, keys: Keys, command: tuple[Any, ...], timeout: float, queue: str) -> Any:
         """Sends an enqueue. Sends it again while the queue is full, for at most `full_wait` seconds.
@@ -358,6 +381,90 @@ class Intake:
                     "Start more workers, try again later, or wait for room with full_wait"
                 )
             await asyncio.sleep(min(pause(attempt), left))
+
+    # -- with the setting `replicas` --
+
+    async def _resolve_replicated(
+        self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], answer: Any, since: float
+    ) -> None:
+        """Waits for replicas, and hands what came of it to the callers: to each an error of its own."""
+        assert self._replication is not None
+        try:
+            answers = await self._replicated(keys, command, batch, answer, since)
+        except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
+            for job, _, future in batch:
+                if future is None or future.done():
+                    continue
+                if not isinstance(error, NotReplicated):
+                    future.set_exception(error)
+                elif job.id in error.ids:
+                    future.set_exception(self._replication.about(error, [job.id]))
+                else:
+                    future.set_result(False)
+            return
+        self._resolve(batch, answers)
+
+    async def _replicated(
+        self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], answer: Any, since: float
+    ) -> list[Answer]:
+        """Waits until the replicas have the jobs of a batch that the server has answered.
+
+        Args:
+            keys: of the shard.
+            command: the call of `enqueue`.
+            batch: its jobs.
+            answer: of the server.
+            since: the loop's time at which it was sent first.
+
+        Raises:
+            NotReplicated, QueueFull, BrokerUnavailable: as `Replication.ensure`.
+        """
+        assert self._replication is not None
+        jobs = [job for job, _, _ in batch]
+
+        async def send(timeout: float) -> list[Answer]:
+            answer = await self._until_room(keys, command, timeout, jobs[0].queue)
+            return _each(answer, batch, self._seal)
+
+        answers = _each(answer, batch, self._seal)
+        return await self._replication.ensure(keys, jobs, answers, since, send)
+
+    async def _enqueue_replicated(
+        self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending]
+    ) -> list[Answer]:
+        """Sends a batch as `_until_room`, and waits as `_replicated`."""
+        since = self._loop.time()
+        timeout = self._settings.operation_timeout
+        answer = await self._until_room(keys, command, timeout, batch[0][0].queue)
+        return await self._replicated(keys, command, batch, answer, since)
+
+    async def _enqueue_all_replicated(
+        self, calls: Sequence[tuple[Keys, tuple[Any, ...], list[_Pending]]]
+    ) -> list[tuple[wire.Job, ExistingJob]]:
+        """Does what `enqueue_many` does for its batches. One error names the jobs of all of them."""
+        assert self._replication is not None
+        sent = (self._enqueue_replicated(*call) for call in calls)
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        others: list[tuple[wire.Job, ExistingJob]] = []
+        short: list[NotReplicated] = []
+        for (_, _, batch), answer in zip(calls, answers, strict=True):
+            if isinstance(answer, NotReplicated):
+                short.append(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                others += [(item[0], one) for item, one in zip(batch, answer, strict=True) if one is not True]
+        if short:
+            raise self._replication.about(short[0], [id_ for error in short for id_ in error.ids])
+        return others
+
+
+def _taken(ids: Sequence[bytes]) -> ValueError:
+    names = ", ".join(repr(id_.decode()) for id_ in ids)
+    return ValueError(
+        f"jobs with the ids {names} exist already and are other calls; nothing was enqueued. Use "
+        "other ids for task_id"
+    )
 
 
 def _batches(box: list[_Pending]) -> list[list[_Pending]]:

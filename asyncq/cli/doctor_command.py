@@ -44,7 +44,9 @@ def doctor(
     invocation.begin()
     if acl:
         app, _ = examination.app_of(target, invocation)
-        console.data("\n".join(acl_users.users(app.settings.namespace, _kind_of(app.settings.url))))
+        settings = app.settings
+        lines = acl_users.users(settings.namespace, _kind_of(settings.url), replicas=settings.replicas > 0)
+        console.data("\n".join(lines))
         return Code.OK
     if config:
         return examination.print_settings(examination.app_of(target, invocation)[0], invocation)

@@ -152,6 +152,11 @@ class Session:
         url = self._app.settings.url
         if not url.startswith(("memory://", "embedded://")):
             return url, None
+        if self._app.settings.replicas:
+            raise BrokerNotConfigured(
+                f"replicas={self._app.settings.replicas} needs a server with replicas, and the embedded one "
+                "has none\nSet ASYNCQ_URL=redis://host:6379/0, or leave `replicas` out"
+            )
         from asyncq import embedded
 
         if url.startswith("memory://"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import (
     BrokerUnavailable,
+    NotReplicated,
     QueueFull,
     RemoteError,
     RemoteTraceback,
@@ -93,6 +94,12 @@ _KINDS: Final[dict[type[Exception], Problem]] = {
         "The queue is full",
         "Too many jobs wait already, and this one was not accepted.",
         retry_after=_RETRY_AFTER,
+    ),
+    NotReplicated: Problem(
+        503,
+        "not-replicated",
+        "The job has too few copies",
+        "The job was accepted and runs, but may be lost. Do not send it again.",
     ),
     BrokerUnavailable: Problem(
         503, "broker-unavailable", "Jobs are not available", "The server of the jobs cannot be reached."

@@ -389,7 +389,8 @@ async def _with_server(app: AsyncQ, settings: dict[str, Any], *, worker: bool) -
     leaks: list[str] = []
     try:
         namespace = f"test-{os.urandom(6).hex()}"
-        app.reconfigure(**{"url": connected.url, "namespace": namespace, **settings})
+        # The server of a test has no replicas.
+        app.reconfigure(**{"url": connected.url, "namespace": namespace, "replicas": 0, **settings})
         t = Harness(app, journal, connected, sessions)
         journal.sites.install(asyncio.get_running_loop())
         try:

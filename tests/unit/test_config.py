@@ -102,7 +102,7 @@ FLAGS = ["result_extended", "strict", "trust_models", "encrypt"]
 TEXTS = ["url", "namespace", "default_queue"]
 ZERO_HAS_A_MEANING = [
     *("result_ttl", "dead_ttl", "full_wait", "processes", "history", "stall_warning", "grace", "stream_idle"),
-    *("unknown_task_wait", "shards", "max_age"),
+    *("unknown_task_wait", "shards", "max_age", "replicas"),
 ]
 NUMBERS = [
     field.name for field in dataclasses.fields(Settings) if field.name not in (*TEXTS, *FLAGS, "secrets")

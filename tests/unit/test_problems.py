@@ -25,6 +25,7 @@ def raised_by_a_task(error: Exception) -> Exception:
         (asyncq.TaskExpired("expired"), 410, "task-expired"),
         (asyncq.QueueFull("queue 'secret' is full"), 503, "queue-full"),
         (asyncq.BrokerUnavailable("redis://secret"), 503, "broker-unavailable"),
+        (asyncq.NotReplicated("the server has accepted job 'secret'"), 503, "not-replicated"),
         (asyncq.WorkerLost("job x killed its worker"), 500, "task-failed"),
     ],
 )

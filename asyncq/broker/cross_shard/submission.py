@@ -52,6 +52,8 @@ class Submission:
 
     Attributes:
         main_shard: the number of the shard that accepts the workflow.
+        ids: the ids of all jobs, in their order.
+        at_once: the ids of the jobs that the script accepts at once.
         in_batches: the ids of the jobs that are in batches, by shard.
         repeated: the ids that more than one of the jobs has.
     """
@@ -80,6 +82,8 @@ class Submission:
             for index, parent in enumerate(job.parents):
                 self._edges.setdefault(parent, []).append(self._edge(job, index, parent))
         self._at_once, self._later = self._split([item for item in jobs if item[0] is not apart])
+        self.ids: list[str] = [job.id for job, _ in jobs]
+        self.at_once: list[str] = [job.id for job, _ in self._at_once]
         self.in_batches: dict[int, list[str]] = shards.apportion([job.id for job, _ in self._later])
 
     def _edge(self, child: wire.Job, index: int, parent: str) -> str:

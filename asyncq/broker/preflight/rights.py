@@ -36,6 +36,9 @@ script. Reading dead letters needs more rights, and its own error names them."""
 DEAD_LETTERS: frozenset[str] = frozenset({"xrevrange"})
 """What reading dead letters needs beside the rights of a client."""
 
+REPLICAS: frozenset[str] = frozenset({"exists", "wait"})
+"""What every app with the setting `replicas` needs beside the rights of a client."""
+
 _OPERATOR = "dbsize getrange scan zcount zrandmember zrank zscore"
 OPERATOR: frozenset[str] = frozenset(_OPERATOR.split())
 """What `app.control` needs beside these. A call that lacks one is refused, and says which."""
@@ -57,7 +60,7 @@ SENTINEL_CHANNEL = "+switch-master"
 _EVERYWHERE = ("mget", "del")
 """Checked for every kind of key, one for reading and one for writing. Any other command is checked for one
 key only."""
-_NO_KEY = {"info", "ping", "time", "unsubscribe", "sunsubscribe", "scan", *_TOPOLOGY}
+_NO_KEY = {"info", "ping", "time", "unsubscribe", "sunsubscribe", "scan", "wait", *_TOPOLOGY}
 _CHANNEL = {"publish", "subscribe", "spublish", "ssubscribe"}
 
 
@@ -87,10 +90,16 @@ class RequiredCommand:
         return f"{name} {self.pattern[1:] or '0'}"
 
 
-def of_client(keys: Keys, *, is_cluster: bool = False) -> list[RequiredCommand]:
-    """Returns the calls that every client makes. Names no queue: nobody knows yet which it will need."""
-    rights = on_cluster(CLIENT) if is_cluster else CLIENT
-    return _calls(rights, _kept(keys), (keys.replies, keys.events))
+def of_client(keys: Keys, *, replicas: bool = False, is_cluster: bool = False) -> list[RequiredCommand]:
+    """Returns the calls that every client makes. Names no queue: nobody knows yet which it will need.
+
+    Args:
+        keys: of a shard.
+        replicas: whether it waits for replicas.
+        is_cluster: whether the server is a Cluster.
+    """
+    needed = CLIENT | REPLICAS if replicas else CLIENT
+    return _calls(on_cluster(needed) if is_cluster else needed, _kept(keys), (keys.replies, keys.events))
 
 
 def of_worker(keys: Keys, streams: Iterable[str], *, is_cluster: bool = False) -> list[RequiredCommand]:

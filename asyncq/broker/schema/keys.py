@@ -132,6 +132,7 @@ class Keys:
     outbox: str = field(init=False)
     inbox: str = field(init=False)
     count: str = field(init=False)
+    replica_mark: str = field(init=False)
     permits_held: str = field(init=False)
     permits_waiting: str = field(init=False)
     rates: str = field(init=False)
@@ -197,6 +198,7 @@ class Keys:
             ("outbox", f"{tag}:out"),  # stream: entries for other shards
             ("inbox", f"{tag}:in"),  # hash: another shard -> the last entry of its outbox that was applied
             ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string
+            ("replica_mark", f"{tag}:rp"),  # what is written before each WAIT, for a minute; a string
             ("events", f"{tag}:ev:"),  # + id: the job channel
             ("permits_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> session id
             ("permits_waiting", f"{tag}:limw:"),  # + task: sorted set of ids that wait for a permit

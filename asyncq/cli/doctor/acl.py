@@ -7,18 +7,20 @@ from asyncq.broker.preflight import rights
 _EVERY = ("client|setname", "evalsha", "script|load")
 
 
-def users(namespace: str, kind: str = "") -> list[str]:
+def users(namespace: str, kind: str = "", *, replicas: bool = False) -> list[str]:
     """Returns an `ACL SETUSER` line for each kind of user: producer, worker and operator; with Sentinels also
     the user with which asyncq asks them.
 
     Args:
         namespace: of the app.
         kind: `cluster`, `sentinel`, or empty for one server.
+        replicas: whether its enqueues wait for replicas.
     """
+    more = rights.REPLICAS if replicas else frozenset[str]()
     needed_by = {
-        "producer": rights.CLIENT | rights.DEAD_LETTERS,
-        "worker": rights.WORKER,
-        "operator": rights.CLIENT | rights.DEAD_LETTERS | rights.OPERATOR,
+        "producer": rights.CLIENT | rights.DEAD_LETTERS | more,
+        "worker": rights.WORKER | more,
+        "operator": rights.CLIENT | rights.DEAD_LETTERS | rights.OPERATOR | more,
     }
     if kind == "cluster":
         needed_by = {user: rights.on_cluster(needed) for user, needed in needed_by.items()}

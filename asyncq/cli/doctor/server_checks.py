@@ -4,6 +4,7 @@ what its user may do.
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ async def look(app: AsyncQ) -> list[Diagnosis]:
         await _clock(broker),
         *await _safety(broker),
         *_memory(info),
+        *_replicas(info, app.settings.replicas),
         await _rights(app, broker),
     ]
 
@@ -95,7 +97,7 @@ async def _safety(broker: Broker) -> list[Diagnosis]:
 def _memory(info: Any) -> Iterator[Diagnosis]:
     if isinstance(info, ServerError):
         return
-    fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    fields = _fields(info)
     used, most = int(fields.get("used_memory", 0)), int(fields.get("maxmemory", 0))
     text = f"the server uses {used / 2**20:,.0f} MiB"
     if not most:
@@ -108,6 +110,29 @@ def _memory(info: Any) -> Iterator[Diagnosis]:
             f"{text} of {most / 2**20:,.0f} MiB: when it is full, enqueues raise QueueFull",
             "give it more memory, or keep results for less time (result_ttl)",
         )
+
+
+def _replicas(info: Any, wanted: int) -> Iterator[Diagnosis]:
+    """Looks at whether there are as many replicas as enqueues wait for."""
+    if not wanted or isinstance(info, ServerError):
+        return
+    lines = [value for name, value in _fields(info).items() if re.fullmatch(r"slave\d+", name)]
+    connected = sum("state=online" in line for line in lines)
+    text = (
+        f"{connected} {'replica is' if connected == 1 else 'replicas are'} connected, and replicas={wanted}"
+    )
+    if connected >= wanted:
+        yield good("replicas", text)
+        return
+    yield error(
+        "replicas",
+        f"{text}: every enqueue raises NotReplicated",
+        "start more replicas (INFO replication at the server lists them), or lower `replicas`",
+    )
+
+
+def _fields(info: bytes) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
 
 
 async def _rights(app: AsyncQ, broker: Broker) -> Diagnosis:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.own_server import free_port, own_server
+from helpers.replicated_server import replicated_server
 from helpers.waiting import until, until_sync
 
 from asyncq import AsyncQ
@@ -155,6 +156,20 @@ def test_fault_6_a_user_who_may_not_run_a_worker(project, examine, server: OwnSe
         "rights: a worker could not run: NOPERM user 'asyncq-producer' lacks +"
     )
     assert "-> ACL SETUSER asyncq-producer " in only(found["error"], "rights")
+
+
+def test_fewer_replicas_than_enqueues_wait_for(project, examine, tmp_path):
+    with replicated_server(tmp_path / "servers") as servers:
+        given = {"ASYNCQ_URL": servers.url, "ASYNCQ_REPLICAS": "1"}
+        assert only(examine(code=0, **given)["ok"], "replicas") == (
+            "replicas: 1 replica is connected, and replicas=1 -> "
+        )
+        found = examine(code=1, **{**given, "ASYNCQ_REPLICAS": "2"})
+        assert only(found["error"], "replicas").startswith(
+            "replicas: 1 replica is connected, and replicas=2: every enqueue raises NotReplicated -> start "
+        )
+        ended = project.run("doctor", "jobs", "--acl", ASYNCQ_REPLICAS="1")
+        assert ended.out.count(" +wait ") == 3
 
 
 def test_fault_7_a_clock_that_goes_wrong(project, server: OwnServer):
