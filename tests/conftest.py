@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from helpers import servers
+from helpers import server_program, servers
 from helpers.apps import closed_at_the_end
 from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
     _modules_are_frozen,
@@ -52,6 +52,7 @@ def pytest_configure() -> None:
     os.environ.update(
         of_secrets()
     )  # for fixtures that live longer than a test, see `_no_settings_from_outside`
+    server_program.use()
     # A shell ignores these for what it starts in the background, and so would every process of a test.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -33,13 +33,17 @@ _OF_A_SERVER = {"CLIENT", "CONFIG", "SCRIPT", "SLOWLOG"}
 _ONE = """
 import sys
 from asyncq import embedded
+from helpers import server_program
+server_program.use()
 with embedded.private() as server:
     print(server.url, flush=True)
     sys.stdin.read()
 """
 _CLUSTER = """
 import pathlib, sys, tempfile
+from helpers import server_program
 from helpers.server_cluster import server_cluster
+server_program.use()
 with tempfile.TemporaryDirectory() as folder:
     # With `save`, or every app would warn that it may lose jobs.
     with server_cluster(pathlib.Path(folder), replicas=0, save="3600 1") as cluster:
