@@ -198,9 +198,13 @@ class Fetcher:
             entries = await reader.read(streams, room, block=False, most=most)
             if entries or not block:
                 return entries
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         with share.waiting():
             entries = await reader.wait(streams, timeout)
-        share.waited_in_vain = not entries
+        # Not if it came back early because there are other streams: then the next read must not wait at once,
+        # or it would come back again, for ever.
+        share.waited_in_vain = not entries and loop.time() - began > timeout / 2000
         return entries
 
     async def _recover(self, error: Exception, failures: int) -> None:

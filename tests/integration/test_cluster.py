@@ -8,12 +8,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.inside import session_of
 from helpers.server_cluster import ServerCluster, slot_of
 from helpers.waiting import until
 from helpers.worker_process import worker_process
 
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, ResultNotFound, Worker, chain, chord, group
 from asyncq.broker.schema.keys import Keys
+from asyncq.worker import fetcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,6 +183,17 @@ async def test_schedules_progress_streams_and_orders_work(cluster):
         async with asyncio.timeout(20):
             while not (await app.control.jobs(state="SUCCESS", task="double")).items:  # noqa: ASYNC110  another process notes it
                 await asyncio.sleep(0.1)
+
+
+async def test_a_worker_that_has_waited_in_vain_reads_a_level_that_comes_into_use(cluster, monkeypatch):
+    monkeypatch.setattr(fetcher, "BLOCK_MS", 50)
+    async with make_app(cluster.url) as app, Worker(app) as worker:
+        shares = [each._share for each in session_of(worker).fetchers]
+        await until(lambda: all(share.waited_in_vain for share in shares), "all fetchers to have waited")
+        double = app.tasks["double"]
+        for shard in range(8):
+            call = double.options(task_id=id_in(app, shard), priority=5, wait=20)
+            assert await call.call(shard) == 2 * shard
 
 
 # -- what is refused --
