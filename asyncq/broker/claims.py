@@ -238,7 +238,7 @@ class Claims:
         """Returns the call that ends jobs of one stream."""
         served = self._served
         keys, queue = served.keys[stream], served.streams.get(stream) or served.last_attempt_queues[stream]
-        guards = self._commands.guards[keys.shard]
+        guards = self._commands.connections.guards[keys.shard]
         command: list[Any] = [
             "EVALSHA", self._commands.scripts["finish"].sha, 1 + len(guards), stream, *guards,
             keys.key_prefix, queue, GROUP, self._holder, wire.PUSH_LIMIT, keys.signals,

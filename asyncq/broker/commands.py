@@ -101,7 +101,6 @@ class Commands:
         is_closed: True from when the app begins to close: a command that fails is not sent again.
         forwarder: delivers the entries of outboxes.
         connections: makes the connections, and knows what differs from server to server.
-        guards: the keys that a call of a script in a shard names last, by its number.
         monotonic_time: the clock of the tasks' limits, as this session knows it.
         on_ends: called with a shard and what a script has answered of the jobs that it has ended there,
             those that its caller does not know of; see `lua/_workflow.lua`.
@@ -124,7 +123,6 @@ class Commands:
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.
         self.connections: Connections = connections_of(address, self.client, self.shards)
-        self.guards: Sequence[tuple[str, ...]] = self.connections.guards
         self._shared = self.new_shared_connections(
             f"asyncq:{self.client}", timeout=settings.operation_timeout / 2
         )
@@ -211,7 +209,7 @@ class Commands:
             keys: its KEYS.
             arguments: its ARGV.
         """
-        guards = self.guards[shard.shard]
+        guards = self.connections.guards[shard.shard]
         return ("EVALSHA", self.scripts[name].sha, len(keys) + len(guards), *keys, *guards, *arguments)
 
     def post(
@@ -265,7 +263,7 @@ class Commands:
             ServerError: an answer that trying again will not change.
         """
         script = self.scripts[name]
-        guards = self.guards[shard.shard]
+        guards = self.connections.guards[shard.shard]
         answer = await self.send(
             *(shard, "EVALSHA", script.sha, len(keys) + len(guards), *keys, *guards, *arguments),
             timeout=timeout,

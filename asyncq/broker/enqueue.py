@@ -223,7 +223,7 @@ class Intake:
         """Returns the call of the script that enqueues jobs into one queue."""
         if queue not in self.known.names:
             self.known.add((queue,))
-        guards = self._commands.guards[keys.shard]
+        guards = self._commands.connections.guards[keys.shard]
         command: list[Any] = ["EVALSHA", self._enqueue_sha, 1 + len(guards), keys.queues + queue, *guards]
         command += (keys.key_prefix, queue)
         command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))

@@ -213,14 +213,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._kept: set[Waiter] = set()
-        # By group of shards, see `Connections.together`: a node that is away must not hold up the waits for
-        # jobs of the others.
-        self._shards = commands.shards
-        self._group_of = {
-            number: group for group, numbers in enumerate(commands.connections.together) for number in numbers
-        }
-        self._asked: list[dict[str, Waiter]] = [{} for _ in commands.connections.together]
-        self._looking: list[asyncio.Task[None] | None] = [None] * len(commands.connections.together)
+        self._questions = _Questions(commands)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_closed: bool = False
 
@@ -591,11 +584,10 @@ class Listener:
 
     def _ask(self, waiter: Waiter) -> None:
         """Has the status of the waiter fetched with the next batch."""
-        group = 0 if len(self._asked) == 1 else self._group_of[self._shards.number(waiter.id)]
-        self._asked[group][waiter.id] = waiter
-        looking = self._looking[group]
-        if looking is None or looking.done():
-            self._looking[group] = self._spawn(self._answer_all(self._asked[group]))
+        question = self._questions.of(waiter.id)
+        question.asked[waiter.id] = waiter
+        if question.looking is None or question.looking.done():
+            question.looking = self._spawn(self._answer_all(question.asked))
 
     async def _answer_all(self, asked: dict[str, Waiter]) -> None:
         """Fetches the status of all waiters that were asked for, in batches, and again after an error."""
@@ -681,6 +673,41 @@ class Listener:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class _Question:
+    """The waiters whose status is to be fetched from one server.
+
+    Attributes:
+        asked: these waiters, by the ids of their jobs.
+        looking: the task that fetches it.
+    """
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Waiter] = {}
+        self.looking: asyncio.Task[None] | None = None
+
+
+class _Questions:
+    """A question for each group of shards, see `Connections.together`: a node that is away must not hold up
+    the waits for jobs of the others.
+    """
+
+    def __init__(self, commands: Commands) -> None:
+        self._shards = commands.shards
+        together = commands.connections.together
+        self._questions = [_Question() for _ in together]
+        self._by_shard = {
+            number: question
+            for numbers, question in zip(together, self._questions, strict=True)
+            for number in numbers
+        }
+
+    def of(self, id: str) -> _Question:
+        """Returns the question that a job belongs to."""
+        if len(self._questions) == 1:
+            return self._questions[0]
+        return self._by_shard[self._shards.number(id)]
 
 
 def _join_kin(one: Waiter, other: Waiter) -> None:

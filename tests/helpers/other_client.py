@@ -21,11 +21,14 @@ def main() -> None:
     """Asks until its input ends, and prints the longest wait in seconds."""
     with redis.Redis.from_url(sys.argv[1]) as client:
         client.ping()
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         slowest = 0.0
         while not select.select([sys.stdin], [], [], PAUSE)[0]:
             began = time.monotonic()
             client.ping()
             slowest = max(slowest, time.monotonic() - began)
+        sys.stdout.write(f"{slowest}\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.waiting import until
 
 import asyncq
 from asyncq import AsyncQ, Depends, Worker
@@ -71,7 +72,8 @@ async def test_a_block_surrounds_what_a_job_calls_on_a_thread(
 
     async with app, Worker(app):
         thread = await task.options(wait=20).call()
-    assert notes == [("in", thread), ("out", thread)]
+    # The thread leaves the block a moment after it has passed its result on.
+    await until(lambda: notes == [("in", thread), ("out", thread)], "the block to end")
 
 
 async def test_a_block_surrounds_a_generator(app: AsyncQ, notes: list[tuple[str, int]]) -> None:

@@ -31,7 +31,7 @@ async def test_the_jobs_that_wait_end_as_revoked_and_their_waiters_wake_at_once(
     assert worker.done == 1
 
 
-async def test_the_waiters_of_one_client_are_told_by_one_message_for_many_jobs(app, raw, add):
+async def test_the_waiters_of_one_client_learn_it_from_one_message_for_many_jobs(app, raw, add):
     results = await app.submit([add.s(1, n) for n in range(1000)])
     waits = [asyncio.create_task(result.outcome(timeout=30)) for result in results]
     await asyncio.sleep(0)

@@ -555,8 +555,8 @@ async def test_no_item_is_lost_when_one_call_fails_and_the_next_one_succeeds(app
 
     build, calls = Commands.build, []
 
-    def first_fails(self, name, *rest):
-        command = build(self, name, *rest)
+    def first_fails(self, shard, name, *rest):
+        command = build(self, shard, name, *rest)
         if name == "append_items":
             calls.append(command)
         return ("EVALSHA", "0" * 40, *command[2:]) if calls == [command] else command

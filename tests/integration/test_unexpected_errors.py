@@ -15,6 +15,7 @@ from asyncq import Retry, Worker
 from asyncq.broker.claims import UNDER_WAY, Claims
 from asyncq.broker.commands import Commands
 from asyncq.broker.consumer import Beating, Consumer
+from asyncq.broker.entry_reader import EntryReader
 from asyncq.broker.job_output import JobOutput
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.worker.job_log import JobLog
@@ -85,7 +86,7 @@ def lose_answers(monkeypatch) -> Callable[[type, int], list[int]]:
 
 
 async def test_jobs_run_after_a_read_that_failed(app, add, break_once, caplog):
-    raised = break_once(Consumer, "read", times=2)
+    raised = break_once(EntryReader, "read", times=2)
     async with Worker(app):
         assert await add.call(1, 2) == 3
     assert len(raised) == 2

@@ -108,7 +108,7 @@ async def test_a_permit_and_who_has_it(app):
         await second.get(timeout=30)
 
 
-async def test_a_job_that_waits_for_a_slot_and_will_need_a_permit_is_told_both(app):
+async def test_why_names_the_slot_and_the_permit_of_a_job_that_waits_for_a_slot_and_will_need_a_permit(app):
     go = asyncio.Event()
 
     @app.task(name="alone", concurrency=1)

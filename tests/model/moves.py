@@ -194,7 +194,7 @@ def _asks_the_replica(world: World, setup: Setup, waiter: int, job: int) -> Iter
     if setup.rules.asks_the_master or world.replica is None or world.clients[job] != SENT:
         return
     if world.waiters[waiter] in {NEW, CUT_OFF} and world.replica.records[job] is None:
-        after = questions.told_unknown(world.with_waiter(waiter, ANSWERED), waiter, job)
+        after = questions.answered_unknown(world.with_waiter(waiter, ANSWERED), waiter, job)
         yield Move(f"waiter {waiter}: asks the replica, which does not know the job", after)
 
 

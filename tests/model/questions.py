@@ -80,7 +80,7 @@ def waited_in_vain(world: World, setup: Setup, job: int) -> World:
     return world
 
 
-def told_unknown(world: World, waiter: int, job: int) -> World:
+def answered_unknown(world: World, waiter: int, job: int) -> World:
     """Checks that no waiter is told that a job is unknown which the master knows."""
     if world.records[job] is not None:
         return _broken(world, f"waiter {waiter} is told that job {job} is unknown, and it is there")

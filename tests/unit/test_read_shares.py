@@ -39,14 +39,14 @@ def test_a_small_room_goes_to_those_that_come_first():
     assert [each.take(2) for each in fetchers] == [1, 1, 0, 0, 0, 0, 0, 0]
 
 
-def test_whoever_finds_no_room_is_told_when_a_share_is_given_back():
-    told: list[int] = []
-    room = SharedRoom(2, lambda: told.append(1))
+def test_whoever_finds_no_room_learns_when_a_share_is_given_back():
+    learned: list[int] = []
+    room = SharedRoom(2, lambda: learned.append(1))
     one, two = ReadShare(room), ReadShare(room)
     assert one.take(1) == 1
     assert two.take(1) == 0
     one.give_back()
-    assert told == [1]
+    assert learned == [1]
     assert two.take(1) == 1
 
 

@@ -64,16 +64,16 @@ async def test_a_cluster_that_was_made_anew_counts_after_a_while(ask, monkeypatc
     assert await who.owner(0) == C
 
 
-async def test_everybody_is_told_which_shards_have_other_owners(ask):
+async def test_everybody_learns_which_shards_have_other_owners(ask):
     answers = dict.fromkeys((A, B, C), answer(1, A))
     who = ask(answers)
-    told: list[set[int]] = []
-    who.on_change.append(told.append)
+    learned: list[set[int]] = []
+    who.on_change.append(learned.append)
     await who.refresh()
     await who.refresh()
-    assert told == [{0, 1}]
+    assert learned == [{0, 1}]
     who.moved(1, "MOVED 77 b:2")
-    assert told[1:] == [{1}]
+    assert learned[1:] == [{1}]
     assert who.owners == [A, B]
     await who.close()
 

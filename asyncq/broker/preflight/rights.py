@@ -39,7 +39,7 @@ DEAD_LETTERS: frozenset[str] = frozenset({"xrevrange"})
 REPLICAS: frozenset[str] = frozenset({"exists", "wait"})
 """What every app with the setting `replicas` needs beside the rights of a client."""
 
-_OPERATOR = "dbsize getrange scan zcount zrandmember zrank zscore"
+_OPERATOR = "dbsize getrange hlen scan zcount zrandmember zrank zscore"
 OPERATOR: frozenset[str] = frozenset(_OPERATOR.split())
 """What `app.control` needs beside these. A call that lacks one is refused, and says which."""
 

@@ -181,13 +181,13 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         lines = [line.split() for line in (folder / "journal").read_text().splitlines()]
-        self.begun_by: dict[str, set[int]] = collections.defaultdict(set)
+        self.started_by: dict[str, set[int]] = collections.defaultdict(set)
         self.ends: collections.Counter[str] = collections.Counter()
         self.ticks: collections.Counter[str] = collections.Counter()
         self.pids_of_ticks: set[int] = set()
         for kind, name, pid in lines:
             if kind == "begin":
-                self.begun_by[name].add(int(pid))
+                self.started_by[name].add(int(pid))
             elif kind == "end":
                 self.ends[name] += 1
             else:
@@ -246,13 +246,13 @@ async def test_a_running_app_moves_to_another_server_and_no_job_is_lost_or_run_t
     found = Journal(project.folder)
     assert not [number for number in range(load.made) if not found.ends[str(number)]], "a job was lost"
     again = {name for name, times in found.ends.items() if times > 1 and not name.startswith("last")}
-    assert not {name for name in again if killed not in found.begun_by[name]}, "a job ran twice"
+    assert not {name for name in again if killed not in found.started_by[name]}, "a job ran twice"
     assert not {name: times for name, times in found.ticks.items() if times > 1}, "a tick came twice"
     assert len(found.ticks) >= 2
     assert found.pids_of_ticks <= {before.pid, pids(both)["w-1"], after.pid}
 
 
-async def test_workers_of_both_servers_are_told_apart_and_divide_the_concurrency(project, places, stop):
+async def test_workers_of_both_servers_have_different_names_and_divide_the_concurrency(project, places, stop):
     old, new = places
     project.write("shop.py", TASKS)
     project.environ |= new.environ

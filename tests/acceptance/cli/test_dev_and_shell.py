@@ -139,7 +139,7 @@ def test_bash_completes_commands_with_the_script(project, tmp_path):
     assert answer.stdout.split() == ["pause", "purge"], answer
 
 
-def test_powershell_is_told_the_commands_that_fit_with_their_help(project):
+def test_powershell_gets_the_commands_that_fit_with_their_help(project):
     asked = {
         "_ASYNCQ_COMPLETE": "complete_powershell",
         "_TYPER_COMPLETE_ARGS": "asyncq queues p",
