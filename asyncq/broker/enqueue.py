@@ -453,7 +453,9 @@ class Intake:
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                others += [(item[0], one) for item, one in zip(batch, answer, strict=True) if one is not True]
+                for item, one in zip(batch, answer, strict=True):
+                    if one is not True:
+                        others.append((item[0], one))
         if short:
             raise self._replication.about(short[0], [id_ for error in short for id_ in error.ids])
         return others
