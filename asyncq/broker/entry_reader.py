@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.read_limit import ReadLimit
+    from asyncq.broker.schema.keys import Keys
     from asyncq.broker.served_streams import Served
     from asyncq.broker.transport.pipe import Pipe
 
@@ -55,7 +56,7 @@ class EntryReader:
     def __init__(
         self, commands: Commands, served: Served, session_id: str, limit: ReadLimit, numbers: Sequence[int]
     ) -> None:
-        self.shards = tuple(commands.shards[number] for number in numbers)
+        self.shards: tuple[Keys, ...] = tuple(commands.shards[number] for number in numbers)
         self._commands = commands
         self._served = served
         self._session_id = session_id
