@@ -131,10 +131,18 @@ class EntryReader:
             return await self._read(streams, 1, timeout) if block else []
         return await self._read(streams, most.get(streams[0], count), timeout if block else None)
 
-    async def wait(self, streams: Sequence[str], timeout: int) -> list[Entry]:
-        """Waits for an entry of any stream, and claims it: one of each stream at most. Arguments and errors
-        as of `read`.
+    async def wait(self, streams: Sequence[str], timeout: int, *, chosen_now: bool) -> list[Entry]:
+        """Waits for an entry of any stream, and claims it: one of each stream at most. Other arguments and
+        errors as of `read`.
+
+        Args:
+            streams: as of `read`.
+            timeout: as of `read`.
+            chosen_now: whether the streams were chosen right before. Else they were chosen before the last
+                `read`, and it does not wait if there are others since then.
         """
+        if chosen_now:
+            self._has_more = False
         return await self._read(streams, 1, timeout)
 
     def _in_turn(self, streams: Sequence[str]) -> Sequence[Sequence[str]]:

@@ -194,17 +194,14 @@ class Fetcher:
         assert reader is not None
         assert share is not None
         # After a wait in vain, the next wait asks the same. It returns at once if there is something.
-        if not (share.waited_in_vain and block):
+        waits_again = share.waited_in_vain and block
+        if not waits_again:
             entries = await reader.read(streams, room, block=False, most=most)
             if entries or not block:
                 return entries
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         with share.waiting():
-            entries = await reader.wait(streams, timeout)
-        # Not if it came back early because there are other streams: then the next read must not wait at once,
-        # or it would come back again, for ever.
-        share.waited_in_vain = not entries and loop.time() - began > timeout / 2000
+            entries = await reader.wait(streams, timeout, chosen_now=waits_again)
+        share.waited_in_vain = not entries
         return entries
 
     async def _recover(self, error: Exception, failures: int) -> None:
