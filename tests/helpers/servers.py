@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pytest
 
 IS_CLUSTER = os.environ.get("TEST_SERVER") == "cluster"
+NODES = 3 if IS_CLUSTER else 1
+"""How many servers there are."""
 _SCHEME = "redis+cluster://"
 _OF_A_SERVER = {"CLIENT", "CONFIG", "SCRIPT", "SLOWLOG"}
 """The first words of commands that tests mean for all nodes."""

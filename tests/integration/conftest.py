@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 async def raw(server_url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """A raw client: tests read the server with it, and change what asyncq would not change."""
     client = servers.async_client(server_url)
+    await client.ping()  # tests measure what follows, and may cancel it
     yield client
     await client.aclose()
 

@@ -77,6 +77,7 @@ async def test_jobs_of_all_shards_run_and_their_handles_find_them(app):
         assert await again.get(timeout=30) == [2 * n for n in range(300)]
 
 
+@pytest.mark.one_server("one reader takes its shards in turn; on a Cluster each shard has a reader")
 async def test_no_shard_waits_while_another_shard_always_has_work(app):
     order: list[int] = []
 

@@ -225,6 +225,7 @@ async def test_entries_claimed_by_a_parallel_read_are_known_before_unknown_entri
         reader.close()
 
 
+@pytest.mark.one_shard
 async def test_entries_lost_by_an_executor_queue_read_during_a_search_for_unknown_entries_are_found(
     make_app, monkeypatch
 ):

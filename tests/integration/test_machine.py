@@ -1031,8 +1031,8 @@ def _order(entry: str) -> tuple[int, int]:
     return int(time), int(number)
 
 
-@pytest.mark.one_shard
 @pytest.mark.reads_bytes
+@pytest.mark.one_server("listens by SUBSCRIBE")
 def test_any_order_of_script_calls_keeps_all_guarantees(make_app, server_url):
     table = Table(make_app(max_crashes=MAX_CRASHES), server_url)
     try:

@@ -57,6 +57,7 @@ async def spent(raw, call) -> int:
     return min(costs)
 
 
+@pytest.mark.one_shard
 async def test_a_heartbeat_and_an_observation_cost_the_same_however_many_workers_there_are(join, raw):
     queues = [f"q{n}" for n in range(QUEUES)]
     first, second = [await join(name, *queues, lease=3600) for name in ("first", "second")]

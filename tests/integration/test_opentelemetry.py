@@ -167,7 +167,7 @@ async def test_all_jobs_of_a_chord_are_in_the_trace_of_the_code_that_sent_it(app
 async def test_a_delayed_job_begins_a_trace_that_is_linked_with_the_sender(app, traced, work, options):
     part, *_ = work
     if "eta" in options:
-        options = {"eta": datetime.now(UTC) + timedelta(seconds=0.05)}
+        options = {"eta": datetime.now(UTC) + timedelta(seconds=0.3)}
     app.add_middleware(traced.middleware())
     async with Worker(app):
         with traced.tracer.start_as_current_span("request"):

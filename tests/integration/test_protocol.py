@@ -998,6 +998,7 @@ async def test_a_query_adds_its_reply_channel_once_and_a_record_keeps_at_most_64
 
 
 @pytest.mark.reads_bytes
+@pytest.mark.one_server("listens by SUBSCRIBE")
 async def test_forgetting_a_running_job_keeps_no_result_and_its_waiters_still_get_it(stage, raw):
     await _to_be_forgotten(stage)
     async with raw.pubsub() as pubsub:
@@ -1011,6 +1012,7 @@ async def test_forgetting_a_running_job_keeps_no_result_and_its_waiters_still_ge
 
 @pytest.mark.reads_bytes
 @pytest.mark.parametrize("size", [wire.PUSH_LIMIT, wire.PUSH_LIMIT + 1])
+@pytest.mark.one_server("listens by SUBSCRIBE")
 async def test_an_outcome_above_the_push_limit_is_announced_without_its_content(stage, raw, size):
     await _running(stage)
     outcome = b"o" * size

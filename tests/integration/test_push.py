@@ -9,6 +9,7 @@ import time
 import tracemalloc
 
 import pytest
+from helpers import servers
 from helpers.figures import report
 from helpers.inside import drop_subscription, waiters_of
 from helpers.stopwatch import Stopwatch
@@ -39,19 +40,20 @@ async def connections(raw, app) -> dict[str, int]:
     return {kind: names.count(kind) for kind in sorted(set(names))}
 
 
-async def test_a_client_has_two_connections_however_many_jobs_it_waits_for(app, nap, raw):
+async def test_a_client_has_two_connections_to_a_server_however_many_jobs_it_waits_for(app, nap, raw):
     results = await nap.map([(0.0,)] * 50)
     waits = [asyncio.create_task(result.get(timeout=20)) for result in results for _ in range(3)]
     waits += [asyncio.create_task(app.AsyncResult(result.id).get(timeout=20)) for result in results]
     await asyncio.sleep(0.05)
-    assert await connections(raw, app) == {"asyncq": 1, "asyncq-sub": 1}
+    nodes = servers.NODES
+    assert await connections(raw, app) == {"asyncq": nodes, "asyncq-sub": nodes}
     async with Worker(app):
         await asyncio.gather(*waits)
         assert await connections(raw, app) == {
-            "asyncq": 1,
-            "asyncq-beat": 1,
-            "asyncq-read": 1,
-            "asyncq-sub": 1,
+            "asyncq": nodes,
+            "asyncq-beat": nodes,
+            "asyncq-read": app.sessions.shards.count if servers.IS_CLUSTER else 1,
+            "asyncq-sub": nodes,
         }
 
 
@@ -257,7 +259,9 @@ async def test_a_subscription_waits_for_its_own_confirmation_only(app, monkeypat
     end = time.monotonic() + 1.0
     while time.monotonic() < end:  # there is always one more request on its way
         tasks.append(
-            asyncio.create_task(subscription.subscribe(f"{app.settings.namespace}:{len(tasks)}", len))
+            asyncio.create_task(
+                subscription.subscribe(f"{app.sessions.shards[0].key_prefix}{len(tasks)}", len)
+            )
         )
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
@@ -272,5 +276,5 @@ async def test_a_process_that_was_stopped_while_it_subscribed_gives_the_server_t
     epoch = subscription.epoch
     await raw.client_pause(1250)
     asyncio.get_running_loop().call_soon(time.sleep, 1.05)  # before the writes of this turn leave
-    await subscription.subscribe(f"{app.settings.namespace}:some", len)
+    await subscription.subscribe(f"{app.sessions.shards[0].key_prefix}some", len)
     assert subscription.epoch == epoch, "the connection is the same"

@@ -93,6 +93,7 @@ async def test_jobs_are_claimed_from_the_returned_queue_in_the_order_in_which_th
         consumer.close()
 
 
+@pytest.mark.one_shard
 async def test_a_read_of_several_streams_claims_no_more_than_it_asks_for(app, say):
     async with app:
         consumer = ClaimingConsumer(app.sessions.current().broker.commands, "w", ["default"])

@@ -90,6 +90,7 @@ async def _lose_the_lease(app, worker, raw) -> None:
     await raw.hdel(app.sessions.shards[0].beats, consumer.name)
 
 
+@pytest.mark.one_server("a proxy stands before its socket")
 async def test_blocked_threads_of_the_default_executor_delay_nothing(make_app, forwarder, raw):
     gate = threading.Event()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
@@ -118,6 +119,7 @@ async def test_blocked_threads_of_the_default_executor_delay_nothing(make_app, f
 
 
 @pytest.mark.parametrize("way", ["gone", "silent"])
+@pytest.mark.one_server("a proxy stands before its socket")
 async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_seconds(
     make_app, forwarder, way
 ):
@@ -146,6 +148,7 @@ async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_sec
     assert (worker.handed_back, worker.counts.left) == (0, 1)
 
 
+@pytest.mark.one_server("a proxy stands before its socket")
 async def test_a_worker_that_waits_for_its_server_to_start_a_new_session_can_be_stopped(
     make_app, forwarder, raw
 ):

@@ -85,6 +85,7 @@ def lose_answers(monkeypatch) -> Callable[[type, int], list[int]]:
     return lose_answers
 
 
+@pytest.mark.one_server("breaks the read of its only reader")
 async def test_jobs_run_after_a_read_that_failed(app, add, break_once, caplog):
     raised = break_once(EntryReader, "read", times=2)
     async with Worker(app):

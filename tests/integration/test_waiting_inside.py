@@ -358,6 +358,7 @@ async def test_a_stopping_worker_hands_back_its_waiting_jobs(app):
     assert runs == [1, 1, 1, 1], "twice each, and no crash was counted"
 
 
+@pytest.mark.one_shard
 async def test_a_job_that_was_read_for_a_slot_that_is_taken_meanwhile_returns_to_its_queue(app):
     gate = asyncio.Event()
 

@@ -260,7 +260,7 @@ async def test_no_job_is_lost_while_every_connection_is_cut_again_and_again(app,
 
 @pytest.mark.reads_bytes
 @pytest.mark.parametrize("queues", [["default"], ["other", "default"]])
-@pytest.mark.one_shard
+@pytest.mark.one_server("its plain client cannot read in a transaction of a Cluster")
 async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_once(make_app, raw, queues):
     async with make_app(lease=20) as app:
         ran = asyncio.Event()

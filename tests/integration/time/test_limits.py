@@ -657,6 +657,7 @@ async def test_a_changed_rate_does_not_wait_for_start_times_that_were_assigned_b
     assert 60_000 < (await limiter.ask(fast, job(), None)).wait <= 61_000
 
 
+@pytest.mark.one_shard
 async def test_jobs_start_on_time_after_the_servers_clock_was_set_back(app, raw):
     starts: list[float] = []
 
