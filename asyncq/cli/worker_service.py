@@ -267,7 +267,8 @@ class Service:
         task = asyncio.create_task(self._worker.run(), name="asyncq-worker")
         started = asyncio.create_task(self._worker.started.wait())
         limited = None
-        port = self._options.metrics_port
+        # Metrics of queues are by their names, and both servers may have a queue of one name.
+        port = None if self._options.server else self._options.metrics_port
         try:
             await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
             self._is_up = started.done()

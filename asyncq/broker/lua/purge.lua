@@ -28,8 +28,8 @@ end
 
 local _, _, start = entries_of(stream, group)
 while start and #removed < most and bytes < most_bytes and delivered < MAX_DELIVERED do
-  -- Each read takes the messages, too. So first some, and then as many as are likely to fit.
-  local fitting = #removed == 0 and 5 or math.max(1, math.floor((most_bytes - bytes) * #removed / (bytes + 1)))
+  -- Each read takes the messages, too. So first one, and then as many as are likely to fit.
+  local fitting = #removed == 0 and 1 or math.max(1, math.floor((most_bytes - bytes) * #removed / (bytes + 1)))
   local some = redis.call('XRANGE', stream, start, until_ms, 'COUNT', math.min(most - #removed, fitting))
   if #some == 0 then
     has_more = 0

@@ -13,8 +13,9 @@ import signal
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+import httpx
 import pytest
-from helpers.own_server import OwnServer
+from helpers.own_server import OwnServer, free_port
 from helpers.waiting import until
 
 from asyncq import AsyncQ, ResultNotFound, chain
@@ -270,6 +271,34 @@ async def test_workers_of_both_servers_have_different_names_and_divide_the_concu
         assert await result.get(timeout=30) == 7
         with pytest.raises(ResultNotFound):
             await new_app.AsyncResult(result.id).get(timeout=5)
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
+async def test_the_metrics_of_queues_are_those_of_the_first_server(project, places, stop):
+    old, new = places
+    project.write("shop.py", TASKS)
+    port = free_port()
+    async with old.app() as old_app, new.app() as new_app:
+        for app, count in ((old_app, 3), (new_app, 1)):
+            await app.control.pause("mail")
+            for number in range(count):
+                await app.send("work", (number,), queue="mail")
+        options = ("default", "mail", "--also-url", old.also, "--metrics-port", str(port))
+        project.environ |= new.environ
+        worker = await asyncio.to_thread(project.worker, *options)
+
+        async def depth() -> str | None:
+            async with httpx.AsyncClient() as client:
+                page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            found = re.search(r'^asyncq_queue_depth\{queue="mail"\} (\S+)$', page, re.MULTILINE)
+            return None if found is None else found[1]
+
+        assert await until(depth, "the queue to be measured") == "1.0"
+        await (await old_app.send("work", (9,), queue="default")).get(timeout=30)
+        assert await depth() == "1.0"
+        for app in (old_app, new_app):
+            await app.control.purge("mail")
+            await app.control.resume("mail")
     assert stop(worker, signal.SIGTERM).code == 0
 
 

@@ -32,7 +32,7 @@ _VALUES: Final = {
     ("--loop",): ("KIND", "auto, asyncio or uvloop."),
     ("--max-jobs",): ("N", "A new process after so many jobs."),
     ("--max-memory",): ("SIZE", "A new process once it has so much: 512mb."),
-    ("--also-url",): ("URL", "Serve a second server, too."),
+    ("--also-url",): ("URL", "Serve this server, too, with half of -c for each."),
     ("--health-port",): ("PORT", "Serve /livez and /readyz."),
     ("--metrics-port",): ("PORT", "Serve metrics for Prometheus."),
     ("--log-level",): ("LEVEL", "debug, info, warning or error."),
