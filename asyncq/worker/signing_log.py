@@ -1,7 +1,8 @@
 """Logs whether this worker signs what it stores, and which other workers do not work together with it.
 
-On the worker's loop. A worker asks when it begins, and then a few times an hour: a worker that was started
-later may have other secrets.
+On the worker's loop. A worker asks when it begins, and then twice a day: each question reads something of
+every other worker. One that is started later asks, too, and each job that this worker refuses is an error in
+its log.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, forever
+from asyncq.broker.schema.keys import DAY_MS
 
 if TYPE_CHECKING:
     from asyncq.broker.broker import Broker
 
 log: logging.Logger = logging.getLogger(__name__)
 
-AGAIN = 600.0
+AGAIN = DAY_MS / 2000
 """Seconds between two questions for the other workers."""
 
 
@@ -33,7 +35,7 @@ class SigningLog:
         self._logged: set[str] = set()
 
     async def run(self) -> None:
-        """Logs, now and again, until it is cancelled."""
+        """Logs whether messages are signed, and compares, now and then, until it is cancelled."""
         settings, seal = self._broker.settings, self._broker.commands.seal
         if seal is not None:
             log.info(
