@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import pickle
+import subprocess
+import sys
 import traceback
 from typing import TYPE_CHECKING
 
@@ -363,20 +364,25 @@ def test_encrypted_data_show_nothing_of_what_is_in_them_and_are_never_the_same_t
     assert len({one.item("a", 1, b"x") for _ in range(1000)}) == 1000
 
 
-def test_a_child_after_fork_uses_other_random_bytes_than_its_parent():
-    ring = Keyring([NEW], "ns", encrypts=True)
-    ring.encrypt(b"item", b"", b"x")
-    read, write = os.pipe()
-    if not (child := os.fork()):
-        os.write(write, ring.encrypt(b"item", b"", b"x"))
-        os._exit(0)
-    mine = ring.encrypt(b"item", b"", b"x")
+FORKS = """
+import os, sys
+from asyncq.broker.signing.keyring import Keyring
+ring = Keyring([sys.argv[1]], "ns", encrypts=True)
+ring.encrypt(b"item", b"", b"x")
+child = os.fork()
+os.write(1, ring.encrypt(b"item", b"", b"x").hex().encode() + b"\\n")
+if child:
     os.waitpid(child, 0)
-    theirs = os.read(read, 1000)
-    os.close(read)
-    os.close(write)
-    assert ring.decrypt(b"item", b"", theirs) == ring.decrypt(b"item", b"", mine) == b"x"
-    assert theirs[:24] != mine[:24]
+"""
+
+
+def test_a_child_after_fork_uses_other_random_bytes_than_its_parent():
+    # In a process without threads: pytest may have some.
+    done = subprocess.run([sys.executable, "-c", FORKS, NEW], stdout=subprocess.PIPE, check=True, timeout=60)
+    one, other = (bytes.fromhex(line) for line in done.stdout.decode().split())
+    ring = Keyring([NEW], "ns", encrypts=False)
+    assert ring.decrypt(b"item", b"", one) == ring.decrypt(b"item", b"", other) == b"x"
+    assert one[:24] != other[:24]
 
 
 # -- the setting --
@@ -455,3 +461,11 @@ def test_a_secret_stays_one_when_it_is_copied_and_keys_are_not_pickled():
         assert repr(copied) == "<secret>"
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(Keyring([NEW], "n", encrypts=False))
+
+
+def test_an_app_without_secrets_imports_neither_the_keys_nor_the_ciphers():
+    script = "import sys, asyncq.worker.worker, asyncq.broker.broker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True, timeout=60)
+    names = done.stdout.decode().split()
+    assert "asyncq.broker.commands" in names
+    assert [name for name in names if name.startswith(("asyncq.broker.signing", "cryptography"))] == []
