@@ -236,7 +236,11 @@ class PayloadTooLarge(SerializationError):
 
 
 class DecodeError(AsyncQError, ValueError):
-    """Bytes from Redis are not a message of asyncq, or are one of a newer version."""
+    """Bytes from Redis are not a message of asyncq, or are one of a newer version. Or the app has
+    `secrets`, and nobody with one of them has signed the bytes for this place.
+
+    After a change of secrets: let all processes accept the new one before any signs with it.
+    """
 
 
 class IncompleteStream(AsyncQError):
