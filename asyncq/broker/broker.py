@@ -159,8 +159,8 @@ class Broker:
                     await asyncio.sleep(wait)
                     continue
                 await self.close()
-                if not passing:
-                    raise
+                if isinstance(error, ServerError) and not passing:
+                    raise rights.explained(error, self.address) from None
                 raise BrokerUnavailable(str(error)) from error
             except BaseException:
                 await self.close()

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
+KEEPALIVE = 30.0
+"""Seconds of silence after which a PING is sent. Many proxies and firewalls forget a connection after a
+minute of silence, and tell neither end: the next call would wait for half of the operation timeout."""
 FOREVER = float("inf")
 """The timeout of a worker's commands: an outcome stays true however long the server is away. A command with
 this timeout is given up only when the app is closed, or for an error that sending again would not mend."""
@@ -124,7 +127,7 @@ class Commands:
         # enough to be sent again on the next one.
         self.connections: Connections = connections_of(address, self.client, self.shards)
         self._shared = self.new_shared_connections(
-            f"asyncq:{self.client}", timeout=settings.operation_timeout / 2
+            f"asyncq:{self.client}", timeout=settings.operation_timeout / 2, keepalive=KEEPALIVE
         )
         self._serving = self._shared.of
 

@@ -31,6 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.background import BackgroundTasks
+from asyncq.broker.commands import KEEPALIVE
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ServerError
@@ -80,7 +81,7 @@ class ReplicaWaits:
         self._url = commands.address.safe_url
         self._wanted = commands.settings.replicas
         name = f"asyncq-wait:{commands.client}"
-        self._connection = commands.new_connection(name, shard=shard, timeout=timeout)
+        self._connection = commands.new_connection(name, shard=shard, timeout=timeout, keepalive=KEEPALIVE)
         self._take_error = partial(commands.take_error, shard)
         # Shorter than the silence after which the connection is given up, so that this is noticed while a
         # WAIT is under way. Redis 7.0 takes each WAIT for the last command of the connection: from the third

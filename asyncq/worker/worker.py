@@ -35,9 +35,9 @@ import anyio
 
 from asyncq import config, logs
 from asyncq.broker.background import unexpected
-from asyncq.broker.transport.server_error import ServerError
+from asyncq.broker.transport.server_error import ServerError, Unfit
 from asyncq.client.scoped_jobs import unscoped
-from asyncq.errors import BrokerUnavailable
+from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
 from asyncq.system import forks
 from asyncq.worker.outcome_writer import Counts
 from asyncq.worker.resources import Resources
@@ -184,6 +184,8 @@ class Worker:
                     await session.run()
             except Exception as error:
                 if not self.started.is_set():
+                    if isinstance(error, Unfit):
+                        raise BrokerNotConfigured(str(error)) from error
                     if isinstance(error, ServerError):
                         where = session.broker.address.safe_url
                         raise BrokerUnavailable(f"{where} refuses: {error}") from error

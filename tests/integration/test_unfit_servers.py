@@ -124,14 +124,21 @@ V6_2 = (
 
 
 @pytest.mark.parametrize(
-    ("hello", "output"),
-    [(V6_2, "(redis 6.2.14)"), (b"-ERR unknown command `HELLO`, with args\r\n", "(it knows no HELLO)")],
+    ("hello", "output", "advice"),
+    [
+        (V6_2, "(redis 6.2.14)", ""),
+        (
+            b"-ERR unknown command `HELLO`, with args\r\n",
+            "(it knows no HELLO)",
+            ", and neither rename-command HELLO nor a proxy that knows RESP2 only",
+        ),
+    ],
 )
-async def test_a_server_that_is_too_old_is_refused(hello, output):
+async def test_a_server_that_is_too_old_is_refused(hello, output, advice):
     async with old(hello) as url:
         what, mend = await refused(url)
     assert what.endswith(f": the server is too old {output}")
-    assert mend == "Use Redis 7.0 or later, or Valkey"
+    assert mend == f"Use Redis 7.0 or later, or Valkey{advice}"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Checks that the server's user may call all commands that asyncq needs. Runs on the session's loop, when an
-app opens (`of_client`) and when a worker starts (`of_worker`).
+"""Checks that the server has all commands that asyncq needs, and that its user may call them. Runs on the
+session's loop, when an app opens (`of_client`) and when a worker starts (`of_worker`).
 
 Without this check, the server would refuse a command in the middle of the work, and a script that is refused
 half-way keeps what it wrote. A script asks the server, with `redis.acl_check_cmd`: that needs no right of its
@@ -9,16 +9,18 @@ and to `docs/acl`, which says the same for an administrator.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from asyncq.broker.transport.server_error import ServerError
+from asyncq.broker.transport.server_error import ServerError, Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.transport.connection import Address
 
 _CLIENT = (
     "append del hgetall hincrby hmget hset mget pexpire ping publish sadd set setrange smembers subscribe "
@@ -62,6 +64,8 @@ _EVERYWHERE = ("mget", "del")
 key only."""
 _NO_KEY = {"info", "ping", "time", "unsubscribe", "sunsubscribe", "scan", "wait", *_TOPOLOGY}
 _CHANNEL = {"publish", "subscribe", "spublish", "ssubscribe"}
+_UNKNOWN = "?"
+"""Stands before a call of a command that the server does not know, in the answer of the script."""
 
 
 def on_cluster(rights: frozenset[str]) -> frozenset[str]:
@@ -137,14 +141,42 @@ async def require(commands: Commands, calls: Sequence[RequiredCommand]) -> None:
     """Checks that the user may make these calls.
 
     Raises:
+        Unfit: the server does not know a command.
         ServerError: NOPERM. The first line says what the user lacks, the second which command grants it.
         BrokerUnavailable: no answer within the operation timeout.
     """
     refused = await commands.run(commands.shards[0], "rights", (), [call.words for call in calls])
+    words = {call.decode() for call in refused}
+    if unknown := {call.words for call in calls} & {word[1:] for word in words if word[0] == _UNKNOWN}:
+        names = sorted({call.right.upper().replace("|", " ") for call in calls if call.words in unknown})
+        raise _without(commands.address, names)
     if refused:
-        user = commands.address.options.get("username") or "default"
-        words = {call.decode() for call in refused}
+        user = _user(commands.address)
         raise ServerError(complaint(user, commands.settings.namespace, calls, words))
+
+
+def explained(error: ServerError, address: Address) -> ServerError:
+    """Returns an error of a command without which nothing can be checked (EVALSHA, SCRIPT LOAD, SUBSCRIBE),
+    with what to do about it in a second line. Returns any other error as it is.
+    """
+    if found := re.search(r"unknown (?:sub)?command ['`]([\w|]+)", str(error)):
+        return _without(address, [found[1].upper()])
+    if found := re.search(r"has no permissions to run the '([\w|]+)' command", str(error)):
+        return ServerError(f"{error}\nACL SETUSER {_user(address)} +{found[1]}")
+    return error
+
+
+def _without(address: Address, names: Sequence[str]) -> Unfit:
+    """Makes the error for a server that does not know some commands."""
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return Unfit(
+        f"{address.safe_url}: the server does not know {shown}, which asyncq needs\n"
+        "Remove the rename-command line for it from the server's configuration, or use a service that has it"
+    )
+
+
+def _user(address: Address) -> str:
+    return str(address.options.get("username") or "default")
 
 
 def complaint(user: str, namespace: str, calls: Collection[RequiredCommand], refused: Collection[str]) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -303,12 +304,8 @@ async def connect(address: Address, name: str) -> Handshaken:
     except (foreign.RedisError, OSError, TimeoutError) as error:
         if isinstance(error.__cause__, _REFUSALS):  # over a unix socket redis-py wraps them
             raise ServerError(_with_code(error.__cause__)) from error
-        if isinstance(error, foreign.ResponseError) and "unknown command" in str(error):
-            raise Unfit(
-                f"{address.safe_url}: {supported_servers.TOO_OLD.format('it knows no HELLO')}"
-            ) from error
-        if isinstance(_innermost(error), FileNotFoundError) and "path" not in address.options:
-            raise Unfit(f"{address.safe_url}: {_NO_FILE}") from error
+        if problem := _problem_that_stays(address, error):
+            raise Unfit(f"{address.safe_url}: {problem}") from error
         problem = f"{_nobody(address)} ({_reason(error)})"
         raise BrokerUnavailable(problem + _tls_advice(address, error)) from error
     except asyncio.CancelledError:
@@ -353,7 +350,11 @@ async def _introduce(connection: Any, name: str, database: int, wanted: Wanted) 
         Unfit: asyncq cannot work with this server.
         NotMaster: it should be a master and is a replica.
     """
-    await _reach(connection)
+    try:
+        await _reach(connection)
+    except AttributeError:
+        # redis-py takes every answer to a HELLO with a password for a map. That of RESP2 is an array.
+        raise Unfit(supported_servers.NO_RESP3) from None
     if (socket := connection._writer.get_extra_info("socket")) is not None:
         forks.close_in_children(connection, socket.fileno())
     commands: list[tuple[Any, ...]] = [("HELLO",), ("CLIENT", "SETNAME", name)]
@@ -363,8 +364,8 @@ async def _introduce(connection: Any, name: str, database: int, wanted: Wanted) 
         await connection.send_command(*command)
     answers = [await _answer(connection) for _ in commands]
     _check_hello(answers[0], wanted)
-    if isinstance(answers[1], foreign.NoPermissionError):
-        log.debug("the user may not run CLIENT SETNAME, so its connections have no names in CLIENT LIST")
+    if isinstance(answers[1], foreign.NoPermissionError) or _is_unknown(answers[1]):
+        log.debug("CLIENT SETNAME is refused, so the connections have no names in CLIENT LIST")
     elif isinstance(answers[1], Exception):
         raise answers[1]
     if database and isinstance(answers[2], Exception):
@@ -375,6 +376,8 @@ async def _introduce(connection: Any, name: str, database: int, wanted: Wanted) 
 
 def _check_hello(hello: Any, wanted: Wanted) -> None:
     """Raises `Unfit` or `NotMaster` if the answer to HELLO shows that this is not what was wanted."""
+    if isinstance(hello, list):
+        raise Unfit(supported_servers.NO_RESP3)  # a proxy has taken the number of the protocol for its own
     if not isinstance(hello, dict):
         return  # an old server, or an error: what follows shows it
     if problem := supported_servers.problem(hello, wanted):
@@ -383,6 +386,22 @@ def _check_hello(hello: Any, wanted: Wanted) -> None:
         raise NotMaster("is a replica, though a Sentinel has named it as the master")
     if wanted is Wanted.PRIMARY and not supported_servers.is_master(hello):
         raise NotMaster("is a replica, though another node has named it as the owner of slots")
+
+
+def _is_unknown(answer: Any) -> bool:
+    """Returns whether an answer says that the server does not know the command: `rename-command`, say."""
+    return isinstance(answer, foreign.ResponseError) and "unknown command" in str(answer)
+
+
+def _problem_that_stays(address: Address, error: Exception) -> str | None:
+    """Returns why another try would not help after this error, and what would; None if it may help."""
+    if _is_unknown(error):
+        return supported_servers.NO_HELLO
+    if isinstance(error, foreign.ResponseError) and re.match("NOPROTO|unsupported protocol", str(error)):
+        return supported_servers.NO_RESP3
+    if isinstance(_innermost(error), FileNotFoundError) and "path" not in address.options:
+        return _NO_FILE
+    return None
 
 
 async def _reach(connection: Any) -> None:
@@ -536,8 +555,12 @@ class BlockingConnection:
                 self.close()
                 raise type(error)(f"{address.safe_url}: {place(address)} {error}") from None
         self._connection.send_command("CLIENT", "SETNAME", self._name)
-        with suppress(foreign.NoPermissionError):  # the other `_introduce` has logged it
+        try:
             self._connection.read_response()
+        except foreign.ResponseError as error:
+            if not isinstance(error, foreign.NoPermissionError) and not _is_unknown(error):
+                raise
+            # `_introduce` has logged it
 
     @property
     def endpoint(self) -> tuple[str, int] | None:

@@ -15,6 +15,14 @@ OLDEST = (7, 0)
 """Streams, ACL checks in scripts and RESP3 as asyncq uses them came with Redis 7.0."""
 
 TOO_OLD = "the server is too old ({})\nUse Redis 7.0 or later, or Valkey"
+NO_HELLO = (
+    "the server is too old (it knows no HELLO)\n"
+    "Use Redis 7.0 or later, or Valkey, and neither rename-command HELLO nor a proxy that knows RESP2 only"
+)
+NO_RESP3 = (
+    "the server, or a proxy in front of it, does not speak RESP3\n"
+    "Use Redis 7.0 or later, or Valkey, and no proxy that knows RESP2 only"
+)
 NO_SENTINEL = (
     "this is a server and not a Sentinel\n"
     "Name the Sentinels, whose port is mostly 26379; or write redis://host:6379/0 to use one server"
