@@ -225,6 +225,8 @@ class Task(Generic[P, R, H_co]):
             QueueFull: the queue holds `max_length` jobs, or the server is out of memory. Nothing was written.
             BrokerUnavailable: the server could not be reached; with a `key`, sending it again
                 is safe.
+            NotReplicated: with the setting `replicas`, too few replicas had the job within
+                `operation_timeout`. The job exists.
 
         Example:
             ```python
