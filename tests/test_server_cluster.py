@@ -5,13 +5,18 @@ says.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 from helpers import server_cluster as module
 from helpers.own_server import OwnServer
+from helpers.processes import is_gone
 from helpers.server_cluster import SLOTS, ServerCluster, server_cluster, slot_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until_sync
@@ -19,7 +24,6 @@ from redis.crc import key_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # Connections of the nodes go through the gateway, which lives as long as the cluster.
 pytestmark = pytest.mark.usefixtures("leaves_descriptors")
@@ -180,6 +184,25 @@ def test_a_cluster_without_replicas_is_ready_within_seconds_and_has_a_password(t
             pytest.raises(redis.exceptions.AuthenticationError),
         ):
             stranger.ping()
+
+
+HOLDER = """
+import pathlib, signal, sys
+from helpers.server_cluster import server_cluster
+with server_cluster(pathlib.Path(sys.argv[1]), replicas=0) as cluster:
+    print(*(node.process.pid for node in cluster.nodes), flush=True)
+    signal.pause()
+"""
+
+
+def test_no_node_outlives_the_process_that_started_it(tmp_path):
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=path) as holder:
+        pids = [int(pid) for pid in holder.stdout.readline().split()]
+        assert len(pids) == 3
+        holder.kill()
+    until_sync(lambda: all(is_gone(pid) for pid in pids), "the nodes to end")
 
 
 @pytest.mark.skipif(REDIS is None, reason="no redis-server")

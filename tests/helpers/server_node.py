@@ -57,6 +57,7 @@ class Node:
         self._binary = binary
         self._options = options
         self.process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True)
         ports = ["port 0", f"tls-port {self.port}"] if options.get("ssl") else [f"port {self.port}"]
         own = [*ports, "bind 127.0.0.1", f"dir {directory}", f"logfile {directory}/log"]
@@ -73,6 +74,12 @@ class Node:
         self.process = subprocess.Popen(
             [self._binary, str(self.directory / "conf"), *self._words],
             stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        # If the tests are killed, nobody else ends the server: the system closes the pipe then.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -9 "$0"', str(self.process.pid)],
+            stdin=subprocess.PIPE,
             start_new_session=True,
         )
 
@@ -132,6 +139,10 @@ class Node:
     def kill(self) -> None:
         """Kills the process with SIGKILL. A second call does nothing."""
         process, self.process = self.process, None
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.kill()
+            guard.communicate()
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)

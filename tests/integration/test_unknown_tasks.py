@@ -119,7 +119,7 @@ async def test_a_deferred_job_of_an_unknown_task_can_be_revoked(make_app, caplog
 async def test_a_task_that_is_registered_while_the_worker_runs_is_announced(make_app, raw, namespace):
     app = _knowing(make_app(lease=0.6), "old")
     async with Worker(app):
-        [key] = await raw.keys(f"{{{namespace}:0}}:a:*")
+        [key] = await until(lambda: raw.keys(f"{{{namespace}:0}}:a:*"), "the session to be announced")
         _knowing(app, "new")
         await until(lambda: raw.hexists(key, "tnew"), "the new task to be announced")
 
@@ -128,7 +128,7 @@ async def test_a_task_that_is_registered_while_the_worker_runs_is_announced(make
 async def test_a_worker_that_stops_withdraws_the_tasks_that_it_announced(make_app, raw, namespace):
     app = _knowing(make_app(), "known")
     async with Worker(app):
-        [key] = await raw.keys(f"{{{namespace}:0}}:a:*")
+        [key] = await until(lambda: raw.keys(f"{{{namespace}:0}}:a:*"), "the session to be announced")
         announced = await raw.hgetall(key)
         assert announced.pop(b"i"), "what the worker says of itself"
         assert announced == {b"tknown": b"1", b"qdefault": b"1"}
