@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -194,6 +195,33 @@ async def test_a_worker_that_has_waited_in_vain_reads_a_level_that_comes_into_us
         for shard in range(8):
             call = double.options(task_id=id_in(app, shard), priority=5, wait=20)
             assert await call.call(shard) == 2 * shard
+
+
+async def test_the_users_of_the_docs_have_all_rights_that_a_cluster_needs(cluster):
+    folder = Path(__file__).parents[2] / "docs" / "acl" / "cluster"
+    for node in cluster.nodes:
+        for file in folder.glob("*.acl"):
+            _, name, *rules = file.read_text().replace("asyncq:", f"{NAMESPACE}:").split()
+            node.do("ACL", "SETUSER", name, *rules)
+
+    def url(user: str) -> str:
+        return cluster.url.replace("://", f"://asyncq-{user}:PASSWORD@")
+
+    worker_app = make_app(url("worker"))
+    async with make_app(url("producer")) as app, worker_app, Worker(worker_app):
+        double, total = app.tasks["double"], app.tasks["total"]
+        assert await double.options(wait=20).call(4) == 8
+        members = [double.s(n).options(task_id=f"allowed-{n}") for n in range(16)]
+        assert await (await chord(members, total.s()).delay()).get(timeout=20) == sum(range(0, 32, 2))
+    async with make_app(url("operator")) as app:
+        await app.tasks["double"].delay(1)
+        assert (await app.control.queues())[0].waiting == 1
+        assert (await app.control.stats()).exact
+        assert await app.control.purge("default") == 1
+    for node in cluster.nodes:
+        node.do("ACL", "SETUSER", "asyncq-worker", "-ssubscribe")
+    with pytest.raises(BrokerUnavailable, match=r"\+ssubscribe"):
+        await make_app(url("worker")).open()
 
 
 # -- what is refused --

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from helpers.own_server import free_port, own_server
 from helpers.sentinel_trio import sentinel_trio
+from helpers.server_cluster import server_cluster
 from helpers.server_node import Node
 
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, Worker
@@ -179,6 +180,27 @@ async def test_sentinels_and_the_master_that_they_name_speak_tls(authority, tmp_
         line, mend = await error_of(f"rediss+sentinel://{trio.hosts}/shop")
         assert "certificate verify failed" in line
         assert "ssl_ca_certs=" in mend
+
+
+@with_tls
+async def test_all_nodes_of_a_cluster_speak_tls(authority, tmp_path):
+    folder = authority.directory
+    with server_cluster(
+        tmp_path / "cluster", replicas=0, tls=folder, password=NASTY.replace('"', ""), binary=SERVER
+    ) as cluster:
+        login = f"rediss+cluster://:{quote(NASTY, safe='')}@{cluster.hosts}"
+        files = f"&ssl_certfile={folder}/client.pem&ssl_keyfile={folder}/client.key"
+        await works(f"{login}?ssl_ca_certs={folder}/ca.pem{files}")
+        line, mend = await error_of(f"redis+cluster://:x@{cluster.hosts}")
+        assert "redis+cluster://:***@" in line
+        assert "rediss+cluster://" in mend
+        line, mend = await error_of(login)
+        assert "certificate verify failed" in line
+        assert "ssl_ca_certs=" in mend
+        wrong = login.replace(quote(NASTY, safe=""), "wrong")
+        line, _ = await error_of(f"{wrong}?ssl_ca_certs={folder}/ca.pem{files}")
+        assert "WRONGPASS" in line
+        assert "wrong@" not in line
 
 
 @pytest.mark.parametrize("user", ["", "me@home:%"])
