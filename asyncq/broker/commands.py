@@ -199,6 +199,11 @@ class Commands:
         await self.connections.close()
         self._shared.close()
 
+    def shard_of_each_server(self) -> dict[str, Keys]:
+        """Returns a shard of each server that has shards now, by the server's place, see `Connections`."""
+        places = self.connections.places()
+        return {places[keys.shard]: keys for keys in reversed(tuple(self.shards))}
+
     # -- sending --
 
     def build(

@@ -16,6 +16,7 @@ from helpers.worker_process import worker_process
 
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, ResultNotFound, Worker, chain, chord, group
 from asyncq.broker.schema.keys import Keys
+from asyncq.cli.doctor import server_checks
 from asyncq.worker import fetcher
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ KINDS = ("asyncq:", "asyncq-sub:", "asyncq-read:", "asyncq-beat:")
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> Iterator[ServerCluster]:
     """Three primaries without replicas, for tests that leave the nodes as they are."""
-    with contextlib.closing(ServerCluster(tmp_path_factory.mktemp("cluster"), replicas=0)) as cluster:
+    with contextlib.closing(
+        ServerCluster(tmp_path_factory.mktemp("cluster"), replicas=0, save="3600 1")
+    ) as cluster:
         yield cluster.start()
 
 
@@ -222,6 +225,29 @@ async def test_the_users_of_the_docs_have_all_rights_that_a_cluster_needs(cluste
         node.do("ACL", "SETUSER", "asyncq-worker", "-ssubscribe")
     with pytest.raises(BrokerUnavailable, match=r"\+ssubscribe"):
         await make_app(url("worker")).open()
+
+
+async def test_each_node_that_may_lose_jobs_is_named(cluster, caplog):
+    careless = cluster.nodes[1]
+    place = f"127.0.0.1:{careless.announced}"
+    careless.do("CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", "1gb")
+    try:
+        with pytest.raises(BrokerNotConfigured, match=f"^{place} is not fit for jobs"):
+            await make_app(cluster.url, strict=True).open()
+        async with make_app(f"{cluster.url},{place}"):  # a URL not looked at so far
+            await until(lambda: "allkeys-lru" in caplog.text, "the warning")
+        (line,) = [line for line in caplog.messages if "allkeys-lru" in line]
+        assert line.startswith(f"{place}: ")
+        app = make_app(cluster.url)
+        async with app:
+            found = await server_checks.look(app)
+        (spread,) = [each.text for each in found if each.check == "cluster"]
+        assert spread.startswith("8 shards on 3 primaries: ")
+        bad = [each.text for each in found if "allkeys-lru" in each.text]
+        assert [text.partition(": ")[0] for text in bad] == [place]
+        assert [each.check for each in found].count("clock") == 1, "what is all right is said once"
+    finally:
+        careless.do("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0")
 
 
 # -- what is refused --

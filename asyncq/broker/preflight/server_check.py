@@ -108,7 +108,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def check(commands: Commands) -> None:
-    """Checks the server that a session is connected to.
+    """Checks the server that a session is connected to, or each node of a Cluster that has shards.
 
     Without `strict` the check costs no round trip. The question leaves with the next command, and findings
     are logged when the answer comes, once per process and server. With `strict` the check waits for the
@@ -124,28 +124,30 @@ async def check(commands: Commands) -> None:
     address = commands.address
     if address.url not in _looked_at:
         _looked_at.add(address.url)
-        commands.post(commands.shards[0], QUESTION, partial(_warn, address))
+        for place, keys in commands.shard_of_each_server().items():
+            commands.post(keys, QUESTION, partial(_warn, address, place))
 
 
 async def _refuse(commands: Commands) -> None:
-    """Asks the server, and raises if there are findings."""
-    try:
-        answer = await commands.send(commands.shards[0], *QUESTION)
-    except ServerError as error:
-        answer = error
-    found = findings(commands.address, options_in(answer))
-    if found:
-        lines = "\n".join(map(str, found))
-        raise BrokerNotConfigured(f"{commands.address.safe_url} is not fit for jobs (strict):\n{lines}")
+    """Asks each server, and raises if there are findings at one."""
+    for place, keys in commands.shard_of_each_server().items():
+        try:
+            answer = await commands.send(keys, *QUESTION)
+        except ServerError as error:
+            answer = error
+        found = findings(commands.address, options_in(answer))
+        if found:
+            lines = "\n".join(map(str, found))
+            raise BrokerNotConfigured(f"{place} is not fit for jobs (strict):\n{lines}")
 
 
-def _warn(address: Address, answer: Any) -> None:
-    """Logs the findings in the answer of the server."""
+def _warn(address: Address, place: str, answer: Any) -> None:
+    """Logs the findings in the answer of a server."""
     if isinstance(answer, PipeBroken):
         _looked_at.discard(address.url)  # the connection was lost before the answer: the next open asks again
         return
     for finding in findings(address, options_in(answer)):
-        log.warning("%s: %s", address.safe_url, finding)
+        log.warning("%s: %s", place, finding)
 
 
 def options_in(answer: Any) -> dict[str, str]:

@@ -87,6 +87,10 @@ class ClusterConnections:
         """See `Connections.watch`."""
         self.topology.watch(lambda: [pipe for each in self._shared for pipe in each.pipes()])
 
+    def places(self) -> Sequence[str]:
+        """See `Connections.places`. A shard that nobody serves is at "nowhere"."""
+        return ["nowhere" if node is None else f"{node[0]}:{node[1]}" for node in self.topology.owners]
+
     async def confirm_owners(self) -> None:
         """See `Connections.confirm_owners`."""
         await self.topology.confirm()

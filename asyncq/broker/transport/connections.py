@@ -147,6 +147,12 @@ class Connections(Protocol):
         """Begins to listen for other servers that serve our shards. A second call does nothing."""
         ...
 
+    def places(self) -> Sequence[str]:
+        """Returns which server serves each shard, by its number, for people: the host and the port, or the
+        URL of the only server.
+        """
+        ...
+
     async def confirm_owners(self) -> None:
         """Makes sure that the servers that serve the shards now are known, as of a second ago at most."""
         ...
@@ -210,6 +216,10 @@ class ServerConnections:
         """See `Connections.watch`."""
         if self._watch is not None:
             self._watch.start()
+
+    def places(self) -> Sequence[str]:
+        """See `Connections.places`."""
+        return [self._address.safe_url] * self._count
 
     async def confirm_owners(self) -> None:
         """See `Connections.confirm_owners`. There is one server, and a connection that is broken as soon as

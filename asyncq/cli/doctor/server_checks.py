@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.preflight import rights, server_check
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from asyncq.app import AsyncQ
     from asyncq.broker.broker import Broker
+    from asyncq.broker.schema.keys import Keys
     from asyncq.cli.doctor.diagnosis import Diagnosis
 
 ROUND_TRIPS = 5
@@ -38,14 +41,43 @@ async def look(app: AsyncQ) -> list[Diagnosis]:
         BrokerUnavailable: the server has gone meanwhile.
     """
     broker = app.sessions.current().broker
-    info = await _asked(broker, "INFO")
+    servers = broker.commands.shard_of_each_server()
+    found = [await _round_trip(broker)]
+    if broker.address.is_cluster:
+        found.append(_nodes(broker))
+    for place, keys in servers.items():
+        seen = await _look_at_server(app, broker, keys)
+        # Of several nodes, what is all right is said once.
+        found += [
+            replace(each, text=f"{place}: {each.text}") if len(servers) > 1 else each
+            for each in seen
+            if each.grade != "ok" or keys is next(iter(servers.values()))
+        ]
+    return [*found, await _rights(app, broker)]
+
+
+def _nodes(broker: Broker) -> Diagnosis:
+    """Says how the shards are spread over the nodes of a Cluster."""
+    counts = Counter(broker.commands.connections.places())
+    text = ", ".join(f"{count} at {place}" for place, count in sorted(counts.items()))
+    what = f"{broker.shards.count} shards on {len(counts)} primaries: {text}"
+    if broker.shards.count >= len(counts) and max(counts.values()) - min(counts.values()) <= 1:
+        return good("cluster", what)
+    return warning(
+        "cluster",
+        f"{what}, so one of them has more work than another",
+        "move slots (valkey-cli --cluster reshard), or choose another number of `shards` for a new namespace",
+    )
+
+
+async def _look_at_server(app: AsyncQ, broker: Broker, keys: Keys) -> list[Diagnosis]:
+    """Looks at one server, that of a shard."""
+    info = await _asked(broker, keys, "INFO")
     return [
-        await _round_trip(broker),
-        await _clock(broker),
-        *await _safety(broker),
+        await _clock(broker, keys),
+        *await _safety(broker, keys),
         *_memory(info),
         *_replicas(info, app.settings.replicas),
-        await _rights(app, broker),
     ]
 
 
@@ -62,9 +94,9 @@ async def _round_trip(broker: Broker) -> Diagnosis:
     return good("server", text)
 
 
-async def _clock(broker: Broker) -> Diagnosis:
+async def _clock(broker: Broker, keys: Keys) -> Diagnosis:
     before = clock.now()
-    seconds, micros = await broker.commands.send(broker.shards[0], "TIME")
+    seconds, micros = await broker.commands.send(keys, "TIME")
     here = (before + clock.now()) / 2
     skew = int(seconds) + int(micros) / 1e6 - here
     if abs(skew) < SKEW:
@@ -77,9 +109,9 @@ async def _clock(broker: Broker) -> Diagnosis:
     )
 
 
-async def _safety(broker: Broker) -> list[Diagnosis]:
+async def _safety(broker: Broker, keys: Keys) -> list[Diagnosis]:
     """Looks at whether the server may lose jobs, as each app does when it opens."""
-    options = await _asked(broker, *server_check.QUESTION)
+    options = await _asked(broker, keys, *server_check.QUESTION)
     found = server_check.findings(broker.address, server_check.options_in(options))
     if not found:
         hidden = isinstance(options, ServerError)
@@ -148,9 +180,9 @@ async def _rights(app: AsyncQ, broker: Broker) -> Diagnosis:
     return good("rights", "the user may do what clients and workers need")
 
 
-async def _asked(broker: Broker, *question: str) -> Any:
+async def _asked(broker: Broker, keys: Keys, *question: str) -> Any:
     """Returns the answer of the server, or its error: an ACL may hide what is asked for."""
     try:
-        return await broker.commands.send(broker.shards[0], *question)
+        return await broker.commands.send(keys, *question)
     except ServerError as refused:
         return refused
