@@ -81,6 +81,7 @@ class _Link:
         return self._near
 
     def made(self, end: _End) -> None:
+        self._gateway.ends.add(end)
         if end is self._near:
             host = end.transport.get_extra_info("peername")[0]
             self.source = self._gateway.number_of(host)
@@ -111,6 +112,7 @@ class _Link:
             end.transport.pause_reading()
 
     def lost(self, end: _End) -> None:
+        self._gateway.ends.discard(end)
         if self.is_cut:
             return  # a network that is cut hides that a process has closed its connection
         self._gateway.links.discard(self)
@@ -134,10 +136,12 @@ class Gateway:
 
     Attributes:
         links: all connections that are open. Only the gateway's own thread reads and changes it.
+        ends: all ends of connections that have a socket, also of those that are being closed.
     """
 
     def __init__(self) -> None:
         self.links: set[_Link] = set()
+        self.ends: set[_End] = set()
         self._cut_nodes: set[int] = set()
         self._cuts_clients = False
         self._loop = asyncio.new_event_loop()
@@ -235,4 +239,7 @@ class Gateway:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        # Also those that wait until the other side has taken their last bytes.
+        for end in list(self.ends):
+            end.transport.abort()
         await asyncio.sleep(0)  # the transports are closed at the end of this turn

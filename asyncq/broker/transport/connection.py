@@ -355,8 +355,20 @@ async def _introduce(connection: Any, name: str, database: int, wanted: Wanted) 
     except AttributeError:
         # redis-py takes every answer to a HELLO with a password for a map. That of RESP2 is an array.
         raise Unfit(supported_servers.NO_RESP3) from None
-    if (socket := connection._writer.get_extra_info("socket")) is not None:
+    transport = connection._writer.transport
+    if (socket := transport.get_extra_info("socket")) is not None:
         forks.close_in_children(connection, socket.fileno())
+    try:
+        await _ask_who_it_is(connection, name, database, wanted)
+    except BaseException:
+        # redis-py closes it by itself, but politely: over TLS it waits for the other end to say goodbye. A
+        # loop that is closed before would leave the socket open.
+        transport.abort()
+        raise
+
+
+async def _ask_who_it_is(connection: Any, name: str, database: int, wanted: Wanted) -> None:
+    """Asks what server this is, names the connection, and selects the database. Raises as `_introduce`."""
     commands: list[tuple[Any, ...]] = [("HELLO",), ("CLIENT", "SETNAME", name)]
     if database:
         commands.append(("SELECT", database))
