@@ -215,6 +215,7 @@ class ServerCluster:
         except RuntimeError:
             if "in use" not in node.log():
                 raise
+            node.kill()
             node = self._make()
             node.launch()
             return self._answering(node)
