@@ -48,6 +48,7 @@ MAY_BLOCK = (
     ),  # read pyproject.toml and find a source, at import as a rule
     # It reads the scripts once a process, from beside the code.
     ("asyncq/broker/transport/scripts.py", {"load", "load_for_cluster"}),
+    ("asyncq/broker/commands.py", {"_seal_of"}),  # imports, once a process
     ("asyncq/app.py", {"_warn_once"}),  # logs
     ("asyncq/embedded/launch.py", {"find"}),  # tests search the server's program on their loop
     (

@@ -116,6 +116,11 @@ class ClusterClient(redis.asyncio.RedisCluster):
             for node in self.get_primaries()
         }
 
+    async def keys(self, pattern: Any = "*") -> list[bytes]:
+        """Returns the names of keys at all nodes."""
+        found = await self._of_each("KEYS", pattern)
+        return [key for names in found.values() for key in names]
+
     async def info(self, section: str = "default") -> dict[str, Any]:
         """Returns the facts of all nodes: numbers are added up, of all else the last node's stay."""
         total: dict[str, Any] = {}

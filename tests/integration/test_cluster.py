@@ -14,7 +14,17 @@ from helpers.server_cluster import ServerCluster, slot_of
 from helpers.waiting import until
 from helpers.worker_process import worker_process
 
-from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, ResultNotFound, Worker, chain, chord, group
+from asyncq import (
+    AsyncQ,
+    BrokerNotConfigured,
+    BrokerUnavailable,
+    NotReplicated,
+    ResultNotFound,
+    Worker,
+    chain,
+    chord,
+    group,
+)
 from asyncq.broker.schema.keys import Keys
 from asyncq.cli.doctor import server_checks
 from asyncq.worker import fetcher
@@ -248,6 +258,21 @@ async def test_each_node_that_may_lose_jobs_is_named(cluster, caplog):
         assert [each.check for each in found].count("clock") == 1, "what is all right is said once"
     finally:
         careless.do("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0")
+
+
+async def test_an_enqueue_waits_for_the_replicas_of_its_own_shard(own):
+    async with make_app(own.url, replicas=1, operation_timeout=3) as app, Worker(app):
+        double = app.tasks["double"]
+        calls = [double.options(task_id=id_in(app, shard), wait=20).call(shard) for shard in range(8)]
+        assert await asyncio.gather(*calls) == [2 * shard for shard in range(8)]
+        results = await double.map([(n,) for n in range(200)])
+        assert len(await results.get(timeout=20)) == 200
+        without = own.shards(NAMESPACE, 8)[0]
+        own.replicas(without)[0].kill()
+        with pytest.raises(NotReplicated, match="0 of 1 replicas"):
+            await double.options(task_id=id_in(app, 0, "lonely")).delay(1)
+        other = next(shard for shard, node in own.shards(NAMESPACE, 8).items() if node is not without)
+        assert await double.options(task_id=id_in(app, other, "kept"), wait=20).call(2) == 4
 
 
 # -- what is refused --

@@ -38,6 +38,7 @@ async def others_are_answered(url: str, what: str, limit: float):
     assert slowest < limit, what
 
 
+@pytest.mark.one_server("another client asks one server all the time")
 @pytest.mark.parametrize("count", [10_000, pytest.param(1_000_000, marks=pytest.mark.trial)])
 async def test_no_call_takes_long_or_holds_up_the_server_however_many_jobs_wait(make_app, server_url, count):
     limit = 0.5  # a busy machine makes everybody wait; a call over all jobs would take seconds

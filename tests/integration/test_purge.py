@@ -42,6 +42,7 @@ async def test_the_waiters_of_one_client_learn_it_from_one_message_for_many_jobs
     assert messages <= 20, "jobs end a hundred at a time"
 
 
+@pytest.mark.one_shard
 async def test_long_messages_end_a_step_early(app, raw, add):
     @app.task(name="heavy", ignore_result=True)
     async def heavy(data: bytes) -> None: ...

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
-from helpers import process_bodies
+from helpers import process_bodies, servers
 from helpers.inside import log_damage_again
 from helpers.waiting import until, until_state
 from helpers.worker_jobs import register
@@ -44,7 +43,7 @@ class Neighbour:
     """
 
     def __init__(self, url: str, namespace: str) -> None:
-        self.server = redis.Redis.from_url(url)
+        self.server = servers.client(url)
         self.prefix = f"{{{namespace}:0}}:"
 
     def key(self, name: str) -> str:
@@ -118,6 +117,7 @@ def forged(name: str = "add", args: tuple[Any, ...] = (1, 2), id_: str = "forged
 # -- nothing unsigned runs or arrives --
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_job_without_a_signature_never_runs_and_is_a_dead_letter(secret_app, neighbour, caplog):
     ran: list[int] = []
 
@@ -140,6 +140,7 @@ async def test_a_job_without_a_signature_never_runs_and_is_a_dead_letter(secret_
     assert "is not signed" in caplog.text
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_an_entry_without_a_record_is_a_dead_letter_too(secret_app, neighbour):
     async with secret_app, Worker(secret_app):
         neighbour.server.xadd(neighbour.key("q:default"), {"i": "none", "m": forged(id_="none")})
@@ -147,6 +148,7 @@ async def test_an_entry_without_a_record_is_a_dead_letter_too(secret_app, neighb
         assert letter.reason == "not signed"
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_message_that_is_copied_to_another_id_or_queue_is_refused(secret_app, neighbour):
     ran: list[str | None] = []
 
@@ -170,6 +172,7 @@ async def test_a_message_that_is_copied_to_another_id_or_queue_is_refused(secret
         assert reasons == ["not signed", "not signed"]
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_message_with_any_byte_changed_never_runs(secret_app, neighbour):
     ran: list[int] = []
 
@@ -194,6 +197,7 @@ async def test_a_message_with_any_byte_changed_never_runs(secret_app, neighbour)
     assert ran == []
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_forged_outcome_reaches_nobody_as_a_value(secret_app, neighbour):
     @secret_app.task(name="slow")
     async def slow() -> str:
@@ -217,6 +221,7 @@ async def test_a_forged_outcome_reaches_nobody_as_a_value(secret_app, neighbour)
                 await secret_app.AsyncResult(result.id).get(timeout=5)
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_an_unsigned_notification_does_not_end_a_wait(secret_app, neighbour):
     @secret_app.task(name="slow")
     async def slow() -> str:
@@ -232,6 +237,7 @@ async def test_an_unsigned_notification_does_not_end_a_wait(secret_app, neighbou
             assert await waiting == "real"
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_an_outcome_of_another_job_is_refused(secret_app, neighbour):
     @secret_app.task(name="add")
     async def add(x: int, y: int) -> int:
@@ -248,6 +254,7 @@ async def test_an_outcome_of_another_job_is_refused(secret_app, neighbour):
             await again.AsyncResult(first.id).get(timeout=5)
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_values_of_other_jobs_are_not_given_to_a_job_that_waited(secret_app, neighbour):
     got: list[list[int]] = []
 
@@ -278,6 +285,7 @@ async def test_values_of_other_jobs_are_not_given_to_a_job_that_waited(secret_ap
     assert got == []
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_forged_reports_and_items_are_not_handed_out(secret_app, neighbour, caplog):
     gate = asyncio.Event()
 
@@ -308,6 +316,7 @@ async def test_forged_reports_and_items_are_not_handed_out(secret_app, neighbour
             assert [item async for item in again] == [2]
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_orders_of_somebody_without_a_secret_are_ignored(secret_app, neighbour, caplog):
     async with secret_app, Worker(secret_app, name="w") as worker:
         (session,) = neighbour.server.hkeys(neighbour.key("w"))
@@ -322,6 +331,7 @@ async def test_orders_of_somebody_without_a_secret_are_ignored(secret_app, neigh
         assert worker.is_quiet
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_stored_schedule_that_was_changed_makes_no_job(secret_app, neighbour, caplog):
     ran: list[int] = []
 
@@ -343,6 +353,7 @@ async def test_a_stored_schedule_that_was_changed_makes_no_job(secret_app, neigh
         await secret_app.schedules.remove("clean")
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_saved_group_that_was_changed_is_refused(secret_app, neighbour):
     @secret_app.task(name="add")
     async def add(x: int, y: int) -> int:
@@ -416,6 +427,7 @@ async def test_errors_retries_callbacks_and_shared_values_work_with_secrets(secr
             await chain(fails.s(9), size.s(1)).call()
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_dead_letter_is_sent_again_with_a_signature_of_its_own(secret_app, neighbour):
     is_fixed = False
 
@@ -568,6 +580,7 @@ async def test_secrets_change_while_workers_run_and_no_job_is_lost(make_app, ser
     assert len(values) == 3 * 2 * 40
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_job_that_was_refused_in_a_rotation_is_sent_again(make_app, neighbour):
     def with_add(*secrets: str) -> tuple[AsyncQ, Any]:
         app = make_app(secrets=secrets)
@@ -639,6 +652,7 @@ async def test_workers_with_and_without_secrets_each_say_so(make_app, server_url
 # -- age --
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_a_job_that_is_older_than_max_age_is_refused(make_app, neighbour):
     app = make_app(secrets=[NEW], max_age=60)
 
@@ -665,6 +679,7 @@ async def test_a_job_that_is_older_than_max_age_is_refused(make_app, neighbour):
 # -- what can be seen at the server --
 
 
+@pytest.mark.one_server("a neighbour writes to one server")
 async def test_nothing_that_users_send_can_be_read_at_the_server_when_it_is_encrypted(make_app, neighbour):
     app = make_app(secrets=[NEW], encrypt=True, result_extended=True)
     gate = asyncio.Event()

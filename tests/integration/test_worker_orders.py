@@ -112,7 +112,7 @@ async def test_stop_lets_a_worker_end_its_jobs_and_a_second_one_changes_nothing(
 
 
 async def test_stacks_show_where_each_job_waits_and_what_its_thread_executes(app):
-    go, in_thread = asyncio.Event(), threading.Event()
+    go, in_thread, sleeping = asyncio.Event(), threading.Event(), threading.Event()
 
     async def deep_inside() -> None:
         await go.wait()
@@ -123,12 +123,14 @@ async def test_stacks_show_where_each_job_waits_and_what_its_thread_executes(app
 
     @app.task(name="sleeps")
     def sleeps() -> None:
+        sleeping.set()
         in_thread.wait(30)
 
     async with Worker(app, name="w1"):
         results = [await waits.delay(), await sleeps.delay()]
         for result in results:
             await until_state(result, "STARTED")
+        await until(sleeping.is_set, "the thread to run the job")
         text = await app.control.stacks("w1")
         go.set()
         in_thread.set()
