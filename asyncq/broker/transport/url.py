@@ -28,6 +28,7 @@ _HOST = re.compile(r"\[|localhost$|\d+\.\d+\.\d+\.\d+$", re.ASCII)
 """Matches a text before a colon that is a host for sure, and not a user."""
 _MORE_HOSTS = re.compile(r"\d*(,(\[[0-9A-Fa-f:.]*\]|[\w.-]+)(:\d*)?)+$", re.ASCII)
 """Matches the port of the first host of several, and all others."""
+_NO_NODE = "Write redis+cluster://host1:6379,host2:6379"
 _NO_MASTER = "Write redis+sentinel://host1:26379,host2:26379/mymaster"
 _NAMED = {"db": "the database", "username": "the user", "password": "the password"}
 _DATABASE_FORMS = {
@@ -107,31 +108,21 @@ def split_sentinel(url: str) -> SentinelUrl:
     >>> split_sentinel("redis+sentinel://:secret@a,b:5000/shop/1").server
     'redis://:secret@a:26379/1'
     """
-    scheme, _, rest = url.partition("://")
-    scheme = scheme.removesuffix("+sentinel")
-    if "#" in rest:
-        raise ValueError(f"there is a # in it, which the URL of a server cannot have\n{_ENCODE}")
-    before, mark, query = rest.partition("?")
-    address, _, path = before.partition("/")
-    if "@" in path:
-        raise ValueError(f"the host is not clear\n{_ENCODE}")
-    credentials, at, hosts = address.rpartition("@")
+    scheme, login, hosts, path, query = _parts_of(url, _NO_MASTER)
     name, _, database = path.partition("/")
-    if not all(hosts.split(",")):
-        raise ValueError(f"one of its hosts is empty\n{_NO_MASTER}")
     if database:
         _check_database(unquote(database), f"{scheme}+sentinel")
-    found = [_with_port(host) for host in hosts.split(",")]
+    found = [_with_port(host, 26379) for host in hosts]
     for host in found:
-        check(f"{scheme}://{credentials}{at}{host}/{database}{mark}{query}", "+sentinel")
+        check(f"{scheme}://{login}{host}/{database}{query}", "+sentinel")
     master = _master_name(name)
-    options = parse_qsl(query, keep_blank_values=True)
+    options = _options_in(query)
     own = [(_SENTINEL_OPTIONS[name], value) for name, value in options if name in _SENTINEL_OPTIONS]
     shared = [(name, value) for name, value in options if name in _TLS_OPTIONS or name == "socket_keepalive"]
     kept = [(name, value) for name, value in options if name not in _SENTINEL_OPTIONS]
     return SentinelUrl(
         master,
-        f"{scheme}://{credentials}{at}{found[0]}/{database}{_as_query(kept)}",
+        f"{scheme}://{login}{found[0]}/{database}{_as_query(kept)}",
         tuple(f"{scheme}://{host}{_as_query(own + shared)}" for host in found),
     )
 
@@ -146,25 +137,55 @@ def split_cluster(url: str) -> tuple[str, ...]:
     >>> split_cluster("redis+cluster://:secret@a,b:7000")
     ('redis://:secret@a:6379', 'redis://:secret@b:7000')
     """
+    scheme, login, hosts, path, query = _parts_of(url, _NO_NODE)
+    if path.strip("/") or any(name == "db" for name, _ in _options_in(query)):
+        raise ValueError(f"it names a database\n{_NO_DATABASE}")
+    found = tuple(f"{scheme}://{login}{_with_port(host, 6379)}{query}" for host in hosts)
+    for each in found:
+        check(each, "+cluster")
+    return found
+
+
+class _Parts(NamedTuple):
+    """The parts of a URL with several hosts.
+
+    Attributes:
+        scheme: of each server, without what follows the `+`.
+        login: user and password, with the `@` behind them.
+        hosts: each with its port, if it has one.
+        path: without the `/` before it.
+        query: with the `?` before it.
+    """
+
+    scheme: str
+    login: str
+    hosts: list[str]
+    path: str
+    query: str
+
+
+def _parts_of(url: str, form: str) -> _Parts:
+    """Splits a URL with several hosts.
+
+    Args:
+        url: the URL.
+        form: what to write, for the error about a host that is missing.
+    """
     scheme, _, rest = url.partition("://")
-    scheme = scheme.removesuffix("+cluster")
     if "#" in rest:
         raise ValueError(f"there is a # in it, which the URL of a server cannot have\n{_ENCODE}")
     before, mark, query = rest.partition("?")
     address, _, path = before.partition("/")
     if "@" in path:
         raise ValueError(f"the host is not clear\n{_ENCODE}")
-    if path.strip("/") or any(name == "db" for name, _ in parse_qsl(query, keep_blank_values=True)):
-        raise ValueError(f"it names a database\n{_NO_DATABASE}")
     credentials, at, hosts = address.rpartition("@")
     if not all(hosts.split(",")):
-        raise ValueError("one of its hosts is empty\nWrite redis+cluster://host1:6379,host2:6379")
-    found = [
-        f"{scheme}://{credentials}{at}{_with_port(host, 6379)}{mark}{query}" for host in hosts.split(",")
-    ]
-    for each in found:
-        check(each, "+cluster")
-    return tuple(found)
+        raise ValueError(f"one of its hosts is empty\n{form}")
+    return _Parts(scheme.partition("+")[0], credentials + at, hosts.split(","), path, mark + query)
+
+
+def _options_in(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query.removeprefix("?"), keep_blank_values=True)
 
 
 def _as_query(options: list[tuple[str, str]]) -> str:
@@ -181,7 +202,7 @@ def _master_name(text: str) -> str:
     return name
 
 
-def _with_port(host: str, port: int = 26379) -> str:
+def _with_port(host: str, port: int) -> str:
     """Returns the address of a Sentinel, or of a node, with its port."""
     return host if ":" in host.rpartition("]")[2] else f"{host}:{port}"
 
