@@ -228,7 +228,9 @@ MUTANTS = (
     Mutant(
         "no worker looks for jobs that wait in vain",
         _without("end_what_waits_in_vain"),
-        replace(FAILOVER, parents=CHAIN, shards=(0, 1), forwarders=1, workers=1, most_held=1),
+        replace(
+            FAILOVER, parents=CHAIN, shards=(0, 1), on_cluster=True, forwarders=1, workers=1, most_held=1
+        ),
         STUCK,
         "waiter 0 is new",
     ),

@@ -27,7 +27,7 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
         assert promoter
         label = f"{promoter.name}: promote goes on to deliver the end of job {rest.parent}"
         yield Move(label, scripts.notify_rest(world, rest, promoter.name))
-    if promoter and scripts.setup.shards and scripts.setup.rules.end_what_waits_in_vain:
+    if promoter and scripts.setup.on_cluster and scripts.setup.rules.end_what_waits_in_vain:
         for job in range(scripts.setup.enqueued):
             ended = scripts.end_in_vain(world, job)
             if ended is not None:

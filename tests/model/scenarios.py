@@ -294,10 +294,33 @@ SCENARIOS = (
         Setup(faults=2, failovers=True, waiters=1, most_held=1, **_ONLY_FAILOVERS),
     ),
     _scenario(
+        "shards of a Cluster that loses nothing: no job is given up; a replaced job",
+        Setup(
+            faults=1,
+            shards=(0, 1, 1),
+            replaced=0,
+            on_cluster=True,
+            forwarders=2,
+            **_ABOUT_FORWARDERS,
+        ),
+    ),
+    _scenario(
+        "shards of a Cluster that loses nothing: no job is given up; a diamond",
+        Setup(
+            faults=1,
+            parents=DIAMOND,
+            shards=(1, 0, 1, 0),
+            on_cluster=True,
+            forwarders=1,
+            **_ABOUT_FORWARDERS,
+        ),
+    ),
+    _scenario(
         "failover of one shard of two, a chain that crosses to the other shard",
         Setup(
             faults=2,
             failovers=True,
+            on_cluster=True,
             shards=(0, 1),
             forwarders=1,
             **{**_ABOUT_FORWARDERS, **_ONLY_FAILOVERS, "lost_replies": True},
@@ -309,6 +332,7 @@ SCENARIOS = (
         Setup(
             faults=2,
             failovers=True,
+            on_cluster=True,
             shards=(1, 0),
             forwarders=1,
             **{**_ABOUT_FORWARDERS, **_ONLY_FAILOVERS, "lost_replies": True},
@@ -320,6 +344,7 @@ SCENARIOS = (
         Setup(
             faults=1,
             failovers=True,
+            on_cluster=True,
             parents=ROW,
             shards=(0, 1, 0),
             forwarders=2,
@@ -333,6 +358,7 @@ SCENARIOS = (
         Setup(
             faults=1,
             failovers=True,
+            on_cluster=True,
             parents=DIAMOND,
             shards=(1, 0, 1, 0),
             forwarders=1,

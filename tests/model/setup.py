@@ -51,6 +51,8 @@ class Setup:
     """For each job its shard, 0 or 1; the workflow is accepted in shard 0. Empty: there is one shard."""
     at_once: int | None = None
     """How many jobs of shard 0 are accepted in one step; None for all."""
+    on_cluster: bool = False
+    """The shards are on several servers: workers look for jobs that wait for an end which was lost."""
     forwarders: int = 0
     """How many forwarders there are."""
     taken: int | None = None
