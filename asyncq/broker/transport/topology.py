@@ -6,7 +6,8 @@ nodes decide among themselves. A node that is cut off from the others answers wi
 
 It asks at the first need, after MOVED or CLUSTERDOWN, and when a node cannot be reached. Nothing tells a
 client that its node is cut off: connections stay open, and replies stop. So a task asks one node after the
-other for its epoch, twice a second, and asks for everything when that has risen.
+other for its epoch, twice a second, and asks for everything when that has risen. While an owner is silent, it
+asks more often.
 
 redis-py's `NodesManager` is not used: it knows no epochs, takes the first answer of any node, and has pools
 of connections with retries of their own. Its `key_slot` is.
@@ -36,6 +37,10 @@ log: logging.Logger = logging.getLogger(__name__)
 
 INTERVAL = 0.5
 """Seconds between two questions for the epoch of a node."""
+ALARMED = 0.15
+"""The same while the owner of a shard does not answer: then the others are about to choose another one."""
+_ALARM = 30.0
+"""For so many seconds at most: the node may stay away."""
 ANSWER = 0.3
 """Seconds after which a node that has not answered is taken for cut off, and others are asked."""
 SEARCH = 3.0
@@ -157,8 +162,8 @@ class Topology:
             if answers and self._take(max(answers, key=lambda one: (one.epoch, one.is_up))):
                 return
         if problems:
-            refusals = [one for one in problems if isinstance(one, ServerError)]
-            self._problem = (refusals or problems)[0]
+            # A refusal says more than an advice, and an advice more than silence.
+            self._problem = max(problems, key=lambda one: (isinstance(one, ServerError), "\n" in str(one)))
 
     def _candidates(self) -> list[Node]:
         """Returns all nodes in the order in which they are asked: those that were late come last."""
@@ -241,10 +246,20 @@ class Topology:
 
     async def _watch(self, pipes: Callable[[], Iterable[Pipe]]) -> None:
         turn = 0
+        since: float | None = None  # when an owner was late first
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(INTERVAL * random.uniform(0.9, 1.1))
+            if self._late.isdisjoint(self.owners):
+                since = None
+            elif since is None:
+                since = loop.time()
+            is_alarmed = since is not None and loop.time() - since < _ALARM
+            await asyncio.sleep((ALARMED if is_alarmed else INTERVAL) * random.uniform(0.9, 1.1))
             known = list(pipes())
             turn += 1
+            if is_alarmed and turn % 4:
+                # Now and then the late node is asked, too: it may be back.
+                known = [pipe for pipe in known if pipe.endpoint not in self._late] or known
             try:
                 if not known or await self._has_changed(known[turn % len(known)]):
                     await self.refresh()
@@ -252,13 +267,18 @@ class Topology:
                 log.debug("the nodes of the Cluster could not be asked (%s); asking again", error)
 
     async def _has_changed(self, pipe: Pipe) -> bool:
-        """Returns whether a node knows a higher epoch, says that the Cluster is down, or does not answer."""
+        """Returns whether a node knows a higher epoch, or does not answer."""
+        node = pipe.endpoint
         try:
             async with asyncio.timeout(ANSWER):
-                epoch, is_up = _state(await pipe.call("CLUSTER", "INFO", now=True))
+                epoch, _ = _state(await pipe.call("CLUSTER", "INFO", now=True))
         except (TimeoutError, PipeBroken):
+            if node is not None:
+                self._late.add(node)
             return True
-        return epoch > self._epoch or not is_up
+        if node is not None:
+            self._late.discard(node)
+        return epoch > self._epoch
 
 
 async def _answers(asked: Sequence[asyncio.Task[_Answer]], problems: list[Exception]) -> list[_Answer]:
