@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 import pytest
 from helpers.own_server import OwnServer, free_port
+from helpers.server_cluster import server_cluster
 from helpers.waiting import until
 
 from asyncq import AsyncQ, ResultNotFound, chain
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from asyncq import AsyncResult, Outcome
 
 pytestmark = pytest.mark.anyio
-
-NEW_URL = os.environ.get("TEST_MOVE_TO", "")
-"""A server to which the test moves, also a cluster; without it the test starts one."""
 
 TASKS = """
 import asyncio, os
@@ -100,10 +98,15 @@ def servers(tmp_path) -> Iterator[list[OwnServer]]:
 
 
 @pytest.fixture
-def places(servers, namespace) -> tuple[Place, Place]:
-    """The old place and the new one."""
+def places(request, servers, namespace, tmp_path) -> Iterator[tuple[Place, Place]]:
+    """The old place and the new one, which is another server or a Cluster."""
     old, new = servers
-    return Place(old.url, namespace, 1), Place(NEW_URL or new.url, f"{namespace}n", 8 if NEW_URL else 4)
+    before = Place(old.url, namespace, 1)
+    if getattr(request, "param", "server") == "server":
+        yield before, Place(new.url, f"{namespace}n", 4)
+        return
+    with server_cluster(tmp_path / "cluster", replicas=0, save="3600 1") as cluster:
+        yield before, Place(cluster.url, f"{namespace}n", 8)
 
 
 def pids(worker) -> dict[str, int]:
@@ -203,6 +206,7 @@ def is_empty(project, place: Place) -> bool:
     return not sum([*in_queues, shown["stats"]["delayed"], shown["stats"]["waiting_for_parents"]])
 
 
+@pytest.mark.parametrize("places", ["server", "cluster"], indirect=True)
 async def test_a_running_app_moves_to_another_server_and_no_job_is_lost_or_run_twice(
     project, places, servers, stop
 ):
