@@ -3,11 +3,12 @@
     python benchmarks/cluster_scale.py [--jobs 20000] [--rounds 3] [--shards 12]
 
 A Cluster of primaries without replicas runs on this machine, of one number after the other in each round. A
-process enqueues jobs that do nothing, in batches, and waits for all of them; a worker in a process of its own
-runs them. The time that the processors spent in all servers, by INFO, is divided by the jobs. What the same
-servers and the idle worker spend in the same time without jobs is taken off. Two cores do not get faster by a
-third server, so nothing is said about jobs a second: the cost of a job tells how many a primary can do. The
-module is also the app.
+process enqueues jobs that do nothing, in batches of a thousand for each primary, for a larger Cluster is for
+more load, and waits for all of them; a worker in a process of its own runs them. The time that the processors
+spent in all servers, by INFO, is divided by the jobs. What the same servers and the idle worker spend in the
+same time without jobs is taken off. The machine's speed varies, so the figures of one round are compared with
+each other. Two cores do not get faster by a third server, so nothing is said about jobs a second: the cost of
+a job tells how many a primary can do. The module is also the app.
 """
 
 import argparse
@@ -94,14 +95,14 @@ def cpu(nodes: list[redis.Redis]) -> list[float]:
     return [each["used_cpu_user"] + each["used_cpu_sys"] for each in facts]
 
 
-async def drain(url: str, jobs: int, shards: int) -> list[int]:
-    """Enqueues jobs and waits for all of them. Returns how many each shard had."""
+async def drain(url: str, jobs: int, batch: int, shards: int) -> list[int]:
+    """Enqueues jobs in batches and waits for all of them. Returns how many each shard had."""
     counts = [0] * shards
     where = Shards("asyncq", shards)
     async with AsyncQ(url, shards=shards) as client:
         task = client.task_named("noop")
-        for _ in range(jobs // BATCH):
-            results = await task.map([()] * BATCH)
+        for _ in range(jobs // batch):
+            results = await task.map([()] * batch)
             await results.get(timeout=60)
             for result in results:
                 counts[where.number(result.id)] += 1
@@ -118,11 +119,12 @@ def measured(primaries: int, jobs: int, shards: int) -> tuple[list[float], list[
         folder = Path(__file__).parent
         worker = subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
         try:
-            asyncio.run(drain(url, BATCH, shards))  # the worker is there, and the scripts are loaded
+            batch = BATCH * primaries
+            asyncio.run(drain(url, batch, batch, shards))  # the worker is there, and the scripts are loaded
             start = cpu(nodes)
             time.sleep(IDLE)
             before, began = cpu(nodes), time.monotonic()
-            counts = asyncio.run(drain(url, jobs, shards))
+            counts = asyncio.run(drain(url, jobs, batch, shards))
             after, idle = cpu(nodes), (time.monotonic() - began) / IDLE
             costs = [c - b - (b - a) * idle for a, b, c in zip(start, before, after, strict=True)]
             return [cost / jobs * 1e6 for cost in costs], counts
@@ -149,11 +151,13 @@ def main() -> None:
             shown = " + ".join(f"{cost:.1f}" for cost in each)
             took = time.monotonic() - began
             print(f"round {number + 1}, {primaries} primaries: {shown} us a job ({took:.0f} s)", flush=True)
-    print("\n| primaries | us of all servers for a job, median | of one primary's |\n|---|---|---|")
-    one = statistics.median(totals[1])
+    print(
+        "\n| primaries | us of all servers for a job, median | of one primary's in the same round, median |"
+    )
+    print("|---|---|---|")
     for primaries, costs in totals.items():
-        median = statistics.median(costs)
-        print(f"| {primaries} | {median:.1f} | {median / one:.2f} |")
+        ratios = [cost / one for cost, one in zip(costs, totals[1], strict=True)]
+        print(f"| {primaries} | {statistics.median(costs):.1f} | {statistics.median(ratios):.2f} |")
     print(f"\nthe fullest shard has {max(unevenness):.2f} times the mean")
 
 
