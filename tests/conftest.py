@@ -73,6 +73,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    if server_program.chosen():
+        kept = [item for item in items if not item.get_closest_marker("bundled")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
     if of_secrets():
         skipped = pytest.mark.skip(
             reason="it reads or writes the bytes of messages, and they are sealed here"

@@ -7,6 +7,7 @@ import time
 
 import msgpack
 import pytest
+from helpers.inside import session_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
@@ -274,7 +275,7 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
             await asyncio.sleep(30)
 
         stream = app.sessions.shards[0].stream("default")
-        async with Worker(app, queues=queues):
+        async with Worker(app, queues=queues) as worker:
             entry = "*"
             if len(queues) > 1:
                 beside = await long.delay()
@@ -283,18 +284,21 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
                 # entry id.
                 record = await raw.get(app.sessions.shards[0].records + beside.id)
                 entry = record.split(b" ")[1]
-            ((name, _),) = [
-                (c["name"], c) for c in await until(lambda: raw.xinfo_consumers(stream, "g"), "a reader")
-            ]
+            name = session_of(worker).consumer.name
+
+            async def readers() -> list[str]:
+                found = [each for each in await raw.client_list() if each["name"] == f"asyncq-read:{name}"]
+                return [each["id"] for each in found if "b" in each["flags"]]
+
+            blocked = await until(readers, "the worker's read to wait at the server")
             job = wire.Job("unknown", note.name, "default", note.arguments.dumps((), {}), "n", "", 1, 60_000)
             # The server delivers the job to the worker, and the reply never arrives.
             async with raw.pipeline(transaction=True) as both:
                 both.xadd(stream, {"i": "unknown", "m": wire.encode_job(job)}, id=entry)
                 both.xreadgroup("g", name, {stream: ">"}, count=1)
                 await both.execute()
-            for client in await raw.client_list():
-                if client["name"] == f"asyncq-read:{name.decode()}":
-                    await raw.client_kill_filter(_id=client["id"])
+            for reader in blocked:
+                await raw.client_kill_filter(_id=reader)
             await asyncio.wait_for(ran.wait(), 30)
             await until_empty(raw, stream)
             if len(queues) > 1:

@@ -41,6 +41,7 @@ def test_the_server_starts_after_a_crash_in_the_middle_of_a_write(project, files
         assert ask(server, "GET basket") == "apples"
 
 
+@pytest.mark.bundled
 def test_data_of_a_newer_server_are_reported_with_its_version(project, files):
     base = next(files.glob("*.base.rdb"))
     base.write_bytes(b"VALKEY999" + base.read_bytes()[9:])

