@@ -150,8 +150,8 @@ def test_a_primary_that_is_cut_off_from_the_others_refuses_writes_and_comes_back
     with contextlib.closing(redis.Redis(port=old.announced, socket_timeout=5)) as through_the_gateway:
         assert through_the_gateway.ping(), "clients still reach it"
     cluster.heal()
+    until_sync(lambda: cluster.replicas(new) == [old], "the old one to be a replica")
     cluster.wait_until_well()
-    assert cluster.replicas(new) == [old]
 
 
 def test_a_client_of_a_primary_that_is_cut_off_from_clients_gets_no_answer(cluster):
