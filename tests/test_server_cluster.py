@@ -100,8 +100,8 @@ def test_a_replica_takes_the_place_of_a_killed_primary_which_comes_back_as_a_rep
     assert cluster.serving(SLOT) is new
     client.set("x", "at the new one")
     old.start()
+    until_sync(lambda: cluster.replicas(new) == [old], "the old one to be a replica")
     cluster.wait_until_well()
-    assert cluster.replicas(new) == [old]
 
 
 def test_a_slot_on_its_way_answers_ask_and_tryagain_and_afterwards_moved(cluster, client):
