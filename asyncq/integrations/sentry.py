@@ -22,7 +22,13 @@ with needs_extra("sentry"):
     import sentry_sdk
     from sentry_sdk.integrations import Integration
     from sentry_sdk.integrations.logging import ignore_logger
-    from sentry_sdk.scope import should_send_default_pii, use_isolation_scope
+    from sentry_sdk.scope import (
+        Scope,
+        ScopeType,
+        should_send_default_pii,
+        use_isolation_scope,
+        use_scope,
+    )
     from sentry_sdk.utils import event_from_exception
 
 from asyncq.app import add_to_every_app
@@ -32,7 +38,6 @@ from asyncq.middleware.middleware import Middleware
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sentry_sdk.scope import Scope
     from sentry_sdk.tracing import Span
 
     from asyncq.context import Context
@@ -165,7 +170,9 @@ class _SentryMiddleware(Middleware):
         if _integration() is None:
             return
         if failure is not None:
-            with use_isolation_scope(failure.scope):
+            # All tasks of a process that were started in one context share its current scope. What that says,
+            # the name of a transaction under way above all, would stand before what the job's own scope says.
+            with use_isolation_scope(failure.scope), use_scope(Scope(ty=ScopeType.CURRENT)):
                 _capture(failure.error, {"trace": failure.trace})
             return
         error = event.error
@@ -173,7 +180,7 @@ class _SentryMiddleware(Middleware):
             return
         # Its body did not run here, or has succeeded: its task is not known, its workers died with it, its
         # arguments or its value could not be read.
-        with sentry_sdk.isolation_scope() as scope:
+        with sentry_sdk.isolation_scope() as scope, use_scope(Scope(ty=ScopeType.CURRENT)):
             scope.clear_breadcrumbs()
             scope.set_transaction_name(event.task, source="task")
             _set_names(scope, event.task, event.queue, event.id)
