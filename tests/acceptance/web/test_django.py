@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.waiting import until_state
+from helpers.waiting import until, until_state
 
 from asyncq import AsyncQ
 
@@ -37,6 +37,11 @@ async def test_the_jobs_of_clients_that_go_away_end(
         async with httpx.AsyncClient(base_url=site, timeout=60) as client:
             requests = [asyncio.create_task(client.get(f"/naps/{handle.id}")) for handle in handles]
             await asyncio.gather(*(until_state(handle, "STARTED") for handle in handles))
+
+            async def all_wait() -> bool:
+                return (await client.get("/waiting")).text == "10"
+
+            await until(all_wait, "all requests to wait for their jobs")
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)

@@ -11,13 +11,21 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from tasks import nap
 
+waiting: set[str] = set()
+"""The jobs for which a request waits. One that is abandoned before that goes on."""
+
 
 async def hold(request: HttpRequest, id: str) -> HttpResponse:
     result = await nap.options(task_id=id).delay(60)
+    waiting.add(id)
     return HttpResponse(await result.get(revoke_on_abandon=True))
 
 
-urlpatterns = [path("naps/<str:id>", hold)]
+async def count(_: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(len(waiting)))
+
+
+urlpatterns = [path("naps/<str:id>", hold), path("waiting", count)]
 
 if __name__ == "__main__":
     settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="not a secret")
