@@ -55,8 +55,7 @@ FOREVER = float("inf")
 """The timeout of a worker's commands: an outcome stays true however long the server is away. A command with
 this timeout is given up only when the app is closed, or for an error that sending again would not mend."""
 
-
-LONGEST_MOVE_PAUSE = 0.2
+_LONGEST_MOVE_PAUSE = 0.2
 """The most seconds between two tries of a command while a Cluster gives a shard another owner."""
 _REDIRECTS = 5
 """So many times in a row a command follows a shard to another server without a pause."""
@@ -270,15 +269,12 @@ class Commands:
             QueueFull: the server's memory is full and the script needs some.
             ServerError: an answer that trying again will not change.
         """
-        script = self.scripts[name]
-        guards = self.connections.guards[shard.shard]
-        answer = await self.send(
-            *(shard, "EVALSHA", script.sha, len(keys) + len(guards), *keys, *guards, *arguments),
-            timeout=timeout,
-        )
-        if script.fills_outbox and not self.shards.is_one:
+        answer = await self.send(shard, *self.build(shard, name, keys, arguments), timeout=timeout)
+        if not self.scripts[name].fills_outbox:
+            return answer
+        if not self.shards.is_one:
             self.forwarder.call(shard)
-        return self.without_ends(shard, answer) if script.fills_outbox else answer
+        return self.without_ends(shard, answer)
 
     def without_ends(self, shard: Keys, answer: Any) -> Any:
         """Returns the answer of a script without the jobs that it says to have ended, which `on_ends` gets.
@@ -342,7 +338,7 @@ class Commands:
                     f"{self.address.safe_url} did not answer within {shown(timeout)}{last}"
                 ) from error
             attempt += 1
-            rest = min(pause(attempt), LONGEST_MOVE_PAUSE) if _is_of_cluster(problem) else pause(attempt)
+            rest = min(pause(attempt), _LONGEST_MOVE_PAUSE) if _is_of_cluster(problem) else pause(attempt)
             if self.is_closed or self._loop.time() + rest > deadline:
                 raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
             log.debug(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from asyncq.broker.transport.cluster_scripts import guards
 from asyncq.broker.transport.connections import PubSub
 from asyncq.broker.transport.pipe import Pipe
 from asyncq.broker.transport.reconnect import ReconnectingConnection
-from asyncq.broker.transport.topology import SEARCH, Node, Topology
+from asyncq.broker.transport.topology import SEARCH, Node, Topology, named_owner
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -269,9 +268,9 @@ class _NodeThreadConnections:
         return connection
 
     def refuse(self, keys: Keys, error: ServerError) -> None:
-        found = re.fullmatch(r"MOVED \d+ (.+):(\d+)", str(error))
-        if found is not None:
-            self._moved[keys.shard] = (found[1].strip("[]"), int(found[2]))
+        owner = named_owner(str(error))
+        if owner is not None:
+            self._moved[keys.shard] = owner
 
     def keep_only(self, owners: set[Node]) -> None:
         """Breaks the connections to all other nodes: a call that waits there ends."""

@@ -75,6 +75,12 @@ class _Answer(NamedTuple):
     nodes: Sequence[Node]
 
 
+def named_owner(error: str) -> Node | None:
+    """Returns the node that a MOVED names; None for any other error."""
+    found = re.fullmatch(r"MOVED \d+ (.+):(\d+)", error)
+    return None if found is None else (found[1].strip("[]"), int(found[2]))
+
+
 class Topology:
     """Which node serves each shard.
 
@@ -124,9 +130,9 @@ class Topology:
 
     def moved(self, shard: int, error: str) -> None:
         """Takes in the owner of a shard that a MOVED names, and asks for everything."""
-        found = re.fullmatch(r"MOVED \d+ (.+):(\d+)", error)
-        if found is not None:
-            self._apply({shard: (found[1].strip("[]"), int(found[2]))})
+        owner = named_owner(error)
+        if owner is not None:
+            self._apply({shard: owner})
         self.ask()
 
     def ask(self) -> None:
