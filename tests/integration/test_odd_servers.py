@@ -5,21 +5,19 @@ them, or an app says at its start in one line what is wrong, and in another what
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from helpers.plain_servers import plain_servers
 from helpers.replicated_server import replicated_server
 from helpers.stopwatch import Stopwatch
 
 import asyncq.broker.transport.connection  # noqa: F401  not on a loop: redis-py reads files when it is imported
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, Worker
 from asyncq.broker import commands
-from asyncq.embedded import launch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,29 +29,8 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def start(tmp_path: Path):
     """Starts real servers with lines in their configuration, and returns their ports; ends all."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(*lines: str) -> int:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        file = tmp_path / f"{port}.conf"
-        own = [f"port {port}", "bind 127.0.0.1", f"dir {tmp_path}", "save 3600 1"]
-        file.write_text("\n".join([*own, *lines, ""]))
-        server = subprocess.Popen([launch.find(), file], stdout=subprocess.DEVNULL)
-        running.append(server)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return port
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.01)
-
-    yield start
-    for server in running:
-        server.kill()
-        server.wait()
+    with plain_servers(tmp_path) as servers:
+        yield lambda *lines: servers.start(lines=["save 3600 1", *lines])
 
 
 def make_app(url: str, **settings) -> AsyncQ:

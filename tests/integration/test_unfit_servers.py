@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -14,10 +13,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.plain_servers import plain_servers
 
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable
 from asyncq.broker.transport import supported_servers
-from asyncq.embedded import launch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,28 +28,8 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def start(tmp_path: Path):
     """Starts real servers, and returns their addresses. All end with the test."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(*words: str) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        file = tmp_path / f"{port}.conf"
-        file.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
-        server = subprocess.Popen([launch.find(), file, *words], stdout=subprocess.DEVNULL)
-        running.append(server)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return f"127.0.0.1:{port}"
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.01)
-
-    yield start
-    for server in running:
-        server.kill()
-        server.wait()
+    with plain_servers(tmp_path) as servers:
+        yield lambda *options: f"127.0.0.1:{servers.start(*options)}"
 
 
 async def refused(url: str) -> list[str]:

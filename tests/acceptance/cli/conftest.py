@@ -1,5 +1,6 @@
 """A project with tasks, and the command line run in it as real processes."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -167,6 +168,17 @@ def project(tmp_path):
     for socket in runtime.glob("asyncq/*/s"):
         resp.shut_down(socket, time.monotonic() + 5)
     shutil.rmtree(runtime, ignore_errors=True)
+
+
+@pytest.fixture
+def run(project, server_url, namespace):
+    """Runs commands one after the other in one process, beside the loop."""
+
+    async def run(*commands):
+        project.environ |= {"ASYNCQ_URL": server_url, "ASYNCQ_NAMESPACE": namespace}
+        return await asyncio.to_thread(project.run_each, *(tuple(command.split()) for command in commands))
+
+    return run
 
 
 @pytest.fixture

@@ -24,17 +24,6 @@ def add(app):
     return add
 
 
-@pytest.fixture
-def run(project, server_url, namespace):
-    """Runs commands one after the other in one process, beside the loop."""
-
-    async def run(*commands):
-        project.environ |= {"ASYNCQ_URL": server_url, "ASYNCQ_NAMESPACE": namespace}
-        return await asyncio.to_thread(project.run_each, *(tuple(command.split()) for command in commands))
-
-    return run
-
-
 async def note_queues(app) -> None:
     """Makes the app note its queues at the server now, and not half a second after it first used them."""
     await app.control.queues()

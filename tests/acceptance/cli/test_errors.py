@@ -1,13 +1,9 @@
 """Every error is one line and one fix, never a traceback, and its exit code shows its kind."""
 
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
-
-from asyncq.embedded import launch
+from helpers.plain_servers import plain_servers
 
 MODULES = {
     "typo.py": "from asyncq import AsyncQ\napp = AsyncQ(concurency=5)\n",
@@ -118,26 +114,8 @@ def test_a_wrong_server_is_reported_without_its_password(project, environ, code,
 @pytest.fixture
 def serve(tmp_path):
     """Starts servers with the given options and gives their ports; all end with the test."""
-    running = []
-
-    def serve(*options: str) -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-        words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path, *options]
-        running.append(subprocess.Popen([launch.find(), *words], stdout=subprocess.DEVNULL))
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                return port
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.01)
-
-    yield serve
-    for server in running:
-        server.kill()
-        server.wait()
+    with plain_servers(tmp_path) as servers:
+        yield lambda *options: servers.start("--save", "", *options)
 
 
 def test_a_server_that_asyncq_cannot_use_exits_78(project, serve):

@@ -33,17 +33,6 @@ def add(app):
     return add
 
 
-@pytest.fixture
-def run(project, server_url, namespace):
-    """Runs commands one after the other in one process, beside the loop."""
-
-    async def run(*commands):
-        project.environ |= {"ASYNCQ_URL": server_url, "ASYNCQ_NAMESPACE": namespace}
-        return await asyncio.to_thread(project.run_each, *(tuple(command.split()) for command in commands))
-
-    return run
-
-
 async def test_the_beginning_of_an_id_that_fits_one_job_is_that_job(app, add, run):
     names = ("waiting-1", "delayed-1", "ended-1", "twin-1", "twin-2")
     options = {"delayed-1": {"countdown": 600}, "ended-1": {"queue": "other"}}
