@@ -44,8 +44,9 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
-# redis-py reads its own version from the disk for each connection.
+# redis-py reads its own version from the disk for each connection. Here it does so once, and not on a loop.
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+redis.utils.get_lib_version()
 
 
 def pytest_configure() -> None:

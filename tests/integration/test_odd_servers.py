@@ -15,7 +15,6 @@ from helpers.plain_servers import plain_servers
 from helpers.replicated_server import replicated_server
 from helpers.stopwatch import Stopwatch
 
-import asyncq.broker.transport.connection  # noqa: F401  not on a loop: redis-py reads files when it is imported
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, Worker
 from asyncq.broker import commands
 
