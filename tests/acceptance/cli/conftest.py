@@ -1,14 +1,17 @@
 """A project with tasks, and the command line run in it as real processes."""
 
 import asyncio
+import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,28 @@ class Project:
         )
         self._running.append(process)
         return process
+
+    @contextlib.contextmanager
+    def in_terminal(self, *words: str, **environ: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+        """Runs a command in a terminal. Gives the process and the other end of its terminal, and kills the
+        process at the end of the block.
+        """
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "asyncq", *words],
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
 
     def run(self, *words: str, **environ: str) -> "Ended":
         return Ended(self.start(*words, **environ), 60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -79,30 +78,16 @@ def test_a_shell_without_an_app_says_which(project):
 
 @pytest.mark.skipif(importlib.util.find_spec("IPython") is None, reason="needs IPython")
 def test_a_shell_in_a_terminal_is_ipython_and_awaits(project):
-    ours, theirs = pty.openpty()
-    environ = {**project.environ, "TERM": "dumb", "IPYTHONDIR": str(project.folder / "ipython")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "asyncq", "shell", "shop"],
-        cwd=project.folder,
-        env=environ,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
     shown = ""
-    try:
+    environ = {"TERM": "dumb", "IPYTHONDIR": str(project.folder / "ipython")}
+    with project.in_terminal("shell", "shop", **environ) as (process, terminal):
         while "In [1]:" not in shown:
-            shown += os.read(ours, 4096).decode()
-        os.write(ours, b"(await echo.delay(5)).name, 6 * 7\r")
+            shown += os.read(terminal, 4096).decode()
+        os.write(terminal, b"(await echo.delay(5)).name, 6 * 7\r")
         while "42)" not in shown:
-            shown += os.read(ours, 4096).decode()
-        os.write(ours, b"exit()\r")
+            shown += os.read(terminal, 4096).decode()
+        os.write(terminal, b"exit()\r")
         until_sync(lambda: process.poll() is not None, f"IPython to end: {shown}")
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
     assert "('shop.echo', 42)" in shown, shown
     assert process.returncode == 0
 

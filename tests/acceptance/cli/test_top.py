@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import subprocess
 import sys
 
@@ -107,30 +106,15 @@ def test_top_without_textual_names_the_extra(project):
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
 def test_top_in_a_terminal_ends_with_q_or_ctrl_c_and_exit_code_0(project, key):
-    ours, theirs = pty.openpty()
-    environ = {**project.environ, "TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "asyncq", "top"],
-        cwd=project.folder,
-        env=environ,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
     shown = ""
-    try:
+    with project.in_terminal("top", TERM="xterm-256color") as (process, terminal):
         while "Valkey" not in shown and "valkey" not in shown:
-            shown += os.read(ours, 4096).decode(errors="replace")
-        os.write(ours, key)
+            shown += os.read(terminal, 4096).decode(errors="replace")
+        os.write(terminal, key)
         while True:
             try:
-                if not os.read(ours, 4096):
+                if not os.read(terminal, 4096):
                     break
             except OSError:  # the other end is closed
                 break
         assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
