@@ -87,7 +87,7 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         errors = ErrorLog(log, "no jobs could be read; trying again")
         interval = 2 * self._consumer.settings.lease
-        ahead, times = self._attempts.ahead, self._attempts.ahead.times
+        times = self._attempts.ahead.times
         failures = 0
         last_check = loop.time()
         while True:
@@ -97,12 +97,7 @@ class Fetcher:
                 if lost_one or loop.time() - last_check > interval:
                     await self._start_unknown_entries()
                     last_check = loop.time()
-                if times.most or ahead.notes.streams:
-                    await ahead.adjust(self._own)
-                room = ahead.room() or await ahead.until_room()
-                if self._share is not None:
-                    room = await self._take(self._share)
-                room, most = min(room, MOST_AT_ONCE), self._consumer.limit.entries
+                room, most = min(await self._room(), MOST_AT_ONCE), self._consumer.limit.entries
                 entries = await self._read(room)
                 is_full = len(entries) >= min(room, most)
                 if is_full or times.measures:
@@ -122,6 +117,25 @@ class Fetcher:
                 if unexpected(error) is not None:
                     errors.add(error)
                 await self._recover(error, failures)
+
+    async def _room(self) -> int:
+        """Waits until jobs may be fetched, and returns how many. Lets the server know what has begun, for
+        streams from which some of them are fetched ahead.
+        """
+        ahead = self._attempts.ahead
+        while True:
+            room = ahead.room() or await ahead.until_room()
+            if self._share is not None:
+                room = await self._take(self._share)
+            # Behind these waits, and right before the read: how many jobs may be fetched ahead changes
+            # meanwhile. A read ahead from a stream that is not noted gets less than it asks for, which looks
+            # as if the queue were empty, and then nothing would be fetched ahead.
+            if ahead.times.most or ahead.notes.streams:
+                await ahead.adjust(self._own)
+                room = min(room, ahead.room())
+            if room:
+                return room
+            self._give_back()
 
     async def _take(self, share: ReadShare) -> int:
         """Waits for a share of the room, takes it, and returns how many jobs it is."""

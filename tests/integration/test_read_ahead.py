@@ -18,7 +18,8 @@ from helpers.worker_process import worker_process
 import asyncq
 from asyncq import Worker, WorkerLost
 from asyncq.broker.transport.pipe import PipeBroken
-from asyncq.worker import read_ahead
+from asyncq.worker import body_times, read_ahead
+from asyncq.worker.body_times import BodyTimes
 
 if TYPE_CHECKING:
     from asyncq.worker.read_ahead import ReadAhead
@@ -140,6 +141,35 @@ async def test_a_worker_with_short_bodies_fetches_ahead_and_one_with_long_bodies
         await app.ResultSet(await body.map([("short", 0)] * 3_000)).get(timeout=60)
     assert seen["long"] == 0
     assert seen["short"] > 0
+
+
+@pytest.mark.one_shard
+async def test_a_worker_that_has_begun_to_fetch_ahead_goes_on_as_long_as_the_queue_is_full(app, monkeypatch):
+    monkeypatch.setattr(body_times, "SHORT", 60.0)  # however busy the machine is
+    monkeypatch.setattr(read_ahead, "LONGEST_WAIT", 600.0)
+    reads: list[bool] = []
+    add_read = BodyTimes.add_read
+
+    def add_and_note(times: BodyTimes, *, is_full: bool) -> None:
+        reads.append(is_full)
+        add_read(times, is_full=is_full)
+
+    monkeypatch.setattr(BodyTimes, "add_read", add_and_note)
+    most_ahead = 0
+
+    @app.task
+    async def body() -> None:
+        nonlocal most_ahead
+        most_ahead = max(most_ahead, ahead_of(worker).count)
+
+    results = await body.map([()] * 3000)
+    worker = Worker(app, concurrency=50)
+    async with worker:
+        await results.get(timeout=60)
+    assert most_ahead, "the worker fetched ahead"
+    while not reads[-1]:
+        reads.pop()  # the queue was empty then
+    assert all(reads), "each read got what it had asked for, while there was a backlog"
 
 
 async def test_a_job_for_a_thread_is_not_held_ahead_without_a_thread(app, always_ahead, say):
