@@ -138,9 +138,11 @@ async def test_an_error_on_leaving_is_raised_when_all_jobs_have_ended(make_app):
         raise ConnectionError("no database")
 
     app = make_app(lifespan=broken)
+    begun = asyncio.Event()
 
     @app.task(name="body")
     async def body() -> int:
+        begun.set()
         await asyncio.sleep(0.1)
         return 1
 
@@ -148,15 +150,11 @@ async def test_an_error_on_leaving_is_raised_when_all_jobs_have_ended(make_app):
         result = await body.delay()
         worker = Worker(app)
         running = asyncio.create_task(worker.run())
-        await until(lambda: _is_started(result), "it to begin")
+        await asyncio.wait_for(begun.wait(), 20)
         worker.stop()
         with pytest.raises(AsyncQError, match="when it was left: ConnectionError"):
             await running
         assert await result.get(timeout=20) == 1
-
-
-async def _is_started(result: asyncq.AsyncResult[Any]) -> bool:
-    return await result.refresh() != "PENDING"
 
 
 async def test_a_worker_whose_lifespan_breaks_in_the_middle_stops_and_says_so(make_app):
