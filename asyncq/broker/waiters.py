@@ -241,8 +241,8 @@ class Listener:
     def announce(self, id: str, *, ignored: bool = False, new: bool = False) -> Waiter:
         """Returns the waiter of a job that is about to be enqueued with our channel in it.
 
-        The waiter must exist before the enqueue is sent: the outcome comes over another connection, and may
-        arrive before the answer to the enqueue.
+        The waiter must exist before the turn of the loop ends in which the enqueue is sent: the outcome comes
+        over another connection, and may arrive before the answer to the enqueue.
 
         Args:
             id: of the job.

@@ -694,14 +694,15 @@ class Task(Generic[P, R, H_co]):
         builder = self.builder
         body = builder.body(args, kwargs)
         job, message = builder.call(body, session.channel)
-        waiter = session.announce(job, new=not builder.has_own_id)
-        refused = await session.submit(((job, message, waiter),))
-        if refused is not None:
-            raise builder.taken(refused)
+        waiter, answer = session.send(job, message, new=not builder.has_own_id)
+        # The handle is made while the server works.
         known: ServerJob[R] = ServerJob(
             job.id, self.app, self, waiter, args, kwargs, is_ignored=job.ignore_result
         )
         handle: H_co = handle_of(self.handle, known)
+        refused = await answer
+        if refused is not None:
+            raise builder.taken(refused)
         return handle
 
     async def _run_inline(self, inline: InlineCalls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

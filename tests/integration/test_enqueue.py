@@ -8,6 +8,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from helpers.posted_commands import posted_commands
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until_state
 
@@ -389,6 +390,44 @@ async def test_concurrent_calls_are_sent_together(app, add, raw):
         assert await asyncio.gather(*(add.call(i, 0) for i in range(200))) == list(range(200))
         calls = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - before
     assert calls < 60, f"{calls} script calls for 200 jobs"
+
+
+@pytest.mark.one_shard
+async def test_a_caller_who_enqueues_one_job_after_the_other_waits_for_no_turn_of_the_loop(
+    app, add, monkeypatch
+):
+    posted = posted_commands(app.sessions.current().broker.commands, monkeypatch)
+    loop = asyncio.get_running_loop()
+
+    async def posts_of(calls: int) -> tuple[int, int]:
+        """Makes calls in one turn of the loop. Returns how many commands were posted in that turn, and how
+        many in all.
+        """
+        posted.clear()
+        in_this_turn: list[int] = []
+        tasks = [loop.create_task(add.delay(number)) for number in range(calls)]
+        # Behind the first steps of these tasks, and before what these steps leave for the end of the turn.
+        loop.call_soon(lambda: in_this_turn.append(len(posted)))
+        await asyncio.gather(*tasks)
+        return in_this_turn[0], len(posted)
+
+    assert await posts_of(1) == (0, 1), "the first call may have company"
+    assert await posts_of(1) == (1, 1)
+    assert await posts_of(50) == (2, 3), "one at once, 32 when they are many, the rest at the end of the turn"
+    assert await posts_of(3) == (0, 1), "behind a batch, calls are gathered"
+    assert await posts_of(1) == (0, 1)
+    assert await posts_of(1) == (1, 1)
+
+
+@pytest.mark.one_shard
+async def test_calls_without_a_connection_are_sent_together_when_there_is_one(app, add, monkeypatch):
+    await add.delay(0)
+    await add.delay(0)
+    commands = app.sessions.current().broker.commands
+    posted = posted_commands(commands, monkeypatch)
+    commands.reconnect()
+    assert len(await asyncio.gather(*(add.delay(number) for number in range(20)))) == 20
+    assert len(posted) == 2, "the call that seemed to be alone, and the others in one batch"
 
 
 async def test_children_know_their_parents_and_parents_know_their_children(app, inspect_me):
