@@ -38,9 +38,13 @@ class LoneJob(Scenario):
 
 @dataclass(frozen=True)
 class Idle(Scenario):
-    """Measures a worker without work, after its first job: the commands that it sends, and its memory."""
+    """Measures a worker without work, after its first job: the commands that it sends, and its memory.
+
+    Once, for so many seconds that what a worker sends every five or ten seconds is among them.
+    """
 
     seconds: float
+    once = True
 
     async def run(self, system: System, url: str) -> Measured:
         async with worker(system, url) as process:

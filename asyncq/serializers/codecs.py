@@ -199,10 +199,8 @@ class ArgumentCodec:
             self._resolve_to_write(function)
         if self._parameters is not None:
             args, kwargs = self._parameters.dump(args, kwargs, skip)
-        if (
-            is_native(args, MAX_DEPTH)
-            and are_strings(map(type, kwargs))
-            and is_native(kwargs.values(), MAX_DEPTH)
+        if is_native(args, MAX_DEPTH) and (
+            not kwargs or (are_strings(map(type, kwargs)) and is_native(kwargs.values(), MAX_DEPTH))
         ):
             try:
                 return packed((args, kwargs))
