@@ -155,9 +155,6 @@ class Claims:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, list[Outcome]] = {}
         self._scheduled = False
-        # Whether the last answer was that to a single outcome while no other was under way: then the next one
-        # is sent at once, as `Intake` does with a job.
-        self._is_lone = False
         self._under_way = 0
         self._tasks = BackgroundTasks(log)
         self._empty = asyncio.Event()
@@ -166,8 +163,8 @@ class Claims:
     # -- with an outcome, in batches --
 
     def finish(self, delivery: wire.Delivery, letter: str, outcome: bytes) -> None:
-        """Ends a job with an outcome, together with all others that end in this turn of the loop, or at once
-        if it is probably the only one. Returns at once; the job stays held until `on_done` is called for it.
+        """Ends a job with an outcome, together with all others that end in this turn of the loop. Returns at
+        once; the job stays held until `on_done` is called for it.
 
         Args:
             delivery: the job.
@@ -178,10 +175,6 @@ class Claims:
         if waiting is None:
             self._waiting[delivery.stream] = [(delivery, letter, outcome)]
             self._empty.clear()
-            if self._is_lone:
-                self._is_lone = False
-                self._send(UNDER_WAY)
-                return
         else:
             waiting.append((delivery, letter, outcome))
             count = len(waiting)
@@ -306,7 +299,6 @@ class Claims:
         if self._waiting:
             self._send(UNDER_WAY)
         elif not self._under_way:
-            self._is_lone = len(batch) == 1
             self._empty.set()
 
     def _forward(self, stream: str, batch: Sequence[Outcome]) -> None:

@@ -3,7 +3,7 @@ loop; `Session.submit` is the caller.
 
 `enqueue` is the hot path: it gathers the jobs of one turn of the loop, and sends those of one queue in one
 script call; many jobs are sent before the turn ends. A caller who enqueues one job after the other waits for
-no turn, see `_is_lone`. A call that is sent again counts once, for the record holds the request id. With the
+no turn, see `LONE`. A call that is sent again counts once, for the record holds the request id. With the
 setting `replicas`, each of these ways waits for replicas after the answer.
 """
 
@@ -43,6 +43,10 @@ FLUSH, FLUSH_BYTES = 32, 16 * 1024
 """With so many jobs of one queue, or so many bytes of messages, a call is sent before the turn of the loop
 ends: the server accepts these jobs while other callers go on.
 """
+LONE = 8
+"""Behind so many jobs in a row that were alone, the next one is probably alone, too, and is sent at once. To
+wait for the end of the turn would cost it a callback and a poll of all sockets, some 7 us of 130. A lower
+number would make more calls, with fewer jobs each, where callers are independent of each other."""
 BATCH_BYTES = 1024 * 1024
 """Most bytes of messages in one script call. A longer message goes alone."""
 FULL = (-1, -2)
@@ -73,7 +77,6 @@ class Intake:
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._channel = commands.channel
         self._settings = commands.settings
         self._shards = commands.shards
         self._loop = asyncio.get_running_loop()
@@ -84,10 +87,8 @@ class Intake:
         self._measured_until = 0.0
         # What `enqueue` gathered in this turn of the loop, by shard and queue: one script call takes one.
         self._gathered: dict[int, dict[str, list[_Pending]]] = {}
-        # Whether the last answer was that to a single job while no other was under way. Then the next one
-        # will probably be alone, too, and is sent at once: to wait for the end of the turn would cost it a
-        # callback and a poll of all sockets, some 7 us of 130. After a batch, jobs are gathered.
-        self._is_lone = False
+        self._lone = 0
+        """How many answers in a row were those to a single job while no other was under way."""
         self._unanswered: dict[float, list[_Pending]] = {}
         """The batches without an answer, by the time at which each is given up, the oldest first."""
         self._given_up_at: asyncio.TimerHandle | None = None
@@ -124,8 +125,7 @@ class Intake:
             message = self._seal.message(job, message)
         shard = 0 if self._shards.is_one else self._shards.number(job.id)
         queue = leveled(job.queue, job.priority) if job.priority else job.queue
-        if self._is_lone:
-            self._is_lone = False
+        if self._lone >= LONE and not self._unanswered and not self._gathered:
             self._send_batches(self._shards[shard], queue, [(job, message, future)])
             return future
         boxes = self._gathered.get(shard)
@@ -198,13 +198,19 @@ class Intake:
         since = self._loop.time()
         submission = Submission(self._sealed(jobs), self._shards, seal=self._seal)
         shard = self._shards[submission.main_shard]
-        batches = submission.batches(self._channel)
+        batches = submission.batches(self._commands.channel)
         command = self._commands.build(
             shard,
             "submit",
             (),
             (
-                *(shard.key_prefix, self._channel, self._settings.max_length, batches, submission.more()),
+                *(
+                    shard.key_prefix,
+                    self._commands.channel,
+                    self._settings.max_length,
+                    batches,
+                    submission.more(),
+                ),
                 *submission.arguments(),
             ),
         )
@@ -236,7 +242,7 @@ class Intake:
         guards = self._commands.connections.guards[keys.shard]
         command: list[Any] = ["EVALSHA", self._enqueue_sha, 1 + len(guards), keys.queues + queue, *guards]
         command += (keys.key_prefix, queue)
-        command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))
+        command += (self._commands.channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:
             flags = "-i-" if job.ignore_result else "---"
             command += (job.id, job.request_id, flags, "" if job.wait is None else job.wait, message)
@@ -311,6 +317,7 @@ class Intake:
         if self._unanswered.pop(deadline, None) is None:
             return  # too late: its callers got an error from `_give_up`, and may have called again
         if isinstance(answer, Exception) or answer in FULL:
+            self._lone = 0  # without a connection each call would be tried again alone
             left = max(0.05, deadline - self._loop.time())
             self._measured.discard(command[3])  # a full queue is checked for every job until it has room
             self._try_again(keys, command, batch, left)
@@ -320,7 +327,8 @@ class Intake:
             since = deadline - self._settings.operation_timeout
             self._tasks.start(self._resolve_replicated(keys, command, batch, answer, since))
             return
-        self._is_lone = len(batch) == 1 and not self._unanswered and not self._gathered
+        is_lone = len(batch) == 1 and not self._unanswered and not self._gathered
+        self._lone = self._lone + 1 if is_lone else 0
         self._resolve(batch, _each(answer, batch, self._seal))
 
     @staticmethod

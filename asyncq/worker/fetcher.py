@@ -102,7 +102,7 @@ class Fetcher:
                 is_full = len(entries) >= min(room, most)
                 if is_full or times.measures:
                     times.add_read(is_full=is_full)
-                await self._start(entries)
+                await self._attempts.start(entries)
                 if self._share is not None:
                     self._share.give_back()
                 failures = 0
@@ -136,14 +136,6 @@ class Fetcher:
             if room:
                 return room
             self._give_back()
-
-    async def _start(self, entries: list[Entry]) -> None:
-        """Starts the jobs of entries that were read."""
-        await self._attempts.start(entries)
-        if len(entries) == 1:
-            # The body begins before the next read is sent: the write would take 15 us of a lone job's time.
-            # After several entries the read goes first, for the server works on it while they run.
-            await asyncio.sleep(0)
 
     async def _take(self, share: ReadShare) -> int:
         """Waits for a share of the room, takes it, and returns how many jobs it is."""

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.ends import ENDS
 from helpers.inside import session_of
-from helpers.posted_commands import posted_commands
 from helpers.steps import QUEUE, Steps
 from helpers.waiting import until
 
 from asyncq import Worker, wire
 from asyncq.broker.claims import ClaimEnd, Way
-from asyncq.serializers import dumps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,27 +101,3 @@ async def test_a_worker_releases_a_job_whose_hook_fails(app, add, caplog):
     assert [(one.way, one.letter) for one in received] == [(Way.FINISHED, "S")]
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert (record.name, record.exc_info[1].args) == ("asyncq.broker.claims", ("a fault of the hook",))
-
-
-@pytest.mark.one_shard
-async def test_a_lone_outcome_is_sent_at_once_and_several_of_one_turn_together(stage, monkeypatch):
-    await stage.broker.intake.enqueue_many([stage.job(f"job-{number}") for number in range(6)])
-    claims = stage.worker.claims
-    posted = posted_commands(stage.broker.commands, monkeypatch)
-    outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED, dumps(1), 1, 2, 1, "w", "t", QUEUE, 0))
-
-    async def posts_of(ends: int) -> tuple[int, int]:
-        """Ends jobs in one turn of the loop. Returns how many commands were posted in it, and in all."""
-        deliveries = [await stage.claim() for _ in range(ends)]
-        posted.clear()
-        for delivery in deliveries:
-            claims.finish(delivery, wire.SUCCEEDED, outcome)
-        in_this_turn = len(posted)
-        await claims.drain()
-        return in_this_turn, len(posted)
-
-    assert await posts_of(1) == (0, 1), "the first outcome may have company"
-    assert await posts_of(1) == (1, 1)
-    assert await posts_of(3) == (1, 2)
-    assert await posts_of(1) == (0, 1), "behind a batch, outcomes are gathered"
-    assert await posts_of(1) == (1, 1)

@@ -8,12 +8,12 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from helpers.posted_commands import posted_commands
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until_state
 
 import asyncq
 from asyncq import PayloadTooLarge, ResultNotFound, ResultTimeout, SerializationError, TaskExpired, Worker
+from asyncq.broker.enqueue import LONE
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,19 @@ def inspect_me(app):
 async def _called(send, args, kwargs):
     """Makes the call, and awaits its result if that can be awaited."""
     return await send(*args, **kwargs)
+
+
+def posted_commands(commands, monkeypatch) -> list[tuple[object, ...]]:
+    """Returns a list to which each command of a session is added when it is posted."""
+    posted: list[tuple[object, ...]] = []
+    post = commands.post
+
+    def post_and_note(shard, command, *arguments, **options) -> None:
+        posted.append(command)
+        post(shard, command, *arguments, **options)
+
+    monkeypatch.setattr(commands, "post", post_and_note)
+    return posted
 
 
 async def keys_of(app, raw) -> list[bytes]:
@@ -411,18 +424,17 @@ async def test_a_caller_who_enqueues_one_job_after_the_other_waits_for_no_turn_o
         await asyncio.gather(*tasks)
         return in_this_turn[0], len(posted)
 
-    assert await posts_of(1) == (0, 1), "the first call may have company"
-    assert await posts_of(1) == (1, 1)
-    assert await posts_of(50) == (2, 3), "one at once, 32 when they are many, the rest at the end of the turn"
-    assert await posts_of(3) == (0, 1), "behind a batch, calls are gathered"
-    assert await posts_of(1) == (0, 1)
-    assert await posts_of(1) == (1, 1)
+    for _ in range(2):
+        assert [await posts_of(1) for _ in range(LONE)] == [(0, 1)] * LONE, "a call may have company"
+        assert [await posts_of(1) for _ in range(LONE)] == [(1, 1)] * LONE
+        assert await posts_of(50) == (2, 3), "one at once, 32 together, and the rest at the end of the turn"
+        assert await posts_of(3) == (0, 1), "behind a batch, calls are gathered"
 
 
 @pytest.mark.one_shard
 async def test_calls_without_a_connection_are_sent_together_when_there_is_one(app, add, monkeypatch):
-    await add.delay(0)
-    await add.delay(0)
+    for _ in range(LONE):
+        await add.delay(0)
     commands = app.sessions.current().broker.commands
     posted = posted_commands(commands, monkeypatch)
     commands.reconnect()

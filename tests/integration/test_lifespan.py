@@ -138,11 +138,11 @@ async def test_an_error_on_leaving_is_raised_when_all_jobs_have_ended(make_app):
         raise ConnectionError("no database")
 
     app = make_app(lifespan=broken)
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
     @app.task(name="body")
     async def body() -> int:
-        begun.set()
+        started.set()
         await asyncio.sleep(0.1)
         return 1
 
@@ -150,7 +150,7 @@ async def test_an_error_on_leaving_is_raised_when_all_jobs_have_ended(make_app):
         result = await body.delay()
         worker = Worker(app)
         running = asyncio.create_task(worker.run())
-        await asyncio.wait_for(begun.wait(), 20)
+        await asyncio.wait_for(started.wait(), 20)
         worker.stop()
         with pytest.raises(AsyncQError, match="when it was left: ConnectionError"):
             await running

@@ -144,7 +144,7 @@ async def test_a_worker_with_short_bodies_fetches_ahead_and_one_with_long_bodies
 
 
 @pytest.mark.one_shard
-async def test_a_worker_that_has_begun_to_fetch_ahead_goes_on_as_long_as_the_queue_is_full(app, monkeypatch):
+async def test_a_worker_that_fetches_ahead_goes_on_as_long_as_the_queue_is_full(app, monkeypatch):
     monkeypatch.setattr(body_times, "SHORT", 60.0)  # however busy the machine is
     monkeypatch.setattr(read_ahead, "LONGEST_WAIT", 600.0)
     reads: list[bool] = []

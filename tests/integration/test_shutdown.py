@@ -125,19 +125,19 @@ async def test_a_revoked_job_ends_instead_of_being_handed_back(app, log):
 
 async def test_outcomes_and_retries_just_before_the_end_are_stored(app, log):
     nap = nap_task(app, log)
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
     # Not due at once: the worker that ends could still move it into the queue, where it is PENDING.
     @app.task(retry=Retry(max_retries=1, backoff=30, jitter=False))
     async def fails() -> None:
-        begun.set()
+        started.set()
         await asyncio.sleep(0.2)
         raise OSError
 
     async with Worker(app, grace=5) as worker:
         ended = [await nap.delay(0.2) for _ in range(20)]
         retried = await fails.delay()
-        await asyncio.wait_for(begun.wait(), 20)
+        await asyncio.wait_for(started.wait(), 20)
         worker.stop()
     assert [await result.refresh() for result in ended] == ["SUCCESS"] * 20
     assert await retried.refresh() == "RETRY"
