@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BLOCK_MS = 3000
 """How long an idle read stays at the server, in ms. Short, because the server still gives entries to the read
-of a process that has died. Long, because an idle worker should send only about one command a second."""
+of a process that has died. Long, because an idle worker should send few commands."""
 MAX_UNKNOWN = 1000
 """Most unknown pending entries that one question finds."""
 NO_OTHER: Mapping[str, int] = {}
