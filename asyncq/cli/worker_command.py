@@ -175,6 +175,7 @@ def supervise(
         "invocation": dataclasses.asdict(invocation),
         "options": dataclasses.asdict(options),
         "argv": sys.argv,
+        "reloads": reloads,
     }
     second: dict[str, dict[str, Any]] = {}
     if also is not None:

@@ -42,6 +42,11 @@ def main(descriptor: int, supervisor: int) -> int:
 
 def _run(link: SupervisorLink, setup: dict[str, Any]) -> int:
     sys.argv[:] = setup["argv"]  # as the app's module would see it without a supervisor
+    if setup["reloads"]:
+        # Python takes a cached module for the new one if the file has the same length and was changed within
+        # the same second, as by a formatter that runs when a file is saved. The old code would run then,
+        # until the next change.
+        sys.dont_write_bytecode = True
     given = setup["invocation"]
     del given["settings"]  # it follows from the others
     invocation = Invocation(**given)

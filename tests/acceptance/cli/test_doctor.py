@@ -86,6 +86,7 @@ def only(lines: list[str], check: str) -> str:
     return line
 
 
+@pytest.mark.without_secrets
 def test_a_system_without_faults_has_no_error_and_no_warning(examine, start_worker):
     start_worker()
     found = examine(code=0)
@@ -294,6 +295,7 @@ def test_each_setting_is_printed_with_its_source(project):
     assert as_json["threads"] == {"value": "3", "source": "[tool.asyncq] threads"}
 
 
+@pytest.mark.without_secrets
 def test_it_says_whether_messages_are_signed_and_by_which_workers_not(examine, start_worker):
     new, old = "the new secret of this app", "the old secret of this app"
     worker = start_worker(ASYNCQ_SECRETS=old)

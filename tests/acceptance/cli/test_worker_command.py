@@ -8,6 +8,7 @@ import pytest
 from helpers.stopwatch import Stopwatch
 
 
+@pytest.mark.without_secrets
 def test_the_banner_names_app_server_queues_and_limits(project, stop):
     worker = project.worker("critical", "default", "-c", "7", "--grace", "3s", "--name", "w1")
     head, app, server, queues, runs, ready = worker.banner.splitlines()
@@ -128,6 +129,7 @@ def test_a_signal_ends_a_worker_that_is_still_connecting(project, stop):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.without_secrets
 def test_an_idle_worker_uses_little_memory_and_starts_quickly(project, stop):
     # redis-py imports it where it is installed, and a development environment has more than a worker needs.
     project.write("opentelemetry.py", "raise ImportError('not for this worker')\n")
@@ -144,6 +146,7 @@ def test_an_idle_worker_uses_little_memory_and_starts_quickly(project, stop):
     assert stop(worker, signal.SIGTERM).code == 0
 
 
+@pytest.mark.without_secrets
 def test_a_flag_overrides_the_settings_in_the_code(project, stop):
     project.write(
         "fixed.py", "from asyncq import AsyncQ\napp = AsyncQ('redis://127.0.0.1:1', namespace='code')\n"
@@ -155,6 +158,7 @@ def test_a_flag_overrides_the_settings_in_the_code(project, stop):
     assert stop(worker, signal.SIGTERM).code == 0
 
 
+@pytest.mark.without_secrets
 def test_the_event_loop_can_be_chosen(project, stop):
     worker = project.worker("--loop", "asyncio")
     assert worker.banner.splitlines()[0].endswith("  asyncio")
@@ -166,6 +170,7 @@ def test_the_event_loop_can_be_chosen(project, stop):
     )
 
 
+@pytest.mark.without_secrets
 def test_the_app_may_be_named_in_pyproject(project, stop):
     project.write("pyproject.toml", '[tool.asyncq]\napp = "shop:app"\nconcurrency = 5\n')
     worker = project.start("worker", "--json")

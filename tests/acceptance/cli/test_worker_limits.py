@@ -205,6 +205,23 @@ async def test_a_change_of_the_code_starts_workers_anew_and_a_syntax_error_waits
     assert stopped.code == 0, stopped
 
 
+async def test_two_changes_within_a_second_that_keep_the_length_of_the_file_both_count(
+    project, start, tasks, stop
+):
+    process = start("--reload")
+    until_line(process, "ready")
+    assert (await tasks["who"].call())[1] == 1
+    file = project.folder / "jobs.py"
+    before = file.stat()
+
+    project.write("jobs.py", TASKS.replace("VERSION = 1", "VERSION = 2"))
+    os.utime(file, (before.st_atime, before.st_mtime))
+    until_line(process, "rolled over 1 workers")
+    assert (await tasks["who"].call())[1] == 2
+    stopped = await asyncio.to_thread(stop, process, signal.SIGTERM)
+    assert stopped.code == 0, stopped
+
+
 async def test_an_app_that_is_broken_at_the_start_is_started_when_it_is_mended(project, start, tasks, stop):
     project.write("jobs.py", "def broken(\n")
     process = start("--reload")

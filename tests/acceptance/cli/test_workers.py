@@ -125,6 +125,7 @@ def gate(tmp_path: Path) -> Path:
     return tmp_path / "gate"
 
 
+@pytest.mark.without_secrets
 def test_several_workers_share_the_jobs_and_print_one_banner(jobs, stop):
     """Without a URL: they share the embedded server."""
     process = jobs.start("worker", "jobs", "-w", "2", "-c", "2", "--name", "w", "--grace", "9s")
@@ -354,6 +355,7 @@ def test_workers_that_cannot_start_log_one_error_as_json(jobs):
     assert (ended.code, json.loads(line)["level"]) == (78, "CRITICAL")
 
 
+@pytest.mark.without_secrets
 def test_all_processes_log_as_json_and_one_record_says_that_they_are_ready(jobs, stop):
     process = jobs.start("worker", "jobs", "-w", "2", "--log-format", "json", ASYNCQ_EMBEDDED="always")
     (ready,) = until_line(process, "ready").splitlines()

@@ -265,6 +265,7 @@ def test_the_services_become_healthy_answer_and_stop_in_time(services: Services)
 # -- the memory of results ------------------------------------------------------------------------------
 
 
+@pytest.mark.without_secrets
 def test_a_result_takes_as_much_memory_as_the_page_says():
     shown = {
         int(size.replace(",", "")): int(each.replace(",", ""))
