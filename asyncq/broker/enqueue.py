@@ -198,19 +198,14 @@ class Intake:
         since = self._loop.time()
         submission = Submission(self._sealed(jobs), self._shards, seal=self._seal)
         shard = self._shards[submission.main_shard]
-        batches = submission.batches(self._commands.channel)
+        channel = self._commands.channel
+        batches = submission.batches(channel)
         command = self._commands.build(
             shard,
             "submit",
             (),
             (
-                *(
-                    shard.key_prefix,
-                    self._commands.channel,
-                    self._settings.max_length,
-                    batches,
-                    submission.more(),
-                ),
+                *(shard.key_prefix, channel, self._settings.max_length, batches, submission.more()),
                 *submission.arguments(),
             ),
         )

@@ -301,7 +301,7 @@ class Session:
         """
         if self.on_enqueue:
             return (await self.submit_all([(entries, is_whole)]))[0]
-        if is_whole and (len(entries) > 1 or entries[0][0].parents):
+        if is_whole and not _is_single(entries):
             await self._submit_whole(entries)
             return None
         return await self._submit_many(entries)
@@ -419,7 +419,7 @@ class Session:
     async def _answers_to_part(self, entries: Sequence[Entry], is_whole: bool) -> list[bool | Exception]:
         """Enqueues one part of `submit_all`. Returns for each job whether it is new, or why there is none."""
         try:
-            if is_whole and (len(entries) != 1 or entries[0][0].parents):
+            if is_whole and not _is_single(entries):
                 await self._submit_whole(entries)
                 return [True] * len(entries)
             existing = await self._enqueue_many(entries)
@@ -497,6 +497,11 @@ class Session:
             scope.take_back(waiter.id)
         self.listener.take_existing(waiter, answer)
         return answer is not False
+
+
+def _is_single(entries: Sequence[Entry]) -> bool:
+    """Returns whether these entries are one call that waits for no other."""
+    return len(entries) == 1 and not entries[0][0].parents
 
 
 class _TakenError(ValueError):
