@@ -4,6 +4,7 @@ TLS. The certificates are made here.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import subprocess
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
+from helpers import meter
 from helpers.own_server import free_port, own_server
 from helpers.sentinel_trio import sentinel_trio
 from helpers.server_cluster import server_cluster
 from helpers.server_node import Node
 
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable, Worker
+from asyncq.broker.transport import connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,6 +166,28 @@ async def test_a_certificate_of_an_unknown_authority_is_named_in_one_line(start,
     line, mend = await error_of(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path}/other/ca.pem")
     assert "certificate verify failed" in line
     assert "ssl_ca_certs=" in mend
+
+
+@with_tls
+async def test_a_connect_that_is_cancelled_at_any_moment_leaves_no_socket_open(start, authority):
+    port, folder = start(), authority.directory
+    files = f"ssl_ca_certs={folder}/ca.pem&ssl_certfile={folder}/client.pem&ssl_keyfile={folder}/client.key"
+    address = connection.parse(f"rediss://127.0.0.1:{port}/0?{files}")
+    before = set(meter.descriptors())
+    is_done, turns = False, 0
+    while not is_done:
+        connecting = asyncio.ensure_future(connection.connect(address, "cancelled"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        is_done = connecting.done()
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        if not connecting.cancelled():
+            connection.let_go(connecting.result())
+        for _ in range(5):  # no more than the loop does before it is closed
+            await asyncio.sleep(0)
+        assert not set(meter.descriptors()) - before, turns
+        turns += 3
 
 
 @with_tls

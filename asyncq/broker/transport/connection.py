@@ -78,8 +78,39 @@ class _ByAddress(Connection):
         return arguments
 
 
+class _KnownTransport(asyncio.StreamReaderProtocol):
+    """Knows its transport before the connect is done."""
+
+    made: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.made = transport
+        super().connection_made(transport)
+
+
 class _ByAddressWithTls(_ByAddress, SSLConnection):
-    """The same with TLS."""
+    """The same with TLS. A connect or a handshake that fails or is cancelled is cut off at once. asyncio and
+    redis-py would wait for the other end to say goodbye: a loop that is closed before that leaves the socket
+    open.
+    """
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = _KnownTransport(reader, loop=loop)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                transport, _ = await loop.create_connection(lambda: protocol, **self._connection_arguments())
+        except BaseException:
+            if protocol.made is not None:
+                cast("asyncio.Transport", protocol.made).abort()
+            raise
+        if self.socket_keepalive:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    async def disconnect(self, *_: Any, **__: Any) -> None:
+        let_go(self)
 
 
 _BY_ADDRESS: Mapping[type[AbstractConnection], type[AbstractConnection]] = {
@@ -290,12 +321,10 @@ async def connect(address: Address, name: str) -> Handshaken:
         # not hold us up.
         await asyncio.wait_for(_introduce(connection, name, database, address.wanted), CONNECT_TIMEOUT * 2)
     except Unfit as error:
-        let_go(connection)
         is_one_of_many = address.wanted not in {Wanted.SERVER, Wanted.MASTER}
         where = place(address) if is_one_of_many else address.safe_url
         raise Unfit(f"{where}: {error}") from None
     except NotMaster as error:
-        let_go(connection)
         raise NotMaster(f"{address.safe_url}: {place(address)} {error}") from None
     except _REFUSALS as error:
         raise ServerError(_with_code(error)) from error
@@ -308,9 +337,6 @@ async def connect(address: Address, name: str) -> Handshaken:
             raise Unfit(f"{address.safe_url}: {problem}") from error
         problem = f"{_nobody(address)} ({_reason(error)})"
         raise BrokerUnavailable(problem + _tls_advice(address, error)) from error
-    except asyncio.CancelledError:
-        let_go(connection)
-        raise
     return cast("Handshaken", connection)
 
 
@@ -334,8 +360,8 @@ def place(address: Address) -> str:
 
 
 def let_go(connection: Any) -> None:
-    """Closes a connection that no pipe has taken over, also half-way through its handshake. redis-py does so
-    itself after an error, but not after a cancellation.
+    """Closes a connection that no pipe has taken over, also half-way through its handshake. Does nothing the
+    second time.
     """
     writer, connection._writer, connection._reader = connection._writer, None, None
     if writer is not None:
@@ -351,19 +377,16 @@ async def _introduce(connection: Any, name: str, database: int, wanted: Wanted) 
         NotMaster: it should be a master and is a replica.
     """
     try:
-        await _reach(connection)
-    except AttributeError:
-        # redis-py takes every answer to a HELLO with a password for a map. That of RESP2 is an array.
-        raise Unfit(supported_servers.NO_RESP3) from None
-    transport = connection._writer.transport
-    if (socket := transport.get_extra_info("socket")) is not None:
-        forks.close_in_children(connection, socket.fileno())
-    try:
+        try:
+            await _reach(connection)
+        except AttributeError:
+            # redis-py takes every answer to a HELLO with a password for a map. That of RESP2 is an array.
+            raise Unfit(supported_servers.NO_RESP3) from None
+        if (socket := connection._writer.transport.get_extra_info("socket")) is not None:
+            forks.close_in_children(connection, socket.fileno())
         await _ask_who_it_is(connection, name, database, wanted)
-    except BaseException:
-        # redis-py closes it by itself, but politely: over TLS it waits for the other end to say goodbye. A
-        # loop that is closed before would leave the socket open.
-        transport.abort()
+    except BaseException:  # redis-py closes it after most errors, but not after a cancellation
+        let_go(connection)
         raise
 
 
