@@ -33,7 +33,12 @@ FOLLOW = """
     const source = new EventSource(`${url}/%s`);
     let opened = 0;
     source.onopen = () => opened++;
-    source.onmessage = event => seen.push([event.lastEventId, JSON.parse(event.data)]);
+    let looked;
+    source.onmessage = event => {
+        const document = JSON.parse(event.data);
+        seen.push([event.lastEventId, document]);
+        if (document.progress) looked ||= fetch(url.replace("/jobs/", "/looks/"), {method: "POST"});
+    };
     source.addEventListener("end", event => seen.push([event.lastEventId, JSON.parse(event.data)]));
     // The page does not close it. The browser asks again, until the site answers that there is nothing more.
     await new Promise(closed => source.onerror = () => source.readyState === EventSource.CLOSED && closed());
@@ -44,7 +49,7 @@ FOLLOW = """
 async def test_a_browser_follows_a_job_and_a_stream_to_their_ends_and_stops_by_itself(
     site: str, tmp_path: Path
 ) -> None:
-    both = (FOLLOW % ("/pictures?steps=5", "events"), FOLLOW % ("/counts?to=3", "stream"))
+    both = (FOLLOW % ("/unseen-pictures", "events"), FOLLOW % ("/counts?to=3", "stream"))
     async with browser.page(tmp_path) as page:
         await page.open(f"{site}/openapi.json")
         events, items = await page.run(f"Promise.all([{both[0]}, {both[1]}])")

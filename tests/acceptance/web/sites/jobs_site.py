@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection  # noqa: TC002  FastAPI reads the annotations
-from tasks import Picture, app, count, draw, fail, nap, slow_add
+from tasks import Picture, app, count, draw, draw_until_seen, fail, nap, see, slow_add
 
 from asyncq import QueueFull
 from asyncq.integrations.fastapi import (
@@ -108,6 +108,16 @@ site.add_middleware(TagIfAsked)
 @site.post("/pictures", status_code=202)
 async def start_picture(request: Request, response: Response, steps: int = 3) -> JobAccepted:
     return accepted(await draw.delay(steps), response, request)
+
+
+@site.post("/unseen-pictures", status_code=202)
+async def start_picture_until_it_is_seen(request: Request, response: Response) -> JobAccepted:
+    return accepted(await draw_until_seen.delay(), response, request)
+
+
+@site.post("/looks/{id}", status_code=204)
+async def look(id: str) -> None:
+    await see.delay(id)
 
 
 @site.post("/counts", status_code=202)

@@ -48,6 +48,27 @@ async def draw(steps: int) -> Picture:
     return Picture("Dawn", timedelta(seconds=90))
 
 
+seen: set[str] = set()
+"""The ids of the jobs at whose progress somebody has looked."""
+
+
+@app.task
+async def see(id: str) -> None:
+    seen.add(id)
+
+
+@app.task
+async def draw_until_seen() -> Picture:
+    """Reports progress until somebody has looked at it, however late that is."""
+    job = asyncq.current()
+    lines = 0
+    while job.id not in seen:
+        lines += 1
+        await job.progress(lines, lines + 1)
+        await asyncio.sleep(0.02)
+    return Picture("Dawn", timedelta(seconds=90))
+
+
 @app.task
 async def count(to: int, *, fails: bool = False) -> AsyncIterator[int]:
     for number in range(1, to + 1):
