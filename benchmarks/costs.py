@@ -40,7 +40,7 @@ class LoneJob(Scenario):
 class Idle(Scenario):
     """Measures a worker without work, after its first job: the commands that it sends, and its memory.
 
-    Once, for so many seconds that what a worker sends every five or ten seconds is among them.
+    Once, for two leases of asyncq: whatever one of its workers sends comes at least once in that time.
     """
 
     seconds: float

@@ -69,7 +69,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
         "inflight100": ManyInFlight(jobs=400_000, seconds=seconds),
         "open": Ladder(rates=RATES, seconds=10.0 if long else 1.6, warmup=1.0 if long else 0.3),
         "lone": LoneJob(jobs=500 if long else 100),
-        "idle": Idle(seconds=20),
+        "idle": Idle(seconds=30),
         "start": Start(starts=3 if long else 1),
         "waiters1000": Waiters(count=1_000),
         "waiters10000": Waiters(count=10_000),

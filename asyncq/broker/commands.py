@@ -390,7 +390,7 @@ class Commands:
 
     def forward(self, *shards: Keys) -> None:
         """Has the outboxes of these shards delivered in the background. `run` does so by itself. This is for
-        callers of `post`, and for the outbox poller, which delivers what other processes have left.
+        callers of `post`, and for workers, which deliver what other processes have left.
         """
         for shard in shards:
             self.forwarder.call(shard)

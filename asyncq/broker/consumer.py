@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-_NAMES_AT_ONCE = 1000
-"""Most consumers that one HMGET asks for."""
 _LAST_OBSERVATION = 2**52
 """No observation has a higher number."""
 _MOST_AGES = 20
@@ -55,6 +53,9 @@ _MOST_NOTED = 999_999_999
 """No note of a watcher counts more."""
 PROMOTE_AT_ONCE = 100
 """Most due jobs that one call moves."""
+
+_LISTED_AT_ONCE = 10
+"""Most streams whose consumers one call lists. With a thousand consumers each, that takes it some 10 ms."""
 
 OTHER_PAUSES = b"^"
 """The message that other queues than before are paused. It comes on the channel of new levels."""
@@ -443,72 +444,84 @@ class Consumer:
 
     # -- the others --
 
-    async def observe(
-        self, keys: Keys, before: int, last: int, ages: Sequence[ObservationAge] = ()
-    ) -> Observation:
-        """Observes the other workers of a shard. Costs the server the same however many workers there are.
+    async def check_in(
+        self,
+        keys: Keys,
+        seen: SeenBefore | None = None,
+        listed: Sequence[str] = (),
+        status: bytes = b"",
+    ) -> CheckIn:
+        """Checks in at a shard: says what this session is, and learns what it must know of the other workers,
+        of its streams, of pauses and of the outbox. Called three times a lease. Costs the server the same
+        however many workers there are, but for what is listed.
+
+        Each stream has one worker as its watcher, which looks at the stream and leaves a note at the server.
+        All others read the note. This session becomes the watcher of a stream that has none.
 
         Args:
             keys: of the shard.
-            before: the number of an earlier observation. Workers without a heartbeat since then are named. 0:
-                none.
-            last: the number of the last observation. Workers that were taken for dead since then are named.
-            ages: the earlier observations that this observer knows of, the oldest first. The server keeps
-                them for workers that begin to observe. Empty: the server keeps what it has.
+            seen: what this session knows from earlier observations; None before the first one.
+            listed: streams of which it is the watcher, and whose consumers are to be listed.
+            status: what the session says of itself, encoded; empty: the server keeps what it has.
         """
-        number, ages_before, *found = await self._commands.run(
+        seen = seen or SeenBefore(0, 0, ())
+        streams = self.served.streams_in(keys)
+        notes = [keys.watchers + stream.removeprefix(keys.queues) for stream in streams]
+        queues = [] if keys.shard else self.served.all_queues()
+        number, ages, waiting, problem, values, absent, *others = await self._commands.run(
             keys,
-            "observe_workers",
-            (keys.beats, keys.beat_observations, keys.observations, keys.observation_ages),
+            "check_in",
             (
-                *(before, last, round(self.settings.lease * 1000 * _KNOWN_AS_DEAD)),
-                " ".join(f"{one.number}:{int(one.age * 1000)}" for one in ages),
+                *(keys.beats, keys.beat_observations, keys.observations, keys.observation_ages),
+                *(keys.announcements + self.name, keys.outbox),
+                *(*notes, *(keys.paused + queue for queue in queues)),
+            ),
+            (
+                *(GROUP, self.name, status, DAY_MS, seen.before, seen.last),
+                round(self.settings.lease * 1000 * _KNOWN_AS_DEAD),
+                " ".join(f"{one.number}:{int(one.age * 1000)}" for one in seen.ages),
+                *(keys.queues, keys.levels, keys.watchers, len(notes)),
+                *(round(self.settings.lease * 1000 * 2 / 3), *listed[:_LISTED_AT_ONCE]),
             ),
         )
-        silent = {
-            name_from(name): count[0] and name_from(count[0])
-            for tag, name, *count in found
-            if tag == answer_tags.SILENT
-        }
-        taken = [name_from(name) for tag, name, *_ in found if tag == answer_tags.DEAD]
-        return Observation(number, silent, taken, *_ages_in(ages_before))
+        _warn(problem)
+        if waiting:
+            # Normally the process that has filled the outbox has it delivered at once. It may have died.
+            self._commands.forward(keys)
+        if queues:
+            # It was told when a queue was paused, but that message may have been lost.
+            self._pause(queues, values[len(notes) :])
+        note_of = dict(zip(streams, values[: len(notes)], strict=True))
+        me = self.name.encode()
+        return CheckIn(
+            _observation(number, ages, others),
+            await self._unread(keys, note_of),
+            [stream for stream in streams if _watcher(note_of[stream]) == me],
+            sum(
+                _number(note_of[stream])
+                for stream in streams
+                if stream in self.served.open_last_attempt_queues
+            ),
+            [*_absent(absent), *await self._list(keys, listed[_LISTED_AT_ONCE:])],
+        )
+
+    async def _list(self, keys: Keys, streams: Sequence[str]) -> list[dict[str, bool]]:
+        """Lists the consumers of streams that have no heartbeat."""
+        found: list[dict[str, bool]] = []
+        for first in range(0, len(streams), _LISTED_AT_ONCE):
+            # One after the other, so that the server can do something else between them.
+            some = streams[first : first + _LISTED_AT_ONCE]
+            problem, absent = await self._commands.run(
+                keys, "list_consumers", (keys.beats, keys.beat_observations, *some), (GROUP,)
+            )
+            _warn(problem)
+            found += _absent(absent)
+        return found
 
     async def beat_of(self, keys: Keys, session_id: str) -> str | None:
         """Returns the count of a session's heartbeat in a shard; None if it has none."""
         count = await self._commands.send(keys, "HGET", keys.beats, session_id)
         return None if count is None else name_from(count)
-
-    async def watch_streams(self, keys: Keys) -> StreamWatch:
-        """Finds out what this worker session must know of its streams in a shard; called three times a lease.
-
-        Each stream has one worker as its watcher, which looks at the stream and leaves a note at the server.
-        All others read the note. This session becomes the watcher of a stream that has none.
-        """
-        streams = self.served.streams_in(keys)
-        # All notes come by one command, which is all that the many workers without a watch send.
-        places = [keys.watchers + stream.removeprefix(keys.queues) for stream in streams]
-        queues = [] if keys.shard else self.served.all_queues()
-        found = await self._commands.send(keys, "MGET", *places, *(keys.paused + one for one in queues))
-        if queues:
-            # It was told when a queue was paused, but that message may have been lost.
-            self._pause(queues, found[len(places) :])
-        notes: dict[str, bytes | None] = dict(zip(streams, found, strict=False))
-        me = self.name.encode()
-        mine = [stream for stream, note in notes.items() if note is None or _watcher(note) == me]
-        if mine:
-            watch_ttl = round(self.settings.lease * 1000 * 2 / 3)
-            found = await self._commands.run(
-                keys, "watch_streams", mine, (GROUP, keys.levels, keys.watchers, self.name, watch_ttl)
-            )
-            notes.update(zip(mine, found, strict=True))
-        noted = {stream: note for stream, note in notes.items() if note is not None}
-        return StreamWatch(
-            await self._unread(keys, noted),
-            [stream for stream in mine if _watcher(noted[stream]) == me],
-            sum(
-                _number(noted[stream]) for stream in streams if stream in self.served.open_last_attempt_queues
-            ),
-        )
 
     async def _unread(self, keys: Keys, notes: dict[str, bytes]) -> list[bytes]:
         """Returns the levels of its queues in a shard that it does not read yet. Asks only for queues whose
@@ -540,34 +553,6 @@ class Consumer:
                 waiting += max(0, length - pending)
         return waiting
 
-    async def without_beat(self, keys: Keys, streams: Sequence[str]) -> list[dict[str, bool]]:
-        """Finds the consumers of some streams of a shard that have no heartbeat.
-
-        Returns:
-            For each stream the names of these consumers, and for each whether it was taken for dead not long
-            ago.
-        """
-        send = self._commands.send
-        # Consumers first, heartbeats second. A worker sends its first heartbeat before it reads, so a worker
-        # that starts between the two commands is not missing its heartbeat here.
-        listed = await asyncio.gather(*(send(keys, "XINFO", "CONSUMERS", one, GROUP) for one in streams))
-        names = list({reader[b"name"]: None for readers in listed for reader in readers})
-        taken: dict[bytes, bool] = {}
-        for first in range(0, len(names), _NAMES_AT_ONCE):
-            some = names[first : first + _NAMES_AT_ONCE]
-            counts, observed = await asyncio.gather(
-                send(keys, "HMGET", keys.beats, *some), send(keys, "ZMSCORE", keys.beat_observations, *some)
-            )
-            taken |= {
-                name: observation is not None and observation < 0
-                for name, count, observation in zip(some, counts, observed, strict=True)
-                if count is None
-            }
-        return [
-            {name_from(one[b"name"]): taken[one[b"name"]] for one in readers if one[b"name"] in taken}
-            for readers in listed
-        ]
-
 
 class ObservationAge(NamedTuple):
     """The number of an earlier observation, and how many seconds ago it was made, at least."""
@@ -595,18 +580,61 @@ class Observation(NamedTuple):
     ages_at: int = 0
 
 
-class StreamWatch(NamedTuple):
-    """What a worker must know of its streams.
+class SeenBefore(NamedTuple):
+    """What a worker knows from its earlier observations.
 
     Attributes:
+        before: the number of one that was made a lease ago or earlier. Workers without a heartbeat since then
+            are named. 0: none.
+        last: the number of the last one. Workers that were taken for dead since then are named.
+        ages: of those that it knows of, the oldest first. The server keeps them for workers that begin to
+            observe. Empty: the server keeps what it has.
+    """
+
+    before: int
+    last: int
+    ages: Sequence[ObservationAge]
+
+
+class CheckIn(NamedTuple):
+    """What a worker learns when it checks in.
+
+    Attributes:
+        observation: of the other workers.
         levels: names of the levels of priority that its queues have and that it does not read yet.
         watched: the streams of which it is the watcher: it must check their consumers, for nobody else does.
         last_tries: how many entries of the last-attempt queues that it serves are not claimed.
+        absent: for each stream that was listed, the names of its consumers that have no heartbeat, and for
+            each whether it was taken for dead not long ago.
     """
 
+    observation: Observation
     levels: list[bytes]
     watched: list[str]
     last_tries: int
+    absent: list[dict[str, bool]]
+
+
+def _warn(problem: bytes) -> None:
+    """Logs why a part of a check-in failed, if one did."""
+    if problem:
+        damaged_data.warn(log, "check-in", "a part of a check-in at the server failed", text_of(problem))
+
+
+def _absent(found: Iterable[Iterable[tuple[bytes, int]]]) -> list[dict[str, bool]]:
+    """Reads for each stream which of its consumers have no heartbeat."""
+    return [{name_from(name): bool(taken) for name, taken in each} for each in found]
+
+
+def _observation(number: int, ages: bytes, others: Iterable[Sequence[Any]]) -> Observation:
+    """Reads what an observation has shown."""
+    silent = {
+        name_from(name): count[0] and name_from(count[0])
+        for tag, name, *count in others
+        if tag == answer_tags.SILENT
+    }
+    taken = [name_from(name) for tag, name, *_ in others if tag == answer_tags.DEAD]
+    return Observation(number, silent, taken, *_ages_in(ages))
 
 
 def _ages_in(text: bytes) -> tuple[Sequence[ObservationAge], int]:

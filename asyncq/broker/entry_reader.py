@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncq.broker.served_streams import Served
     from asyncq.broker.transport.pipe import Pipe
 
-BLOCK_MS = 3000
+BLOCK_MS = 5000
 """How long an idle read stays at the server, in ms. Short, because the server still gives entries to the read
 of a process that has died. Long, because an idle worker should send few commands."""
 MAX_UNKNOWN = 1000

@@ -2,9 +2,9 @@
 
 `worker` is the public class, `worker_session` makes the parts of one registration. A job passes `fetcher`
 (read), `attempt` (run), `permits` (may it start), `wait_slots` (it waits for another job), `outcome_writer`
-(end). Beside the jobs run `heartbeat`, `recovery`, `delayed_jobs`, `announcer` and `outbox_poller`;
-`shutdown` ends a session. All of it runs on one loop, the worker's, except the threads of `heartbeat` and
-`stall_watch`, bodies in threads, and `processes`.
+(end). Beside the jobs run `heartbeat`, `recovery`, `delayed_jobs` and `announcer`; `shutdown` ends a session.
+All of it runs on one loop, the worker's, except the threads of `heartbeat` and `stall_watch`, bodies in
+threads, and `processes`.
 """
 
 from asyncq.worker.worker import Worker

@@ -1,8 +1,6 @@
-"""Announces at the server which tasks a worker knows, so that other workers leave those tasks' jobs to it;
-and reports the worker's status, for an operator who lists the workers.
+"""Announces at the server which tasks a worker knows, so that other workers leave those tasks' jobs to it.
 
-A background task of a worker session, on the worker's loop. `unknown_tasks` in other workers reads the
-tasks, `broker.worker_store` in clients the status.
+A background task of a worker session, on the worker's loop. `unknown_tasks` in other workers reads the tasks.
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ from asyncq.broker.commands import FOREVER
 from asyncq.broker.schema.keys import DAY_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
-    from typing import Any
+    from collections.abc import Collection
 
     from asyncq.broker.consumer import Consumer
 
@@ -28,26 +25,18 @@ AGAIN = DAY_MS / 2000
 
 
 class Announcer:
-    """Announces the tasks of one session, and has its status reported.
+    """Announces the tasks of one session.
 
     Args:
         consumer: announces them under its name.
         tasks: the names of the tasks; more may be registered while the worker runs.
         lease: the lease in seconds.
-        report: reports the status of the worker.
     """
 
-    def __init__(
-        self,
-        consumer: Consumer,
-        tasks: Collection[str],
-        lease: float,
-        report: Callable[[], Coroutine[Any, Any, None]],
-    ) -> None:
+    def __init__(self, consumer: Consumer, tasks: Collection[str], lease: float) -> None:
         self._consumer = consumer
         self._tasks = tasks
         self._lease = lease
-        self._report = report
         self._announced: frozenset[str] = frozenset()
         self._last = 0.0
 
@@ -58,7 +47,7 @@ class Announcer:
         self._announced, self._last = tasks, asyncio.get_running_loop().time()
 
     async def run(self) -> None:
-        """Announces new tasks and reports the status, three times a lease, until it is cancelled."""
+        """Announces new tasks, three times a lease, until it is cancelled."""
         await forever(self._turn, ErrorLog(log, "the tasks could not be announced; trying again"))
 
     async def _turn(self) -> None:
@@ -66,5 +55,4 @@ class Announcer:
         is_old = asyncio.get_running_loop().time() - self._last > AGAIN
         if is_old or not self._announced.issuperset(self._tasks):
             await self.announce()
-        await self._report()
         await asyncio.sleep(self._lease / 3)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-LONGEST_SLEEP = 10.0
-"""The longest sleep in seconds. The message that ends a sleep early may be lost with a connection."""
+LONGEST_SLEEP = 30.0
+"""The longest sleep in seconds. The message that ends a sleep early may be lost with a connection, but then
+the session calls as soon as its subscription is whole again."""
 
 
 class Promoter:

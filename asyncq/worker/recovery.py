@@ -1,9 +1,9 @@
 """Finds worker sessions that died, and takes their jobs back into the queues. Runs on the worker's loop.
 
-Each worker observes the others three times a lease. A session is dead when its counter of beats has stood
-still for a whole lease *of the observer's own clock*, over observations that came without a gap. A gap proves
-nothing: the server may have been away, or the observer itself may have stood still. After a gap the observer
-counts anew.
+Each worker observes the others when it checks in, three times a lease. A session is dead when its counter of
+beats has stood still for a whole lease *of the observer's own clock*, over observations that came without a
+gap. A gap proves nothing: the server may have been away, or the observer itself may have stood still. After a
+gap the observer counts anew.
 
 The server numbers the observations, and each beat stores the number of the latest one, see
 `_observations.lua`. So an observer asks only for those that have not beaten since its own observation of a
@@ -15,7 +15,11 @@ no gap in between. To add such ages is safe: each is the least time that can hav
 
 A consumer that has no beat at all belongs to a session that was recovered before; the server may have served
 one of its reads after that. The server needs some time for each consumer of a stream to list them. So only
-one worker lists them for each stream, its watcher, see `watch_streams.lua`.
+one worker lists them for each stream, its watcher, see `check_in.lua`.
+
+What else a worker learns when it checks in goes to the parts that need it: last tries that wait, and levels
+of priority that the session does not read. `Consumer.check_in` itself takes in pauses, and has the outbox
+delivered.
 """
 
 from __future__ import annotations
@@ -27,13 +31,13 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, forever
-from asyncq.broker.consumer import ObservationAge
+from asyncq.broker.consumer import ObservationAge, SeenBefore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from asyncq.broker.claims import Claims
-    from asyncq.broker.consumer import Consumer, Observation
+    from asyncq.broker.consumer import CheckIn, Consumer, Observation
     from asyncq.broker.schema.keys import Keys
     from asyncq.worker.job_log import JobLog
 
@@ -123,6 +127,65 @@ class Observations:
         self._made.clear()
 
 
+class WatchedStreams:
+    """The streams of one shard of which a session is the watcher, and their consumers without a beat.
+
+    Args:
+        session_id: of the session.
+        lease: the lease in seconds.
+
+    Attributes:
+        streams: as the last check-in said.
+    """
+
+    def __init__(self, session_id: str, lease: float) -> None:
+        self.streams: list[str] = []
+        self._session_id = session_id
+        self._lease = lease
+        self._absent: dict[str, dict[str, float]] = {}
+        """By stream, the consumers without a beat, and since when each has none (monotonic)."""
+        self._listed: dict[str, float] = {}
+        """By stream, when its consumers were last listed (monotonic)."""
+
+    def change(self, streams: list[str]) -> None:
+        """Stores which streams the session watches, and forgets what was observed of others."""
+        self.streams = streams
+        for kept in (self._absent, self._listed):
+            for stream in kept.keys() - set(streams):
+                del kept[stream]
+
+    def to_be_listed(self, now: float) -> list[str]:
+        """Returns the streams whose consumers are to be listed now.
+
+        Each stream is listed only once a lease, because that takes the server long. A stream with a consumer
+        that has no beat is listed at each observation, because the lease of that consumer is running out.
+        """
+        return [
+            stream
+            for stream in self.streams
+            if self._absent.get(stream) or now - self._listed.get(stream, -math.inf) >= self._lease
+        ]
+
+    def absent_for_a_lease(self, stream: str, names: dict[str, bool], now: float) -> list[str]:
+        """Takes in a list of the consumers without a beat. Returns which of them are dead: those that were
+        taken for dead on another stream, and those that have had no beat for a lease.
+        """
+        self._listed[stream] = now
+        before = self._absent.get(stream, {})
+        since = {name: before.get(name, now) for name in names if name != self._session_id}
+        self._absent[stream] = since
+        return [name for name, then in since.items() if names[name] or now - then >= self._lease]
+
+    def forget_absent(self) -> None:
+        """Forgets since when consumers have no beat."""
+        self._absent.clear()
+
+    def forget(self) -> None:
+        """Forgets all but the streams, so that all of them are listed again."""
+        self._absent.clear()
+        self._listed.clear()
+
+
 class Reclaimer:
     """Watches the other worker sessions that serve the same streams in one shard.
 
@@ -134,6 +197,7 @@ class Reclaimer:
         on_last_tries: called with the number of jobs that wait in last-attempt queues, if any do.
         on_level: called with the shard and the name of a level of priority that this session does not read.
         job_log: logs a job with which too many workers have died.
+        status: returns what the session says of itself, encoded; None in a shard that does not keep that.
     """
 
     def __init__(
@@ -145,6 +209,7 @@ class Reclaimer:
         on_last_tries: Callable[[int], None],
         on_level: Callable[[Keys, bytes], None],
         job_log: JobLog,
+        status: Callable[[], bytes] | None = None,
     ) -> None:
         self._consumer = consumer
         self._claims = claims
@@ -152,20 +217,17 @@ class Reclaimer:
         self._on_last_tries = on_last_tries
         self._on_level = on_level
         self._job_log = job_log
+        self._status = status
         self._lease = lease
         self._observations = Observations(lease)
-        self._watched: list[str] = []
-        """The streams of which this session is the watcher, as the last observation said."""
-        self._absent: dict[str, dict[str, float]] = {}
-        """By watched stream, the consumers without a beat, and since when each has none (monotonic)."""
-        self._listed: dict[str, float] = {}
-        """By watched stream, when its consumers were last listed (monotonic)."""
+        self._checked_in = time.monotonic()
+        self._watch = WatchedStreams(consumer.name, lease)
 
     async def run(self) -> None:
-        """Observes the others three times a lease, until it is cancelled."""
+        """Checks in three times a lease, until it is cancelled."""
         await forever(
             self._turn,
-            ErrorLog(log, "the heartbeats of other workers could not be read; starting to count again"),
+            ErrorLog(log, "a check-in failed; starting to count the heartbeats of other workers again"),
         )
 
     async def _turn(self) -> None:
@@ -180,37 +242,31 @@ class Reclaimer:
     def _forget(self) -> None:
         """Forgets all that was observed, after a gap or an error."""
         self._observations.forget()
-        self._absent.clear()
-        self._listed.clear()
+        self._watch.forget()
 
     async def _observe(self) -> None:
-        """Observes once: asks who is silent, takes the jobs of the dead, and reads the list of consumers."""
+        """Checks in once, and takes the jobs of those that it finds dead."""
         consumer, shard = self._consumer, self._shard
-        due = self._to_be_listed(time.monotonic())
-        absent, observation, watch = await asyncio.gather(
-            consumer.without_beat(shard, due),
-            self._observe_beats(),
-            consumer.watch_streams(shard),
-        )
-        now = time.monotonic()
+        due = self._watch.to_be_listed(time.monotonic())
+        answer = await self._check_in(due)
+        observation, now = answer.observation, time.monotonic()
         if not self._observations.add(observation, now):
             # After a gap it is not known of anybody that they stood still for a lease.
-            self._absent.clear()
+            self._watch.forget_absent()
             observation = observation._replace(silent={})
         put_back = 0
         for dead, seen in observation.silent.items():
             put_back += await self._take_from(consumer.served.streams_in(shard), dead, seen)
         for dead in observation.taken:
             # Another worker has taken that session for dead, and may serve fewer streams than this one.
-            put_back += await self._take_from(self._watched, dead, None)
-        for stream, names in zip(due, absent, strict=True):
-            self._listed[stream] = now
-            for dead in self._absent_for_a_lease(stream, names, now):
+            put_back += await self._take_from(self._watch.streams, dead, None)
+        for stream, names in zip(due, answer.absent, strict=True):
+            for dead in self._watch.absent_for_a_lease(stream, names, now):
                 put_back += await self._take(stream, dead, None)
-        self._watch(watch.watched)
-        for name in watch.levels:
+        self._watch.change(answer.watched)
+        for name in answer.levels:
             self._on_level(shard, name)
-        last_tries = watch.last_tries
+        last_tries = answer.last_tries
         if put_back and not last_tries:
             last_tries = await consumer.last_tries(shard)  # a job put back may be in a last-attempt queue now
         if last_tries:
@@ -223,40 +279,25 @@ class Reclaimer:
         if put_back and (last_tries := await self._consumer.last_tries(self._shard)):
             self._on_last_tries(last_tries)
 
-    async def _observe_beats(self) -> Observation:
-        """Asks the server which sessions have not beaten since the own observation of a lease ago."""
+    async def _check_in(self, listed: list[str]) -> CheckIn:
+        """Checks in, and asks which sessions have not beaten since the own observation of a lease ago, and
+        for the consumers without a beat of some streams.
+        """
         observations, now = self._observations, time.monotonic()
-        return await self._consumer.observe(
-            self._shard, observations.a_lease_ago(now), observations.last, observations.ages(now)
-        )
+        seen = SeenBefore(observations.a_lease_ago(now), observations.last, observations.ages(now))
+        self._checked_in = now
+        return await self._consumer.check_in(self._shard, seen, listed, self._encoded_status())
 
-    def _watch(self, streams: list[str]) -> None:
-        """Stores which streams this session watches, and forgets what it observed of others."""
-        self._watched = streams
-        for kept in (self._absent, self._listed):
-            for stream in kept.keys() - set(streams):
-                del kept[stream]
-
-    def _to_be_listed(self, now: float) -> list[str]:
-        """Returns the watched streams whose consumers are to be listed now.
-
-        Each stream is listed only once a lease, because that takes the server long. A stream with a consumer
-        that has no beat is listed at each observation, because the lease of that consumer is running out.
+    async def _check_in_meanwhile(self) -> None:
+        """Checks in if it is time to: a takeover of many jobs takes long. The session says that it lives on,
+        renews its notes, and takes in pauses. All else is left to the next check-in.
         """
-        return [
-            stream
-            for stream in self._watched
-            if self._absent.get(stream) or now - self._listed.get(stream, -math.inf) >= self._lease
-        ]
+        if time.monotonic() - self._checked_in > self._lease / 3:
+            self._checked_in = time.monotonic()
+            await self._consumer.check_in(self._shard, status=self._encoded_status())
 
-    def _absent_for_a_lease(self, stream: str, names: dict[str, bool], now: float) -> list[str]:
-        """Returns which of the consumers without a beat are dead: those that were taken for dead on another
-        stream, and those that have had no beat for a lease.
-        """
-        before = self._absent.get(stream, {})
-        since = {name: before.get(name, now) for name in names if name != self._consumer.name}
-        self._absent[stream] = since
-        return [name for name, then in since.items() if names[name] or now - then >= self._lease]
+    def _encoded_status(self) -> bytes:
+        return b"" if self._status is None else self._status()
 
     async def _take_from(self, streams: Iterable[str], dead: str, seen: str | None) -> int:
         """Takes the claims of a dead session in several streams. Returns how many jobs were put back."""
@@ -270,6 +311,7 @@ class Reclaimer:
         """Takes the claims of a dead session in one stream. Returns how many jobs were put back."""
         more, total = True, 0
         while more:
+            await self._check_in_meanwhile()
             taken = await self._claims.take(stream, dead, seen)
             more = taken.has_more
             total += taken.put_back

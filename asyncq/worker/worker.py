@@ -6,9 +6,8 @@
     └─ one session after the other (a new one whenever the lease was lost)
        ├─ heartbeat       a thread that sends the beats
        ├─ delayed_jobs    moves jobs into their queues when they are due
-       ├─ recovery        finds dead workers and takes their jobs back
+       ├─ recovery        checks in: finds dead workers, and takes their jobs back
        ├─ announcer       says which tasks the worker knows
-       ├─ outbox_poller   polls the outboxes of the shards
        ├─ fetcher         reads entries and starts an asyncio task for each job
        ├─ last_tries      makes jobs on their last try run
        ├─ attempts        one for each job; each ends in an outcome

@@ -39,7 +39,6 @@ from asyncq.worker.held_jobs import HeldJobs
 from asyncq.worker.job_log import JobLog
 from asyncq.worker.last_tries import LastTries
 from asyncq.worker.orders import Orders
-from asyncq.worker.outbox_poller import OutboxPoller
 from asyncq.worker.outcome_writer import Outcomes
 from asyncq.worker.parent_audit import ParentAudit
 from asyncq.worker.permits import Limiter
@@ -69,8 +68,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 class _Background(NamedTuple):
     """The loops of a session, the channels that it subscribes to, the part that runs last attempts, what ends
-    the calls of outcome hooks, the parts that take the jobs of dead sessions, and those that make the jobs of
-    schedules.
+    the calls of outcome hooks, the parts that take the jobs of dead sessions, those that move due jobs, and
+    those that make the jobs of schedules.
     """
 
     loops: list[Loop]
@@ -78,6 +77,7 @@ class _Background(NamedTuple):
     last_tries: LastTries
     stop_events: Callable[[], None]
     reclaimers: list[Reclaimer]
+    promoters: list[Promoter]
     tickers: list[Ticker]
 
 
@@ -148,7 +148,7 @@ class WorkerSession:
         for slots in (threads, pool.slots):
             slots.on_change = executor_queues.capacity_freed
         self.fetchers: list[Fetcher] = self._make_fetchers(limiter, executor_queues)
-        self._announcer = Announcer(self.consumer, app.tasks, settings.lease, self.report_status)
+        self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
         stop_events = resources.events.follow(claims, self.held)
         self._background: _Background = self._make_loops(signals, executor_queues, stop_events)
@@ -189,6 +189,7 @@ class WorkerSession:
         last_tries = LastTries(spawner, self.consumer, self.held, executor_queues)
         loops: list[Loop] = []
         reclaimers: list[Reclaimer] = []
+        promoters: list[Promoter] = []
         tickers: list[Ticker] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
             (channel, signals.on_message) for channel in self.consumer.signal_channels
@@ -204,8 +205,10 @@ class WorkerSession:
             reclaimer = Reclaimer(
                 *(self.consumer, self.attempts.outcomes.claims, shard, lease),
                 *(last_tries.call, self._on_level, self.job_log),
+                None if shard.shard else lambda: wire.encode_status(self._status()),
             )
             reclaimers.append(reclaimer)
+            promoters.append(promoter)
             loops += (reclaimer.run, promoter.run)
             subscriptions += ((shard.wake, promoter.call), (shard.new_levels, partial(self._on_level, shard)))
             if not is_child:
@@ -218,7 +221,6 @@ class WorkerSession:
                 subscriptions.append((shard.schedules_wake, ticker.call))
         loops += (
             self._announcer.run,
-            OutboxPoller(self.broker.commands, lease).run,
             *(fetcher.run for fetcher in self.fetchers),
             executor_queues.run,
             last_tries.run,
@@ -228,7 +230,7 @@ class WorkerSession:
             loops.append(ParentAudit(self.broker.commands, self.consumer.name).run)
         if not is_child:
             loops.append(SigningLog(self.broker).run)
-        return _Background(loops, subscriptions, last_tries, stop_events, reclaimers, tickers)
+        return _Background(loops, subscriptions, last_tries, stop_events, reclaimers, promoters, tickers)
 
     # -- from the first beat --
 
@@ -288,16 +290,18 @@ class WorkerSession:
             self.attempts.background.start(self.consumer.add_level(shard, name))
 
     def _on_renewed(self) -> None:
-        """Asks the server for all levels, pauses and schedules: the connection was renewed, so messages about
-        them may be lost.
+        """Asks the server for all levels, pauses, due jobs and schedules: the connection was renewed, so
+        messages about them may be lost.
         """
         self.attempts.background.start(self.consumer.find_levels())
         self.attempts.background.start(self._find_paused())
+        for promoter in self._background.promoters:
+            promoter.call()
         for ticker in self._background.tickers:
             ticker.call()
 
     async def _find_paused(self) -> None:
-        """Asks which queues are paused. If that fails, `watch_streams` asks again soon, and logs it."""
+        """Asks which queues are paused. If that fails, the next check-in tells."""
         try:
             await self.consumer.find_paused(self.worker.app.settings.operation_timeout)
         except (ServerError, BrokerUnavailable) as error:

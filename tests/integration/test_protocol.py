@@ -488,9 +488,10 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "state": lambda s: s.broker.state("job"),
     "message": lambda s: s.broker.message("job"),
     "unknown_entries": lambda s: s.mine.unknown_entries(s.stream, []),
-    "watch_streams": lambda s: s.mine.watch_streams(s.keys),
+    "list_consumers": lambda s: s.mine.check_in(s.keys, listed=[s.stream] * 11),
     "queue_figures": lambda s: QueueMeter(s.broker.commands, [QUEUE], lease=5).measure(),
-    "observe_workers": lambda s: s.mine.observe(s.keys, 0, 0),
+    "check_in": lambda s: s.mine.check_in(s.keys, status=wire.encode_status(STATUS)),
+    "check_in, a watcher": lambda s: s.mine.check_in(s.keys, listed=[s.stream]),
     "rights": lambda s: s.mine.check_rights(),
     "announce": lambda s: s.mine.announcements.of_tasks(["task"]),
     "claim": lambda s: s.claim_all(),
@@ -1030,8 +1031,9 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_obs
     await stage.take()
     await _queued(stage)
     assert await stage.claim(stage.mine)  # the read of the dead session was still at the server
-    assert stage.stream in (await stage.other.watch_streams(stage.keys)).watched
-    assert await stage.other.without_beat(stage.keys, [stage.stream]) == [{stage.mine.name: True}]
+    found = await stage.other.check_in(stage.keys, listed=[stage.stream])
+    assert stage.stream in found.watched
+    assert found.absent == [{stage.mine.name: True}]
     assert await take(stage.other, stage.stream, stage.mine.name, None) == (1, 0, False)
     assert await stage.state() == "PENDING"
 

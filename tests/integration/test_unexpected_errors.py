@@ -124,20 +124,25 @@ async def test_jobs_of_a_dead_worker_run_after_a_recovery_that_failed(app, add, 
     result = await add.delay(1, 2)
     assert len(await gone.read(list(gone.served.streams), 1, block=False)) == 1
     gone.close()
-    raised = [break_once(Consumer, "watch_streams"), break_once(Claims, "take")]
+    raised = [break_once(Consumer, "check_in"), break_once(Claims, "take")]
     async with Worker(app):
         assert await result.get(timeout=20) == 3
-    assert raised == [["watch_streams"], ["take"]]
+    assert raised == [["check_in"], ["take"]]
 
 
-async def test_outbox_entries_are_forwarded_after_a_poll_that_failed(make_app, break_once, monkeypatch):
+async def test_outbox_entries_are_forwarded_after_a_try_that_failed(make_app, break_once, raw):
     async with make_app(lease=LEASE, shards=2) as app:
-        raised = break_once(Commands, "forward")
+        outboxes = [keys.outbox for keys in app.sessions.shards]
+        for outbox in outboxes:
+            await raw.xadd(outbox, {"nothing": "that anybody can read"})  # the forwarder drops it
+        raised = break_once(Commands, "forward", times=2)
+
+        async def are_empty() -> bool:
+            return not any([await raw.xlen(outbox) for outbox in outboxes])
+
         async with Worker(app):
-            await until(lambda: raised, "the poll to fail")
-            shard_counts: list[int] = []
-            monkeypatch.setattr(Commands, "forward", lambda _, *shards: shard_counts.append(len(shards)))
-            await until(lambda: 2 in shard_counts, "another poll of both outboxes")
+            await until(lambda: len(raised) == 2, "the tries to fail")
+            await until(are_empty, "the outboxes to be empty")
 
 
 async def test_the_lease_is_kept_after_a_heartbeat_that_failed(app, nap, break_once):

@@ -48,7 +48,7 @@ def test_every_script_of_a_test_server_reads_the_time_of_the_virtual_clock(name)
     own = script.source.replace(virtual_time.FUNCTIONS, "")
 
     calls = own.count("redis.call('TIME')")
-    assert calls == (1 if name == "observe_workers" else 0), "the observations of workers go by real time"
+    assert calls == (1 if name == "check_in" else 0), "the observations of workers go by real time"
     times = production.source.count("redis.call('TIME')")
     assert own.count("virtual_time()") == times - calls
     assert script.keys == production.keys

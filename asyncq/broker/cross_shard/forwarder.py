@@ -2,7 +2,7 @@
 
 A script that ends a job or accepts a workflow writes in the same step what another shard must learn. The
 forwarder reads these entries in order, delivers them, and then deletes them. After a crash between two of
-these steps another process delivers them again: every worker polls every outbox.
+these steps another process delivers them again: every worker looks into every outbox when it checks in.
 
 The order matters: a job is accepted in its shard before anything that ends can concern it. A forwarder starts
 with the oldest entry, and goes on to the next only when the server has answered. Entries are applied in
@@ -217,7 +217,7 @@ class Forwarder:
                 await self._empty(shard, outbox_task)
             self._failing.discard(shard.shard)
         except (AsyncQError, PipeBroken, ServerError) as error:
-            # A worker polls every few seconds, so a server that is away would fill the log. There is one
+            # A worker calls every few seconds, so a server that is away would fill the log. There is one
             # warning for each shard until a delivery succeeds.
             level = logging.DEBUG if shard.shard in self._failing else logging.WARNING
             self._failing.add(shard.shard)

@@ -1,5 +1,5 @@
 -- Stores what a worker session says of itself, for listings of workers: with what it announces, so it is deleted with that.
--- Caller: a worker, three times a lease, and when an operator has changed something.
+-- Caller: a worker, when it begins and when an operator has changed something. Else it says this when it checks in.
 -- Sent twice: writes the same status, a little later.
 -- KEYS: beats announced
 -- ARGV: session_id status ttl

@@ -28,7 +28,7 @@ _CLIENT = (
 )
 _WORKER = (
     "hdel hget hlen info srem xack xgroup|create xgroup|delconsumer xreadgroup xrevrange xtrim "
-    "zcount zmscore zrangebyscore zscore"
+    "zcount zrangebyscore zscore"
 )
 
 CLIENT: frozenset[str] = frozenset(_CLIENT.split())

@@ -27,7 +27,7 @@ APPENDED = b"appended"
 GAP = b"gap"
 POSITION = b"position"
 
-# observe_workers
+# check_in
 SILENT = b"silent"
 DEAD = b"dead"
 

@@ -268,9 +268,6 @@ class Data:
     def zrandmember(self, key: bytes, count: bytes) -> list[Any]:
         return self.zrange(key, b"0", b"-1")[: int(count)]
 
-    def zmscore(self, key: bytes, *members: bytes) -> list[float | None]:
-        return [self.zscore(key, member) for member in members]
-
     def zrange(self, key: bytes, start: bytes, stop: bytes, *options: bytes) -> list[Any]:
         ordered = (self._get(key, SortedSet) or SortedSet()).ordered()
         first, last = int(start), int(stop)

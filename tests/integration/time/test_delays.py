@@ -15,6 +15,7 @@ from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import Retry, Worker
+from asyncq.broker.consumer import Consumer
 
 pytestmark = pytest.mark.anyio
 
@@ -96,6 +97,25 @@ async def test_an_earlier_job_does_not_wait_behind_a_later_one(app, tick):
         stopwatch = Stopwatch()
         await tick.options(countdown=0.2, wait=30).call(2)
         assert stopwatch.took < 0.4
+
+
+async def test_an_earlier_job_of_which_the_message_was_lost_runs_as_soon_as_the_subscription_is_renewed(
+    app, tick, raw, monkeypatch
+):
+    promote, waits = Consumer.promote, []
+
+    async def promote_noted(*args) -> float | None:
+        waits.append(await promote(*args))
+        return waits[-1]
+
+    monkeypatch.setattr(Consumer, "promote", promote_noted)
+    async with Worker(app):
+        result = await tick.options(countdown=600).delay(2)
+        await until(lambda: any(wait is not None for wait in waits), "the worker to know of the job")
+        for keys in app.sessions.shards:
+            await raw.zadd(keys.delayed, {result.id: 1}, xx=True)  # as if a message about this was lost
+        await raw.client_kill_filter(_type="pubsub")
+        assert await result.get(timeout=10) == 2  # long before the worker asks by itself
 
 
 async def test_a_job_that_became_due_while_no_worker_ran_runs_when_one_starts(app, tick):
