@@ -56,7 +56,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
             "grow_delayed": DelayGrowth(sizes=(0, 1_000), piece=1_000, times=1, due=(1_000,), lead=0.2),
             "grow_waiters": WaiterGrowth(counts=(100,), wait=0.1),
             "grow_queues": ServedQueues(counts=(20,), jobs=20),
-            "grow_workers": ManyWorkers(counts=(1, 3), jobs=20, seconds=0.2),
+            "grow_workers": ManyWorkers(counts=(1, 3), jobs=20, seconds=0.2, pause=0.0),
             "service": Service(rates=(50,), seconds=0.2, warmup=0.1),
             "service_faults": ServiceFaults(aborted=20, rate=50, seconds=1.0),
         } | _features()
@@ -91,7 +91,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
         "grow_waiters": WaiterGrowth(counts=(1, 100, 1_000, 10_000)),
         "grow_queues": ServedQueues(counts=(1, 10, 100, 1_000), jobs=500 if long else 100),
         "grow_workers": ManyWorkers(
-            counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=15 if long else 10
+            counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=30 if long else 15
         ),
         "service": Service(rates=SERVICE_RATES, seconds=10.0 if long else 3.0, warmup=1.0),
         "service_faults": ServiceFaults(aborted=2_000, rate=300, seconds=8.0),

@@ -1,5 +1,6 @@
 """Scenarios of growth: a worker that serves many queues, and many workers that serve one queue."""
 
+import asyncio
 import random
 import subprocess
 import time
@@ -114,12 +115,14 @@ class ManyWorkers(Scenario):
     Args:
         counts: how many workers, the smallest number first.
         jobs: how many jobs run one after the other.
-        seconds: how long the idle workers are watched. What they do comes every three to ten seconds.
+        seconds: how long the idle workers are watched: a lease, or what they do seldom counts too much.
+        pause: how long they are left alone before. A worker that begins asks once for all others.
     """
 
     counts: Sequence[int]
     jobs: int
     seconds: float
+    pause: float = 3.0
     ours = True
     once = True
     limit = 150.0
@@ -136,6 +139,7 @@ class ManyWorkers(Scenario):
                 for first in range(running, count, PER_PROCESS):
                     stack.enter_context(_hosted(system, url, min(PER_PROCESS, count - first)))
                 running = count
+                await asyncio.sleep(self.pause)
                 before, start = Usage.read(observer), time.perf_counter()
                 commands = sent_within(url, self.seconds)
                 spent = Usage.read(observer).since(before).cpu / (time.perf_counter() - start)
