@@ -90,9 +90,7 @@ def scenarios(grid: str) -> dict[str, Scenario]:
         ),
         "grow_waiters": WaiterGrowth(counts=(1, 100, 1_000, 10_000)),
         "grow_queues": ServedQueues(counts=(1, 10, 100, 1_000), jobs=500 if long else 100),
-        "grow_workers": ManyWorkers(
-            counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=30 if long else 15
-        ),
+        "grow_workers": ManyWorkers(counts=(1, 10, 50, 200), jobs=500 if long else 200, seconds=15),
         "service": Service(rates=SERVICE_RATES, seconds=10.0 if long else 3.0, warmup=1.0),
         "service_faults": ServiceFaults(aborted=2_000, rate=300, seconds=8.0),
     } | _features()
