@@ -117,9 +117,42 @@ _BY_ADDRESS: Mapping[type[AbstractConnection], type[AbstractConnection]] = {
     Connection: _ByAddress,
     SSLConnection: _ByAddressWithTls,
 }
+
+
+class _Interruptible(blocking.Connection):
+    """A blocking connection whose connect another thread can end."""
+
+    connecting: socket.socket | None = None
+    """The latest socket. redis-py has it only when the connect is done."""
+
+    def _connect(self) -> socket.socket:
+        problem = OSError(f"{self.host} has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            self.host, self.port, type=socket.SOCK_STREAM
+        ):
+            self.connecting = sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.socket_keepalive:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.settimeout(self.socket_connect_timeout)
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                problem = error
+            else:
+                sock.settimeout(self.socket_timeout)
+                return sock
+        raise problem
+
+
+class _InterruptibleWithTls(blocking.SSLConnection, _Interruptible):
+    """The same with TLS."""
+
+
 _BLOCKING: Mapping[type[AbstractConnection], type[Any]] = {  # redis-py gives types to only half of them
-    Connection: blocking.Connection,
-    SSLConnection: blocking.SSLConnection,
+    Connection: _Interruptible,
+    SSLConnection: _InterruptibleWithTls,
     UnixDomainSocketConnection: blocking.UnixDomainSocketConnection,
 }
 """For each connection class for a loop, the one for a thread without a loop. Both take the same options."""
@@ -604,11 +637,12 @@ class BlockingConnection:
         return None if connection is None else endpoint(connection)
 
     def drop(self) -> None:
-        """Breaks the connection. May be called on any thread: a call under way ends with `BrokerUnavailable`,
-        and the next call connects again.
+        """Breaks the connection, also one that is being made. May be called on any thread: a call under way
+        ends with `BrokerUnavailable`, and the next call connects again.
         """
         self._is_dropped = True
-        sock = getattr(self._connection, "_sock", None)
+        connection = self._connection
+        sock = getattr(connection, "_sock", None) or getattr(connection, "connecting", None)
         if sock is not None:
             with suppress(OSError):  # it is closed already
                 sock.shutdown(socket.SHUT_RDWR)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import sys
+import threading
 import time
 
 import pytest
@@ -10,9 +14,10 @@ from helpers.figures import report
 from helpers.inside import connection_of, is_connecting
 from helpers.own_server import own_server
 from helpers.stopwatch import Stopwatch
-from helpers.waiting import until
+from helpers.waiting import until, until_sync
 
 from asyncq import BrokerUnavailable, ResultTimeout, Worker
+from asyncq.broker.transport import connection
 
 pytestmark = pytest.mark.anyio
 
@@ -109,3 +114,33 @@ async def test_a_call_that_waits_for_a_connection_learns_that_the_app_was_closed
             await app.close()
             with pytest.raises(BrokerUnavailable):
                 await asyncio.wait_for(asyncio.shield(call), 30)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a connect when its socket is shut down")
+def test_a_blocking_connect_to_a_host_that_does_not_answer_ends_when_the_connection_is_dropped():
+    """As that of a heartbeat to a node of a Cluster that is cut off, when another node takes its place."""
+    ended: list[Exception] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as callers:
+        for _ in range(4):  # so many connects that the system answers no other
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        address = connection.parse(f"redis://127.0.0.1:{full.getsockname()[1]}/0")
+        blocking = connection.BlockingConnection(address, "dropped", timeout=60)
+
+        def call() -> None:
+            try:
+                blocking.call("PING")
+            except BrokerUnavailable as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+
+        def has_ended() -> bool:
+            blocking.drop()  # again and again: the connect may not have begun
+            return not thread.is_alive()
+
+        until_sync(has_ended, "the connect to end")
+        assert len(ended) == 1
+        blocking.close()
