@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from helpers import servers
+from helpers import outboxes, servers
 from helpers.claiming import ClaimingConsumer
 from helpers.inside import outbox_tasks_of
 from helpers.own_server import OwnServer, free_port
@@ -305,11 +305,7 @@ async def test_a_worker_forwards_the_outbox_entries_of_a_client_that_died(app, r
     monkeypatch.undo()
     async with Worker(app):
         assert await result.get(timeout=30) == 4
-        await until(lambda: _is_empty(raw, app), "the outboxes to be empty")
-
-
-async def _is_empty(raw: Any, app: AsyncQ) -> bool:
-    return not any([await raw.xlen(keys.outbox) for keys in app.sessions.shards])
+        await until(lambda: outboxes.are_empty(raw, app), "the outboxes to be empty")
 
 
 async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
+from helpers import outboxes
 from helpers.inside import log_damage_again, session_of
 from helpers.waiting import until, until_state
 
@@ -401,8 +402,4 @@ async def test_damaged_entries_of_an_outbox_are_dropped_and_those_behind_them_ar
         async with Worker(app):
             first = add.options(task_id=there).s(1, 1)
             assert await (await (first | add.options(task_id=here).s(1)).delay()).get(timeout=30) == 3
-
-            async def received() -> bool:
-                return not any([await raw.xlen(keys.outbox) for keys in app.sessions.shards])
-
-            await until(received, "the outboxes to be empty")
+            await until(lambda: outboxes.are_empty(raw, app), "the outboxes to be empty")

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import process_bodies
+from helpers import outboxes, process_bodies
 from helpers.inside import session_of
 from helpers.waiting import until
 
@@ -132,17 +132,12 @@ async def test_jobs_of_a_dead_worker_run_after_a_recovery_that_failed(app, add, 
 
 async def test_outbox_entries_are_forwarded_after_a_try_that_failed(make_app, break_once, raw):
     async with make_app(lease=LEASE, shards=2) as app:
-        outboxes = [keys.outbox for keys in app.sessions.shards]
-        for outbox in outboxes:
-            await raw.xadd(outbox, {"nothing": "that anybody can read"})  # the forwarder drops it
+        for keys in app.sessions.shards:
+            await raw.xadd(keys.outbox, {"nothing": "that anybody can read"})  # the forwarder drops it
         raised = break_once(Commands, "forward", times=2)
-
-        async def are_empty() -> bool:
-            return not any([await raw.xlen(outbox) for outbox in outboxes])
-
         async with Worker(app):
             await until(lambda: len(raised) == 2, "the tries to fail")
-            await until(are_empty, "the outboxes to be empty")
+            await until(lambda: outboxes.are_empty(raw, app), "the outboxes to be empty")
 
 
 async def test_the_lease_is_kept_after_a_heartbeat_that_failed(app, nap, break_once):
