@@ -55,7 +55,7 @@ PROMOTE_AT_ONCE = 100
 """Most due jobs that one call moves."""
 
 _LISTED_AT_ONCE = 10
-"""Most streams whose consumers one call lists. With a thousand consumers each, that takes it some 10 ms."""
+"""Most streams whose consumers one call lists. With a thousand consumers each, the server takes 10 ms."""
 
 OTHER_PAUSES = b"^"
 """The message that other queues than before are paused. It comes on the channel of new levels."""

@@ -42,7 +42,7 @@ AT_ONCE = 100
 NOT_COUNTED = {"client|id", "client|setinfo", "client|setname", "hello", "info", "ping", "select"}
 """Commands that are not counted: this program, and each new connection, sends them."""
 BLOCK_MS = 3_600_000
-"""How long an idle read of the worker waits at the server. A worker's own three seconds go by the server's
+"""How long an idle read of the worker waits at the server. A worker's own five seconds go by the server's
 clock, which nobody can stop: on a busy machine a read would end in the middle of a count."""
 _MOST_FUNCTIONS = 25
 _ENTRY = re.compile(rb"(\d{13})-\d+")
