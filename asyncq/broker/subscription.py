@@ -7,7 +7,8 @@ notifications must know of the gap. So each confirmation of the reply channel be
 
 On one server, one connection has all channels. On a Cluster, a channel is heard only at the node of its
 shard. So each shard has a group of channels, which follows the shard from node to node, and the reply channel
-is in every group, under a name with the tag of that shard.
+is in every group, under a name with the tag of that shard. Each group is kept up by a task of its own: a node
+that is away must not silence the others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failures
 from asyncq.broker.schema import damaged_data
@@ -46,7 +47,7 @@ class Subscription:
     Attributes:
         epoch: the number of the latest confirmation of the reply channel in all groups; 0 while it is not
             confirmed in one of them.
-        renewed: called after each reconnection: messages that were published meanwhile were missed.
+        renewed: called after each reconnection of a group: what was published meanwhile was missed.
     """
 
     def __init__(self, commands: Commands, on_outcomes: Callable[[bytes], None]) -> None:
@@ -67,21 +68,25 @@ class Subscription:
         self._confirmed_on: dict[int, Pipe] = {}  # by group
         self._confirmed = 0
         self._handlers: dict[str, list[Callable[[bytes], None]]] = {}
-        self._unconfirmed: dict[bytes, asyncio.Future[None]] = {}
-        self._lost = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
-        commands.connections.on_move.append(self._lost.set)
+        self._unconfirmed: dict[bytes, _Confirmation] = {}  # by channel
+        self._lost = {group: asyncio.Event() for group in self._groups.reply_channels}
+        self._keepers: list[asyncio.Task[None]] = []
+        commands.connections.on_move.append(self._wake_keepers)
 
     def start(self) -> None:
-        """Starts the task that subscribes again after a lost connection. Call it once, after `confirm`."""
-        # In an empty context: the task outlives this call, and must not keep the caller's context variables.
-        self._keeper = self._loop.create_task(self._keep_up(), context=contextvars.Context())
+        """Starts the tasks that subscribe again after a lost connection. Call it once, after `confirm`."""
+        self._keepers = [
+            # In an empty context: the task outlives this call, and must not keep the caller's variables.
+            self._loop.create_task(self._keep_up(group), context=contextvars.Context())
+            for group in self._groups.reply_channels
+        ]
 
     async def close(self) -> None:
-        """Ends the task and closes the connection."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        """Ends the tasks and closes the connections."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        if self._keepers:
+            await asyncio.wait(self._keepers)
         self._connections.close()
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
@@ -96,13 +101,13 @@ class Subscription:
         handlers.append(handler)
         pipe = self._connections.of[self._groups.of(channel)].current
         if pipe is not None and len(handlers) == 1:
-            self._confirmation(channel)
+            self._confirmation(channel, pipe)
             pipe.post(self._words.subscribe, channel)
         # Waits for the confirmation of this channel only. Where streams are opened all the time, some other
         # confirmation is always on its way.
         confirmation = self._unconfirmed.get(channel.encode())
-        if pipe is not None and confirmation is not None:
-            await self._until_confirmed([confirmation], pipe)
+        if confirmation is not None:
+            await self._until_confirmed([confirmation.done], confirmation.pipe)
 
     def unsubscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
         """Removes a handler. The channel of the last handler is left. A second call does nothing."""
@@ -116,51 +121,60 @@ class Subscription:
 
     async def confirm(self) -> None:
         """Connects if need be, and subscribes to all channels that are not confirmed. Returns when the server
-        has confirmed, and begins a new epoch.
+        has confirmed.
 
         Raises:
             BrokerUnavailable, PipeBroken: the server did not confirm; another try may succeed.
             ServerError: the server refuses.
         """
-        # Cleared first: a connection that is lost from here on sets it again, and `_keep_up` tries again.
-        self._lost.clear()
-        confirmed = self._confirmed
-        # All groups are tried, whatever becomes of one: a node that is away must not silence the others.
+        # All groups are tried, whatever becomes of one.
         results = await asyncio.gather(
             *map(self._confirm_group, self._groups.reply_channels), return_exceptions=True
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        if self._confirmed != confirmed or not self.epoch:
-            self.epoch = self._confirmed
 
     async def _confirm_group(self, group: int) -> None:
         """Subscribes to all channels of a group, unless they are confirmed at the server that serves it now.
-        Raises as `confirm`.
+        Begins a new epoch if all other groups are confirmed. Raises as `confirm`.
         """
+        # Cleared first: a connection that is lost from here on sets it again, and `_keep_up` tries again.
+        self._lost[group].clear()
         pipe = await self._connections.of[group].pipe()
-        if self._confirmed_on.get(group) is pipe:
-            return
-        # Listed after the connection is there: `subscribe` may have added a channel meanwhile.
-        channels = [self._groups.reply_channels[group]]
-        channels += [channel for channel in self._handlers if self._groups.of(channel) == group]
-        confirmations = [self._confirmation(channel) for channel in channels]
-        pipe.post(self._words.subscribe, *channels)
-        await self._until_confirmed(confirmations, pipe)
-        if isinstance(pipe.broken, ServerError):
-            self._commands.take_error(group, pipe.broken)
-            raise pipe.broken
-        if pipe.broken is not None:
-            raise BrokerUnavailable(f"the subscription was lost at once ({pipe.broken})")
-        self._confirmed_on[group] = pipe
-        self._confirmed += 1
+        is_new = self._confirmed_on.get(group) is not pipe
+        if is_new:
+            # Listed after the connection is there: `subscribe` may have added a channel meanwhile.
+            channels = [self._groups.reply_channels[group]]
+            channels += [channel for channel in self._handlers if self._groups.of(channel) == group]
+            confirmations = [self._confirmation(channel, pipe) for channel in channels]
+            pipe.post(self._words.subscribe, *channels)
+            await self._until_confirmed(confirmations, pipe)
+            if isinstance(pipe.broken, ServerError):
+                self._commands.take_error(group, pipe.broken)
+                raise pipe.broken
+            if pipe.broken is not None:
+                raise BrokerUnavailable(f"the subscription was lost at once ({pipe.broken})")
+            self._confirmed_on[group] = pipe
+            self._confirmed += 1
+        # A connection that no group needs any more may have ended the epoch, and nothing was missed then.
+        if len(self._confirmed_on) == len(self._lost) and (is_new or not self.epoch):
+            self.epoch = self._confirmed
+        if is_new and self._keepers:
+            for missed in list(self.renewed):
+                missed()
 
-    def _confirmation(self, channel: str) -> asyncio.Future[None]:
-        """Returns a future that is done when the server has confirmed the channel, or when the connection is
-        lost.
+    def _confirmation(self, channel: str, pipe: Pipe) -> asyncio.Future[None]:
+        """Returns a future that is done when the server at the other end of a pipe has confirmed the channel,
+        or when that pipe is broken.
         """
-        return self._unconfirmed.setdefault(channel.encode(), self._loop.create_future())
+        name = channel.encode()
+        known = self._unconfirmed.get(name)
+        if known is None or known.pipe is not pipe:
+            if known is not None:  # the channel has moved to another node
+                known.done.set_result(None)
+            known = self._unconfirmed[name] = _Confirmation(self._loop.create_future(), pipe)
+        return known.done
 
     async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]], pipe: Pipe) -> None:
         """Waits until channels are confirmed. If that takes more than `REPLY_TIMEOUT`, breaks the connection
@@ -194,45 +208,59 @@ class Subscription:
         elif kind == self._words.subscribed:
             confirmation = self._unconfirmed.pop(push[1], None)
             if confirmation is not None:
-                confirmation.set_result(None)
+                confirmation.done.set_result(None)
         elif kind == self._words.unsubscribed and push[1] in self._groups.replies:
             # Nobody here unsubscribes from a reply channel: its slot has left this node.
             self.epoch = 0
-            self._confirmed_on.pop(self._groups.of(push[1].decode()), None)
-            self._lost.set()
+            group = self._groups.of(push[1].decode())
+            self._confirmed_on.pop(group, None)
+            self._lost[group].set()
 
     def _on_broken(self, reason: Exception) -> None:
-        """Takes in that the connection is lost: ends the epoch, and wakes `_keep_up`."""
+        """Takes in that a connection is lost: ends the epoch, and wakes the tasks that subscribe again."""
         self.epoch = 0
         self._confirmed_on = {
             group: pipe for group, pipe in self._confirmed_on.items() if pipe.broken is None
         }
-        self._lost.set()
-        for confirmation in self._unconfirmed.values():
-            # No exception: `subscribe` need not fail, for the next connection adds the channel. `confirm`
-            # sees that the pipe is broken.
-            confirmation.set_result(None)
-        self._unconfirmed.clear()
+        self._wake_keepers()
+        for channel, confirmation in list(self._unconfirmed.items()):
+            if confirmation.pipe.broken is not None:
+                # No exception: `subscribe` need not fail, for the next connection adds the channel. `confirm`
+                # sees that the pipe is broken.
+                del self._unconfirmed[channel]
+                confirmation.done.set_result(None)
         log.debug("the subscription was lost: %s", reason)
 
-    async def _keep_up(self) -> None:
-        """Subscribes again after each lost connection, with backoff, for ever."""
+    def _wake_keepers(self) -> None:
+        for lost in self._lost.values():
+            lost.set()
+
+    async def _keep_up(self, group: int) -> None:
+        """Subscribes to a group again after each lost connection, with backoff, for ever."""
         attempt = 0
         while True:
-            await self._lost.wait()
+            await self._lost[group].wait()
             attempt += 1
             await asyncio.sleep(pause(attempt))
-            before = self.epoch
             try:
-                await self.confirm()
+                await self._confirm_group(group)
+                attempt = 0
             except Exception as error:  # noqa: BLE001  whatever it is, a process without notifications is deaf
                 if attempt == 3:
                     log.warning("notifications of results cannot be received (%s); trying again", error)
-                self._lost.set()
-                continue
-            attempt = 0
-            for missed in list(self.renewed) if self.epoch != before else ():
-                missed()
+                self._lost[group].set()
+
+
+class _Confirmation(NamedTuple):
+    """That a server has confirmed a channel.
+
+    Attributes:
+        done: done then, or when the pipe is broken.
+        pipe: on which the server was asked.
+    """
+
+    done: asyncio.Future[None]
+    pipe: Pipe
 
 
 class _Groups:

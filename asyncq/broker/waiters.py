@@ -11,7 +11,8 @@ the record is the truth. So:
    job names the channel since this epoch, it needs no status: the notification has yet to come, and on this
    very connection. Any other waiter fetches the status first.
 3. After each reconnection the status of every waiter is fetched: what was published meanwhile is gone.
-   Without this, the wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
+   Without this, the wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3. First come the jobs that were
+   accepted meanwhile.
 4. Every few seconds, the status of the waiters that have waited for long is fetched again: they poll. This
    bounds whatever else may go wrong with pub/sub.
 
@@ -55,6 +56,9 @@ POLL = 5.0
 a fifth, and takes the waiters that have waited for seven tenths of it."""
 HINT_AFTER = 2.0
 """Seconds of waiting after which the queue is checked for a worker."""
+SPREAD = 0.5
+"""Within so many seconds after a reconnection, the status of all waiters is fetched: after a restart of the
+server, every client does this at the same time."""
 BATCH = 500
 """Most jobs whose status one call fetches."""
 _NOTHING_SEEN = wire.JobSnapshot(flags="", queue="")
@@ -213,6 +217,9 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._kept: set[Waiter] = set()
+        self._accepted_unheard: weakref.WeakSet[Waiter] = weakref.WeakSet()
+        """Of the jobs that were accepted while there was no subscription."""
+        self._asking_all: asyncio.Task[None] | None = None
         self._questions = _Questions(commands)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_closed: bool = False
@@ -460,6 +467,8 @@ class Listener:
         """Takes in that the server has accepted this job."""
         waiter.accepted = True
         waiter.gone = False  # `gone` was about an earlier job of this id, whose result was forgotten
+        if not self.subscription.epoch:
+            self._accepted_unheard.add(waiter)
         if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
             self._ask(waiter)
 
@@ -655,13 +664,22 @@ class Listener:
             log.debug("the workers of queue %r could not be listed: %s", queue, error)
 
     def _renewed(self) -> None:
-        """Has every status fetched: the subscription was lost, and so was what was published meanwhile."""
-        self._spawn(self._ask_all())
+        """Has every status fetched: the subscription was lost, and so was what was published meanwhile.
+
+        At once for the jobs that were accepted meanwhile: commands may be answered before the subscription is
+        renewed, so these jobs may have ended. That is fewer requests than those that enqueued these jobs.
+        """
+        for waiter in self._accepted_unheard:
+            if waiter.ended is None and not waiter.gone:
+                self._ask(waiter)
+        self._accepted_unheard.clear()
+        if self._asking_all is None:  # on a Cluster, several groups are renewed one after the other
+            self._asking_all = self._spawn(self._ask_all())
 
     async def _ask_all(self) -> None:
         """Has the status of all waiters without an outcome fetched."""
-        # Spread over half a second: after a restart of the server, every client does this at the same time.
-        await asyncio.sleep(random.random() / 2)
+        await asyncio.sleep(random.random() * SPREAD)
+        self._asking_all = None
         for waiter in self._waiters:
             if waiter.ended is None and not waiter.gone and waiter.accepted:
                 self._ask(waiter)

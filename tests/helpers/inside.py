@@ -5,6 +5,7 @@ Tests use private names of asyncq only through this file, so a change of such a 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from asyncq import AsyncQ, Worker
     from asyncq.broker.commands import Commands
     from asyncq.broker.cross_shard.forwarder import Forwarder, OutboxTask
+    from asyncq.broker.transport.pipe import Pipe
     from asyncq.broker.waiters import Waiter
     from asyncq.execution.slots import Slots
     from asyncq.worker.worker_session import WorkerSession
@@ -58,6 +60,22 @@ def is_connecting(connection: ReconnectingConnection) -> bool:
 def drop_subscription(app: AsyncQ) -> None:
     """Breaks the subscription of this loop's session, which then subscribes again."""
     app.sessions.current().listener.subscription._connections.drop()
+
+
+def keep_from_subscribing(monkeypatch: pytest.MonkeyPatch, app: AsyncQ, group: int) -> asyncio.Event:
+    """Has each new connection for a group of channels of this loop's session wait for the event that it
+    returns.
+    """
+    connection = app.sessions.current().listener.subscription._connections.of[group]
+    connect = connection.pipe
+    may_connect = asyncio.Event()
+
+    async def late() -> Pipe:
+        await may_connect.wait()
+        return await connect()
+
+    monkeypatch.setattr(connection, "pipe", late)
+    return may_connect
 
 
 def outbox_tasks_of(forwarder: Forwarder) -> dict[int, OutboxTask]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.inside import session_of
+from helpers.inside import drop_subscription, keep_from_subscribing, session_of
 from helpers.server_cluster import ServerCluster, slot_of
 from helpers.waiting import until
 from helpers.worker_process import worker_process
@@ -208,6 +208,23 @@ async def test_a_worker_that_has_waited_in_vain_reads_a_level_that_comes_into_us
         for shard in range(8):
             call = double.options(task_id=id_in(app, shard), priority=5, wait=20)
             assert await call.call(shard) == 2 * shard
+
+
+async def test_a_node_that_is_away_does_not_keep_the_channels_of_others_from_being_heard_again(
+    cluster, monkeypatch
+):
+    async with make_app(cluster.url) as app, Worker(app):
+        subscription = app.sessions.current().listener.subscription
+        renewed: list[int] = []
+        subscription.renewed.add(lambda: renewed.append(subscription.epoch))
+        may_subscribe = keep_from_subscribing(monkeypatch, app, 3)
+        drop_subscription(app)
+        await until(lambda: renewed == [0] * 7, "the other groups to be renewed, without an epoch")
+        job = app.tasks["double"].options(task_id=id_in(app, 4), wait=20)
+        assert await job.call(4) == 8
+        may_subscribe.set()
+        await until(lambda: len(renewed) == 8, "the last group to be renewed")
+        assert renewed[-1] == subscription.epoch > 0
 
 
 async def test_the_users_of_the_docs_have_all_rights_that_a_cluster_needs(cluster):

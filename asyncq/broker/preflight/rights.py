@@ -50,7 +50,7 @@ WORKER: frozenset[str] = CLIENT | frozenset(_WORKER.split())
 
 _SHARDED = {"publish": "spublish", "subscribe": "ssubscribe", "unsubscribe": "sunsubscribe"}
 """What a Cluster has in place of some commands."""
-_TOPOLOGY: frozenset[str] = frozenset({"cluster|info", "cluster|slots"})
+_TOPOLOGY: frozenset[str] = frozenset({"cluster|info", "cluster|nodes", "cluster|slots"})
 """What everybody needs on a Cluster, to find the nodes."""
 CLUSTER_WORKER: frozenset[str] = frozenset({"scan"})
 """What a worker needs besides on a Cluster, to find jobs whose parents were lost."""

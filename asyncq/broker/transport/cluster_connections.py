@@ -12,10 +12,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.transport.cluster_scripts import guards
+from asyncq.broker.transport.cluster_view import Node, named_owner
 from asyncq.broker.transport.connections import PubSub
 from asyncq.broker.transport.pipe import Pipe
 from asyncq.broker.transport.reconnect import ReconnectingConnection
-from asyncq.broker.transport.topology import SEARCH, Node, Topology, named_owner
+from asyncq.broker.transport.topology import Topology
+from asyncq.broker.transport.topology_watch import TopologyWatch
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 IN_SHARD = PubSub(
     "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE", b"smessage", b"ssubscribe", b"sunsubscribe", is_sharded=True
 )
+_SEARCH = 3.0
+"""Seconds for which one connect looks for the owner of a shard: a failover takes a second or more."""
 _PAUSE = 0.2
 """The most seconds between two tries to reach the owner of a shard."""
 
@@ -52,6 +56,9 @@ class ClusterConnections:
         self.on_move: list[Callable[[], None]] = []
         self.topology: Topology = Topology(address, shards, f"asyncq-topology:{client}")
         self.topology.on_change.append(self._move)
+        self._watch = TopologyWatch(
+            self.topology, lambda: [pipe for each in self._shared for pipe in each.pipes()]
+        )
         self._address = address
         self._count = shards.count
         self._shared: weakref.WeakSet[_NodeConnections] = weakref.WeakSet()
@@ -84,7 +91,7 @@ class ClusterConnections:
 
     def watch(self) -> None:
         """See `Connections.watch`."""
-        self.topology.watch(lambda: [pipe for each in self._shared for pipe in each.pipes()])
+        self._watch.start()
 
     def places(self) -> Sequence[str]:
         """See `Connections.places`. A shard that nobody serves is at "nowhere"."""
@@ -120,13 +127,14 @@ class ClusterConnections:
 
     async def close(self) -> None:
         """See `Connections.close`."""
+        await self._watch.close()
         await self.topology.close()
 
 
 async def until_reached(topology: Topology, shard: int, open_at: Callable[[Node], Awaitable[Pipe]]) -> Pipe:
-    """Returns a pipe to the owner of a shard. While the owner cannot be reached, asks who it is, for at most
-    `SEARCH` seconds: as a failover takes a second or more, this finds the new owner without the longer pauses
-    of the callers.
+    """Returns a pipe to the owner of a shard. While the owner cannot be reached, has the nodes asked who it
+    is, for at most `_SEARCH` seconds: as a failover takes a second or more, this finds the new owner without
+    the longer pauses of the callers.
 
     Args:
         topology: knows the owner.
@@ -138,19 +146,19 @@ async def until_reached(topology: Topology, shard: int, open_at: Callable[[Node]
         ServerError: it refuses for a reason that stays.
     """
     loop = asyncio.get_running_loop()
-    end = loop.time() + SEARCH
+    end = loop.time() + _SEARCH
     while True:
         node = await topology.owner(shard)
         opening = asyncio.ensure_future(open_at(node))
         opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             # A node that hangs would hold us up for as long as a handshake may take.
-            while not (await asyncio.wait([opening], timeout=_PAUSE))[0]:
-                await topology.refresh()
-                if topology.owners[shard] != node:
-                    break
-            if opening.done():
-                return opening.result()
+            while topology.owners[shard] == node:
+                events: list[asyncio.Future[Any]] = [opening, topology.next_change()]
+                await asyncio.wait(events, timeout=_PAUSE, return_when=asyncio.FIRST_COMPLETED)
+                if opening.done():
+                    return opening.result()
+                topology.ask()
         except BrokerUnavailable:
             if loop.time() > end:
                 raise
@@ -158,9 +166,9 @@ async def until_reached(topology: Topology, shard: int, open_at: Callable[[Node]
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        await topology.refresh()
         if topology.owners[shard] == node:
-            await asyncio.sleep(_PAUSE * (0.5 + random.random() / 2))
+            topology.ask()
+            await asyncio.wait([topology.next_change()], timeout=_PAUSE * (0.5 + random.random() / 2))
 
 
 class _NodeConnections:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from helpers.hand_worker import hand_worker
-from helpers.inside import connection_of
+from helpers.inside import connection_of, keep_from_subscribing
 from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, QueueFull, ResultNotFound
@@ -17,23 +17,42 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_waiter_that_missed_a_push_polls_when_its_subscription_is_back(add, hand, server):
     result = await add.delay(1, 2)
-    waiting = asyncio.create_task(result.get(timeout=30))
+    waiting = asyncio.create_task(result.get(timeout=120))
     await asyncio.sleep(0.005)
     with server.lose_messages():
         await hand.succeed(result, 3)
     server.cut("asyncq-sub")
-    assert await waiting == 3
+    assert await _long_before_its_timeout(waiting) == 3
+
+
+async def test_the_waiter_of_a_job_that_was_accepted_without_a_subscription_asks_first_when_it_is_back(
+    make_app, server, monkeypatch
+):
+    monkeypatch.setattr(waiters, "POLL", 1000)
+    monkeypatch.setattr(waiters, "SPREAD", 1000)
+    async with make_app() as app, hand_worker(app) as hand:
+        subscription = app.sessions.current().listener.subscription
+        may_subscribe = keep_from_subscribing(monkeypatch, app, 0)
+        server.cut("asyncq-sub")
+        await until(lambda: subscription.epoch == 0, "the client to miss its subscription")
+        result = await app.task(name="task")(_nothing).delay()
+        before = server.calls["fetch_status"]
+        waiting = asyncio.create_task(result.get(timeout=120))
+        await until(lambda: server.calls["fetch_status"] > before, "the first look")
+        await hand.succeed(result, 3)
+        may_subscribe.set()
+        assert await _long_before_its_timeout(waiting) == 3
 
 
 async def test_a_waiter_that_missed_a_push_finds_the_outcome_by_polling(make_app, server, monkeypatch):
     monkeypatch.setattr(waiters, "POLL", 0.1)
     async with make_app() as app, hand_worker(app) as hand:
         result = await app.task(name="task")(_nothing).delay()
-        waiting = asyncio.create_task(result.get(timeout=30))
+        waiting = asyncio.create_task(result.get(timeout=120))
         await asyncio.sleep(0.005)
         with server.lose_messages():
             await hand.succeed(result, 3)
-        assert await waiting == 3
+        assert await _long_before_its_timeout(waiting) == 3
 
 
 async def test_an_enqueue_whose_reply_is_lost_is_sent_again_and_makes_one_job(add, hand, server):
@@ -162,6 +181,12 @@ async def test_invalid_messages_on_the_reply_channel_are_ignored(app, add, hand,
         server.do("PUBLISH", channel, invalid)
     await hand.succeed(result, 3)
     assert await waiting == 3
+
+
+async def _long_before_its_timeout(waiting):
+    """Returns the value. A wait that nobody wakes asks once more when its time is over."""
+    async with asyncio.timeout(20):
+        return await waiting
 
 
 async def _nothing() -> None:
