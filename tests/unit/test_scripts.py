@@ -193,7 +193,7 @@ def test_a_script_has_the_flag_no_writes_exactly_if_it_only_reads(name):
     commands = set(re.findall(r"redis\.p?call\('([A-Z]+)'", _texts()[f"{name}.lua"]))
     writers = (
         r"\b(?:store_outcome|notify|delay_job|add_dead_letter|end_job|accept_jobs|accept_job_at|deliver_end"
-        r"|store_offset|status_of)\("
+        r"|store_offset|store_status|status_of)\("
     )
     shared = set(re.findall(writers, _texts()[f"{name}.lua"]))
     flags = scripts.load()[name].source.splitlines()[0]

@@ -30,3 +30,14 @@ local function without_beat(beats, beat_observations, stream, group)
   end
   return found
 end
+
+-- Returns the same of all streams in a list from a place on, for each stream one answer; and why one could not be read, or nil.
+local function all_without_beat(beats, beat_observations, streams, from, group)
+  local found, problem = {}, nil
+  for k = from, #streams do
+    local err
+    found[#found + 1], err = without_beat(beats, beat_observations, streams[k], group)
+    problem = err or problem
+  end
+  return found, problem
+end

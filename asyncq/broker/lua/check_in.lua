@@ -9,7 +9,7 @@
 -- ARGV: group session_id status status_ttl stale_since taken_since keep_ms own_ages queues levels watchers watched watch_ttl (listed)*
 -- RETURNS: {number of this observation, what an observer stored of the ages of its observations, length of the outbox, why a part of it failed, {for each of the first `watched` keys its note, `<watcher> <number>`: of a last-attempt queue how many entries nobody holds, of a queue how many levels of priority it has; then for each other key since when the queue is paused}, {for each stream `listed` {consumer without a beat, 1 if it was taken for dead not long ago, else 0}...}, {silent, session id that has not beaten since the observation `stale_since`, count of its beats} | {dead, session id that was taken for dead since the observation `taken_since`}...}
 -- FLAGS: allow-oom
--- USES: observations record consumers
+-- USES: observations record status consumers
 local problem = ''
 
 -- What somebody has damaged keeps no worker from all else: it counts as nothing, and the caller is told why.
@@ -18,11 +18,7 @@ local function tried(answer)
   problem = answer.err
 end
 
-if status ~= '' and redis.call('HGET', beats, session_id) then
-  if tried(redis.pcall('HSET', announced, 'i', string.format('%.0f ', now_ms()) .. status)) then
-    redis.call('PEXPIRE', announced, status_ttl)
-  end
-end
+if status ~= '' then tried(store_status(beats, announced, session_id, status, status_ttl)) end
 -- One that cannot be read is for the forwarder, which says so.
 local waiting = tried(redis.pcall('XLEN', outbox)) or 1
 
@@ -48,11 +44,8 @@ for k = 1, tonumber(watched) do
   end
 end
 
-local absent = {}
-for k = first, #ARGV do
-  local found, err = without_beat(beats, beat_observations, ARGV[k], group)
-  absent[#absent + 1], problem = found, err or problem
-end
+local absent, err = all_without_beat(beats, beat_observations, ARGV, first, group)
+problem = err or problem
 
 local observation = next_observation(observations, keep_ms)
 local answer = { observation, redis.call('MGET', ages)[1] or '', waiting, problem, values, absent }

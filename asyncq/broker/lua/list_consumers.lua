@@ -6,9 +6,5 @@
 -- RETURNS: {why a stream could not be read, {for each stream {consumer without a beat, 1 if it was taken for dead not long ago, else 0}...}}
 -- FLAGS: no-writes
 -- USES: consumers
-local problem, absent = '', {}
-for k = 3, #KEYS do
-  local found, err = without_beat(beats, beat_observations, KEYS[k], group)
-  absent[#absent + 1], problem = found, err or problem
-end
-return { problem, absent }
+local absent, problem = all_without_beat(beats, beat_observations, KEYS, 3, group)
+return { problem or '', absent }

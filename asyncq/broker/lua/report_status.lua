@@ -5,8 +5,5 @@
 -- ARGV: session_id status ttl
 -- RETURNS: 1 stored, 0 the worker session was taken for dead
 -- FLAGS: allow-oom
--- USES: record
-if not redis.call('HGET', beats, session_id) then return 0 end
-redis.call('HSET', announced, 'i', string.format('%.0f ', now_ms()) .. status)
-redis.call('PEXPIRE', announced, ttl)
-return 1
+-- USES: record status
+return store_status(beats, announced, session_id, status, ttl)
