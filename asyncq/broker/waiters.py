@@ -672,7 +672,8 @@ class Listener:
         for waiter in self._accepted_unheard:
             if waiter.ended is None and not waiter.gone:
                 self._ask(waiter)
-        self._accepted_unheard.clear()
+        if self.subscription.epoch:  # else a channel is still missing, and these jobs may end unheard
+            self._accepted_unheard.clear()
         if self._asking_all is None:  # on a Cluster, several groups are renewed one after the other
             self._asking_all = self._spawn(self._ask_all())
 

@@ -25,6 +25,7 @@ from asyncq import (
     chord,
     group,
 )
+from asyncq.broker import waiters
 from asyncq.broker.schema.keys import Keys
 from asyncq.cli.doctor import server_checks
 from asyncq.worker import fetcher
@@ -225,6 +226,35 @@ async def test_a_node_that_is_away_does_not_keep_the_channels_of_others_from_bei
         may_subscribe.set()
         await until(lambda: len(renewed) == 8, "the last group to be renewed")
         assert renewed[-1] == subscription.epoch > 0
+
+
+async def test_a_waiter_asks_at_once_when_its_own_channel_is_heard_again_after_others(cluster, monkeypatch):
+    monkeypatch.setattr(waiters, "POLL", 1000)
+    monkeypatch.setattr(waiters, "SPREAD", 1000)
+    app, may_end = make_app(cluster.url), asyncio.Event()
+
+    @app.task(name="hold")
+    async def hold() -> None:
+        await may_end.wait()
+
+    async with app, Worker(app), make_app(cluster.url) as other:
+        subscription = app.sessions.current().listener.subscription
+        renewed: list[int] = []
+        subscription.renewed.add(lambda: renewed.append(subscription.epoch))
+        may_subscribe_3, may_subscribe_5 = (keep_from_subscribing(monkeypatch, app, n) for n in (3, 5))
+        drop_subscription(app)
+        await until(lambda: len(renewed) == 6, "the other channels to be heard again")
+        result = await hold.options(task_id=id_in(app, 3)).delay()
+        waiting = asyncio.create_task(result.get(timeout=120))
+        await until(lambda: result.state == "PENDING", "the first look")
+        may_subscribe_5.set()
+        await until(lambda: len(renewed) == 7, "the next channel to be heard again")
+        may_end.set()
+        assert await other.AsyncResult(result.id).get(timeout=20) is None
+        assert not waiting.done()
+        may_subscribe_3.set()
+        async with asyncio.timeout(20):  # when its time is over, the waiter would ask once more
+            await waiting
 
 
 async def test_the_users_of_the_docs_have_all_rights_that_a_cluster_needs(cluster):
