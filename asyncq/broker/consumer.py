@@ -144,9 +144,16 @@ class Consumer:
             if error.code != "BUSYGROUP":
                 raise
 
-    async def find_levels(self, timeout: float = FOREVER) -> None:
-        """Asks which levels of priority its queues have, and reads from all of them from now on."""
+    async def find_levels(self, timeout: float = FOREVER, shards: Sequence[Keys] = ()) -> None:
+        """Asks which levels of priority its queues have, and reads from all of them from now on.
+
+        Args:
+            timeout: in seconds, of each call.
+            shards: those that are asked for; none for all.
+        """
         for queue, keys in self.served.queues_by_shard():
+            if shards and keys not in shards:
+                continue
             levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
             await self._add_levels(queue, keys, levels, timeout)
 

@@ -15,8 +15,9 @@ from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.errors import BrokerUnavailable, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from asyncq.broker.schema.keys import Keys
     from asyncq.broker.waiters import Listener, Waiter
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class JobChannel:
             self._on_message(message)
         self._changed.set()
 
-    def _missed(self) -> None:
-        self.stale = True
-        self._changed.set()
+    def _missed(self, shards: Sequence[Keys]) -> None:
+        if any(self._channel.startswith(keys.tag) for keys in shards):
+            self.stale = True
+            self._changed.set()

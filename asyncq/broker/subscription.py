@@ -25,9 +25,10 @@ from asyncq.broker.transport.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.schema.keys import Keys
     from asyncq.broker.transport.pipe import Pipe
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -47,12 +48,13 @@ class Subscription:
     Attributes:
         epoch: the number of the latest confirmation of the reply channel in all groups; 0 while it is not
             confirmed in one of them.
-        renewed: called after each reconnection of a group: what was published meanwhile was missed.
+        renewed: called after each reconnection of a group, with its shards: what was published there
+            meanwhile was missed.
     """
 
     def __init__(self, commands: Commands, on_outcomes: Callable[[bytes], None]) -> None:
         self.epoch: int = 0
-        self.renewed: set[Callable[[], None]] = set()
+        self.renewed: set[Callable[[Sequence[Keys]], None]] = set()
         self._on_outcomes = on_outcomes
         self._commands = commands
         self._words = commands.connections.pubsub
@@ -161,8 +163,9 @@ class Subscription:
         if len(self._confirmed_on) == len(self._lost) and (is_new or not self.epoch):
             self.epoch = self._confirmed
         if is_new and self._keepers:
+            shards = self._groups.shards_of(group)
             for missed in list(self.renewed):
-                missed()
+                missed(shards)
 
     def _confirmation(self, channel: str, pipe: Pipe) -> asyncio.Future[None]:
         """Returns a future that is done when the server at the other end of a pipe has confirmed the channel,
@@ -273,12 +276,17 @@ class _Groups:
 
     def __init__(self, commands: Commands) -> None:
         self.reply_channels: dict[int, str] = {0: commands.channel}
+        self._shards = list(commands.shards)
         self._by_tag: dict[str, int] = {}
         if commands.connections.pubsub.is_sharded:
             own = commands.channel.removeprefix(commands.shards[0].replies)
             self.reply_channels = {keys.shard: keys.replies + own for keys in commands.shards}
             self._by_tag = {keys.tag: keys.shard for keys in commands.shards}
         self.replies: frozenset[bytes] = frozenset(map(str.encode, self.reply_channels.values()))
+
+    def shards_of(self, group: int) -> Sequence[Keys]:
+        """Returns the shards whose channels are in a group."""
+        return [self._shards[group]] if self._by_tag else self._shards
 
     def of(self, channel: str) -> int:
         """Returns the number of the group that a channel is in."""

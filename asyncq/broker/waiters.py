@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.schema.keys import Keys
     from asyncq.broker.signing.seal import Seal
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -217,9 +218,9 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._kept: set[Waiter] = set()
-        self._accepted_unheard: weakref.WeakSet[Waiter] = weakref.WeakSet()
+        self._accepted_unsubscribed: weakref.WeakSet[Waiter] = weakref.WeakSet()
         """Of the jobs that were accepted while there was no subscription."""
-        self._asking_all: asyncio.Task[None] | None = None
+        self._missed: set[int] = set()  # the shards whose waiters are about to be asked for
         self._questions = _Questions(commands)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_closed: bool = False
@@ -468,7 +469,7 @@ class Listener:
         waiter.accepted = True
         waiter.gone = False  # `gone` was about an earlier job of this id, whose result was forgotten
         if not self.subscription.epoch:
-            self._accepted_unheard.add(waiter)
+            self._accepted_unsubscribed.add(waiter)
         if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
             self._ask(waiter)
 
@@ -663,26 +664,30 @@ class Listener:
         except Exception as error:  # noqa: BLE001  a failed hint must not end the task that polls
             log.debug("the workers of queue %r could not be listed: %s", queue, error)
 
-    def _renewed(self) -> None:
-        """Has every status fetched: the subscription was lost, and so was what was published meanwhile.
+    def _renewed(self, shards: Sequence[Keys]) -> None:
+        """Has the status of every job in these shards fetched: their subscription was lost, and so was what
+        was published meanwhile.
 
         At once for the jobs that were accepted meanwhile: commands may be answered before the subscription is
         renewed, so these jobs may have ended. That is fewer requests than those that enqueued these jobs.
         """
-        for waiter in self._accepted_unheard:
-            if waiter.ended is None and not waiter.gone:
-                self._ask(waiter)
-        if self.subscription.epoch:  # else a channel is still missing, and these jobs may end unheard
-            self._accepted_unheard.clear()
-        if self._asking_all is None:  # on a Cluster, several groups are renewed one after the other
-            self._asking_all = self._spawn(self._ask_all())
+        numbers = {keys.shard for keys in shards}
+        for waiter in list(self._accepted_unsubscribed):
+            if self._questions.shard_of(waiter.id) in numbers:
+                self._accepted_unsubscribed.discard(waiter)
+                if waiter.ended is None and not waiter.gone:
+                    self._ask(waiter)
+        if not self._missed:  # on a Cluster, several shards are renewed one after the other
+            self._spawn(self._ask_all_missed())
+        self._missed |= numbers
 
-    async def _ask_all(self) -> None:
-        """Has the status of all waiters without an outcome fetched."""
+    async def _ask_all_missed(self) -> None:
+        """Has the status of all waiters without an outcome fetched whose shards were renewed."""
         await asyncio.sleep(random.random() * SPREAD)
-        self._asking_all = None
+        missed, self._missed = self._missed, set()
         for waiter in self._waiters:
-            if waiter.ended is None and not waiter.gone and waiter.accepted:
+            is_open = waiter.ended is None and not waiter.gone and waiter.accepted
+            if is_open and self._questions.shard_of(waiter.id) in missed:
                 self._ask(waiter)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
@@ -726,7 +731,11 @@ class _Questions:
         """Returns the question that a job belongs to."""
         if len(self._questions) == 1:
             return self._questions[0]
-        return self._by_shard[self._shards.number(id)]
+        return self._by_shard[self.shard_of(id)]
+
+    def shard_of(self, id: str) -> int:
+        """Returns the number of the shard in which a job lies."""
+        return self._shards.number(id)
 
 
 def _join_kin(one: Waiter, other: Waiter) -> None:

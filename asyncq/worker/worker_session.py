@@ -289,16 +289,17 @@ class WorkerSession:
         else:
             self.attempts.background.start(self.consumer.add_level(shard, name))
 
-    def _on_renewed(self) -> None:
-        """Asks the server for all levels, pauses, due jobs and schedules: the connection was renewed, so
-        messages about them may be lost.
+    def _on_renewed(self, shards: Sequence[Keys]) -> None:
+        """Asks for all levels, pauses, due jobs and schedules in some shards: the connection to them was
+        renewed, so messages about these may be lost.
         """
-        self.attempts.background.start(self.consumer.find_levels())
-        self.attempts.background.start(self._find_paused())
-        for promoter in self._background.promoters:
-            promoter.call()
-        for ticker in self._background.tickers:
-            ticker.call()
+        self.attempts.background.start(self.consumer.find_levels(shards=shards))
+        if any(keys.shard == 0 for keys in shards):  # it has all pauses
+            self.attempts.background.start(self._find_paused())
+        for keys in shards:
+            self._background.promoters[keys.shard].call()
+            if self._background.tickers:
+                self._background.tickers[keys.shard].call()
 
     async def _find_paused(self) -> None:
         """Asks which queues are paused. If that fails, the next check-in tells."""

@@ -160,6 +160,21 @@ async def test_each_process_has_one_connection_of_each_kind_to_each_node_and_a_r
             await until(is_complete, f"node {node.number} to have {own}, not {connected_to(node)}")
 
 
+async def test_nodes_are_asked_for_their_epoch_over_the_connections_for_commands(cluster):
+    # A subscription takes any error for that of a SUBSCRIBE, and is lost then.
+    async with make_app(cluster.url):
+
+        def asked() -> list[set[str]]:
+            clients = [node.do("CLIENT", "LIST").decode().splitlines() for node in cluster.nodes]
+            return [
+                {line.partition("name=")[2].partition(":")[0] for line in lines if "cmd=cluster|info" in line}
+                for lines in clients
+            ]
+
+        await until(lambda: all(asked()), "all nodes to be asked")
+        assert asked() == [{"asyncq"}] * 3
+
+
 async def test_a_message_reaches_no_other_node_than_that_of_its_shard(cluster):
     for node in cluster.nodes:
         node.do("CONFIG", "RESETSTAT")
@@ -211,13 +226,13 @@ async def test_a_worker_that_has_waited_in_vain_reads_a_level_that_comes_into_us
             assert await call.call(shard) == 2 * shard
 
 
-async def test_a_node_that_is_away_does_not_keep_the_channels_of_others_from_being_heard_again(
+async def test_a_node_that_is_away_does_not_keep_the_channels_of_others_from_being_renewed(
     cluster, monkeypatch
 ):
     async with make_app(cluster.url) as app, Worker(app):
         subscription = app.sessions.current().listener.subscription
         renewed: list[int] = []
-        subscription.renewed.add(lambda: renewed.append(subscription.epoch))
+        subscription.renewed.add(lambda _: renewed.append(subscription.epoch))
         may_subscribe = keep_from_subscribing(monkeypatch, app, 3)
         drop_subscription(app)
         await until(lambda: renewed == [0] * 7, "the other groups to be renewed, without an epoch")
@@ -228,7 +243,7 @@ async def test_a_node_that_is_away_does_not_keep_the_channels_of_others_from_bei
         assert renewed[-1] == subscription.epoch > 0
 
 
-async def test_a_waiter_asks_at_once_when_its_own_channel_is_heard_again_after_others(cluster, monkeypatch):
+async def test_a_waiter_asks_at_once_when_its_own_channel_is_renewed_after_others(cluster, monkeypatch):
     monkeypatch.setattr(waiters, "POLL", 1000)
     monkeypatch.setattr(waiters, "SPREAD", 1000)
     app, may_end = make_app(cluster.url), asyncio.Event()
@@ -240,15 +255,15 @@ async def test_a_waiter_asks_at_once_when_its_own_channel_is_heard_again_after_o
     async with app, Worker(app), make_app(cluster.url) as other:
         subscription = app.sessions.current().listener.subscription
         renewed: list[int] = []
-        subscription.renewed.add(lambda: renewed.append(subscription.epoch))
+        subscription.renewed.add(lambda _: renewed.append(subscription.epoch))
         may_subscribe_3, may_subscribe_5 = (keep_from_subscribing(monkeypatch, app, n) for n in (3, 5))
         drop_subscription(app)
-        await until(lambda: len(renewed) == 6, "the other channels to be heard again")
+        await until(lambda: len(renewed) == 6, "the other channels to be renewed")
         result = await hold.options(task_id=id_in(app, 3)).delay()
         waiting = asyncio.create_task(result.get(timeout=120))
         await until(lambda: result.state == "PENDING", "the first look")
         may_subscribe_5.set()
-        await until(lambda: len(renewed) == 7, "the next channel to be heard again")
+        await until(lambda: len(renewed) == 7, "the next channel to be renewed")
         may_end.set()
         assert await other.AsyncResult(result.id).get(timeout=20) is None
         assert not waiting.done()

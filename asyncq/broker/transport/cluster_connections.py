@@ -56,9 +56,7 @@ class ClusterConnections:
         self.on_move: list[Callable[[], None]] = []
         self.topology: Topology = Topology(address, shards, f"asyncq-topology:{client}")
         self.topology.on_change.append(self._move)
-        self._watch = TopologyWatch(
-            self.topology, lambda: [pipe for each in self._shared for pipe in each.pipes()]
-        )
+        self._watch = TopologyWatch(self.topology, self._pipes)
         self._address = address
         self._count = shards.count
         self._shared: weakref.WeakSet[_NodeConnections] = weakref.WeakSet()
@@ -109,6 +107,13 @@ class ClusterConnections:
         if error.code in {"CLUSTERDOWN", "READONLY", "MASTERDOWN"}:
             self.topology.ask()
         return False
+
+    def _pipes(self) -> list[Pipe]:
+        """Returns all shared connections, those of the subscription first: another one to the same node is
+        better to ask, because a subscription takes any error for that of a SUBSCRIBE, and is given up then.
+        """
+        shared = sorted(self._shared, key=lambda each: not each.is_subscription)
+        return [pipe for each in shared for pipe in each.pipes()]
 
     def _move(self, changed: set[int]) -> None:
         """Closes the connections that lead to a node that serves none of our shards any more. Calls that wait
@@ -178,6 +183,7 @@ class _NodeConnections:
         self, address: Address, topology: Topology, count: int, name: str, options: dict[str, Any]
     ) -> None:
         self.topology = topology
+        self.is_subscription: bool = "on_push" in options
         self.of: Sequence[ShardConnection] = [_ShardOfNode(self, shard) for shard in range(count)]
         self._address = address
         self._name = name
@@ -276,7 +282,7 @@ class _NodeThreadConnections:
         return connection
 
     def refuse(self, keys: Keys, error: ServerError) -> None:
-        owner = named_owner(str(error))
+        owner = named_owner(str(error), self._topology.view.slots[keys.shard])
         if owner is not None:
             self._moved[keys.shard] = owner
 

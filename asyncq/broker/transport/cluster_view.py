@@ -3,7 +3,8 @@
 A node says in CLUSTER SLOTS who owns which slot, and in CLUSTER NODES in which epoch each node got its
 slots. Of two nodes that claim a slot, that with the higher epoch owns it, which is how the nodes decide among
 themselves. A node that is cut off from the others, or has not yet heard how an election ended, names the
-owner before.
+owner before. But if an administrator takes slots from a node and gives them to another by hand, the new owner
+may have a lower epoch. So an older answer counts when all answers have been as old for a while.
 
 Runs on the session's loop; `owners` may be read on any thread.
 """
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from asyncq.broker.transport.pipe import Pipe
 
 _TRUST = 3.0
-"""Seconds after which an answer with older epochs than one before counts, if there is no other: somebody has
-made the Cluster anew."""
+"""Seconds for which all answers must be older than one before until they count: somebody has made the Cluster
+anew then, or has given slots away by hand."""
 
 Node = tuple[str, int]
 """Host and port."""
@@ -93,27 +94,43 @@ class ClusterView:
         self.nodes: Sequence[Node] = seeds
         self.epoch: int = -1
         self._owned_since = [-1] * len(slots)  # the epoch in which each shard got its owner
-        self._newest_at = float("-inf")
+        self._older_since: float | None = None  # since when all answers have an older epoch
+        self._denied_since: dict[int, float] = {}  # since when all answers name an older owner, by shard
 
-    def take(self, answer: NodeAnswer) -> ViewChange:
-        """Takes in what is not older in an answer than what is known."""
-        now = asyncio.get_running_loop().time()
-        may_be_anew = now - self._newest_at >= _TRUST
-        if answer.epoch < self.epoch and not may_be_anew:
-            return ViewChange(is_up=False, has_risen=False, changed=set())
+    def take(self, answer: NodeAnswer, now: float) -> ViewChange:
+        """Takes in what is not older in an answer than what is known.
+
+        Args:
+            answer: of any node.
+            now: the time, in seconds, by any clock that is never set.
+        """
+        if answer.epoch < self.epoch:
+            self._older_since = now if self._older_since is None else self._older_since
+            if now - self._older_since < _TRUST:
+                return ViewChange(is_up=False, has_risen=False, changed=set())
+            self._owned_since = [-1] * len(self.slots)
+        self._older_since = None
         has_risen = 0 <= self.epoch < answer.epoch
-        self.epoch, self._newest_at = answer.epoch, now
+        self.epoch = answer.epoch
         self.nodes = answer.nodes
         found: dict[int, Node] = {}
         for shard, slot in enumerate(self.slots):
             for each in answer.ranges:
-                # A node may know of an election and not of its end: its epoch is new then, its owner is not.
-                if each.first <= slot <= each.last and (
-                    each.epoch >= self._owned_since[shard] or may_be_anew
-                ):
-                    self._owned_since[shard] = each.epoch
+                if each.first <= slot <= each.last and self._counts(shard, each, now):
                     found[shard] = each.owner
         return ViewChange(answer.is_up, has_risen, self.set_owners(found))
+
+    def _counts(self, shard: int, claim: SlotRange, now: float) -> bool:
+        """Returns whether a claim of the slot of a shard counts. A node may know of an election and not of
+        its end: the epoch of its answer is new then, and the owner is not.
+        """
+        if claim.epoch < self._owned_since[shard] and claim.owner != self.owners[shard]:
+            if now - self._denied_since.setdefault(shard, now) < _TRUST:
+                return False
+            self._owned_since[shard] = claim.epoch
+        self._denied_since.pop(shard, None)
+        self._owned_since[shard] = max(self._owned_since[shard], claim.epoch)
+        return True
 
     def set_owners(self, owners: dict[int, Node]) -> set[int]:
         """Takes in the owners of some shards. Returns those of them that have another owner now."""
@@ -147,10 +164,14 @@ async def epoch_of(pipe: Pipe) -> int:
     return epoch
 
 
-def named_owner(error: str) -> Node | None:
-    """Returns the node that a MOVED names; None for any other error."""
-    found = re.fullmatch(r"MOVED \d+ (.+):(\d+)", error)
-    return None if found is None else (found[1].strip("[]"), int(found[2]))
+def named_owner(error: str, slot: int) -> Node | None:
+    """Returns the node that a MOVED names; None for any other error, for another slot, and if the node does
+    not know the other's host.
+    """
+    found = re.fullmatch(r"MOVED (\d+) (.+):(\d+)", error)
+    if found is None or int(found[1]) != slot or found[2] == "?":
+        return None
+    return found[2].strip("[]"), int(found[3])
 
 
 def read_answer(info: bytes, slots: Any, nodes: bytes, asked: Node) -> NodeAnswer:

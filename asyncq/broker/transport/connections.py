@@ -154,7 +154,11 @@ class Connections(Protocol):
         ...
 
     async def confirm_owners(self) -> None:
-        """Makes sure that the servers that serve the shards now are known, as of a second ago at most."""
+        """Makes sure that the servers that serve the shards now are known, as of a second ago at most.
+
+        Raises:
+            BrokerUnavailable, ServerError: nobody can say that now.
+        """
         ...
 
     def take_error(self, shard: int, error: ServerError) -> bool:

@@ -16,6 +16,7 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+from asyncq import failures
 from asyncq.broker.transport.cluster_view import ClusterView, Node, NodeAnswer, answer_of, named_owner
 from asyncq.broker.transport.pipe import Pipe, PipeBroken
 from asyncq.broker.transport.server_error import ServerError
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 ANSWER = 0.3
-"""Seconds after which a node that has not answered is taken for cut off, if others have."""
+"""Seconds after which a node that has not answered is taken for cut off. When the nodes are asked over new
+connections, these seconds begin with the first answer."""
 _ASK_AT_ONCE = 3
 """So many nodes are asked at the same time."""
 _PATIENCE = 1.0
@@ -65,6 +67,7 @@ class Topology:
         self._address = address
         self._name = name
         self._confirmed_at = float("-inf")
+        self._is_closed = False
         self._asking: asyncio.Task[None] | None = None
         self._next_change: asyncio.Future[None] | None = None
         self._problem: Exception | None = None
@@ -95,7 +98,7 @@ class Topology:
 
     def moved(self, shard: int, error: str) -> None:
         """Takes in the owner of a shard that a MOVED names, and asks for everything."""
-        owner = named_owner(error)
+        owner = named_owner(error, self.view.slots[shard])
         if owner is not None:
             self._tell(self.view.set_owners({shard: owner}))
         self.ask()
@@ -104,7 +107,7 @@ class Topology:
         """Takes in an answer, and tells what has changed. Returns whether the node is up to date, and finds
         that the Cluster is up.
         """
-        taken = self.view.take(answer)
+        taken = self.view.take(answer, asyncio.get_running_loop().time())
         if taken.has_risen:
             for call in self.on_rise:
                 call()
@@ -132,28 +135,42 @@ class Topology:
     # -- asking --
 
     def ask(self) -> None:
-        """Has the nodes asked, in the background, if that is not under way."""
-        if self._asking is None or self._asking.done():
+        """Has the nodes asked, in the background, if that is not under way. Does nothing after `close`."""
+        if not self._is_closed and (self._asking is None or self._asking.done()):
             # In an empty context: the task outlives this call, and must not keep the caller's variables.
             self._asking = asyncio.get_running_loop().create_task(
                 self._refresh(), context=contextvars.Context()
             )
+            self._asking.add_done_callback(_note_failure)
 
     async def refresh(self) -> None:
-        """Asks the nodes, and waits for the answer. Cancelling one caller disturbs no other."""
+        """Asks the nodes, and waits for the answer. Cancelling one caller disturbs no other.
+
+        Raises:
+            BrokerUnavailable: the app was closed.
+        """
         self.ask()
-        assert self._asking is not None
+        if self._is_closed or self._asking is None:
+            raise BrokerUnavailable("the app was closed")
         await asyncio.shield(self._asking)
 
     async def confirm(self) -> None:
         """Asks the nodes, unless they have answered within the last second. What `TopologyWatch` has learnt
         is not enough: it asks one node, which may be the one that is cut off.
+
+        Raises:
+            BrokerUnavailable: no node says that the Cluster is up.
         """
-        if asyncio.get_running_loop().time() - self._confirmed_at > _FRESH:
-            await self.refresh()
+        needed = asyncio.get_running_loop().time() - _FRESH
+        for _ in range(2):  # the first one may have been under way for long
+            if self._confirmed_at < needed:
+                await self.refresh()
+        if self._confirmed_at < needed:
+            raise self._problem or BrokerUnavailable(f"{self._address.safe_url}: the Cluster is down")
 
     async def close(self) -> None:
         """Stops asking. A second call does nothing."""
+        self._is_closed = True
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
@@ -165,6 +182,7 @@ class Topology:
         waits a moment for those of the others: the first may come from a node that is cut off.
         """
         loop = asyncio.get_running_loop()
+        started = loop.time()
         self._problem = None
         problems: list[Exception] = []
         candidates = self._candidates()
@@ -193,7 +211,7 @@ class Topology:
             if waiting:
                 await asyncio.wait(waiting)
         if is_up:
-            self._confirmed_at = loop.time()
+            self._confirmed_at = started
         elif problems:
             # A refusal says more than an advice, and an advice more than silence.
             self._problem = max(problems, key=lambda one: (isinstance(one, ServerError), "\n" in str(one)))
@@ -202,6 +220,7 @@ class Topology:
         """Returns all nodes in the order in which they are asked: those that were late come last."""
         known = list(dict.fromkeys([*self.view.nodes, *self._address.seeds]))
         random.shuffle(known)
+        self.late.intersection_update([*known, *self.owners])  # others have left the Cluster
         return sorted(known, key=self.late.__contains__)
 
     async def _take_from(self, node: Node) -> bool:
@@ -233,6 +252,12 @@ class Topology:
                 pipe.abort()
         self.late.discard(node)
         return answer
+
+
+def _note_failure(asking: asyncio.Task[None]) -> None:
+    """Logs why the nodes could not be asked. Who waits for that gets the error, too, but nobody may."""
+    if not asking.cancelled() and (error := asking.exception()) is not None:
+        log.warning("the nodes of the Cluster could not be asked (%s)", failures.one_line(error))
 
 
 def _answered(task: asyncio.Task[bool], problems: list[Exception]) -> bool | None:

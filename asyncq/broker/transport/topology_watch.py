@@ -25,6 +25,7 @@ from asyncq.broker.transport.topology import ANSWER
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from asyncq.broker.transport.cluster_view import Node
     from asyncq.broker.transport.pipe import Pipe
     from asyncq.broker.transport.topology import Topology
 
@@ -45,13 +46,14 @@ class TopologyWatch:
 
     Args:
         topology: learns the owners.
-        pipes: returns the connections over which the nodes may be asked.
+        pipes: returns the connections over which the nodes may be asked. Of several to one node, the last one
+            is used.
     """
 
     def __init__(self, topology: Topology, pipes: Callable[[], Iterable[Pipe]]) -> None:
         self._topology = topology
         self._pipes = pipes
-        self._late_since: float | None = None  # when an owner was late first
+        self._late_since: dict[Node, float] = {}  # since when owners do not answer
         self._risen_at = float("-inf")
         self._risen = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -106,11 +108,9 @@ class TopologyWatch:
     def _is_alarmed(self) -> bool:
         """Returns whether owners are about to change: one does not answer, or there is an election."""
         now = asyncio.get_running_loop().time()
-        if self._topology.late.isdisjoint(self._topology.owners):
-            self._late_since = None
-        elif self._late_since is None:
-            self._late_since = now
-        is_late = self._late_since is not None and now - self._late_since < _SILENCE
+        late = self._topology.late.intersection(self._topology.owners)
+        self._late_since = {node: self._late_since.get(node, now) for node in late}
+        is_late = any(now - since < _SILENCE for since in self._late_since.values())
         return is_late or now - self._risen_at < _ELECTION
 
     async def _look(self, pipe: Pipe) -> bool:
