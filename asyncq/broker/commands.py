@@ -407,12 +407,30 @@ class Commands:
         become a replica may say that it knows no such job. Returns False if there was nothing to wait for: a
         single shard has outbox entries, for itself, only while a large workflow is being accepted.
         """
-        await self.connections.confirm_owners()
+        await self._confirm_owners(timeout)
         first = self.shards[0]
         if self.shards.is_one and not await self.send(first, "XLEN", first.outbox, timeout=timeout):
             return False
         await self.forwarded(*self.shards, timeout=timeout)
         return True
+
+    async def _confirm_owners(self, timeout: float | None) -> None:
+        """Asks who serves the shards, again until a node says that the Cluster is up. Arguments and errors as
+        `run`.
+        """
+        timeout = self.settings.operation_timeout if timeout is None else timeout
+        deadline = self._loop.time() + timeout
+        attempt = 0
+        while True:
+            try:
+                await self.connections.confirm_owners()
+                return
+            except BrokerUnavailable:
+                attempt += 1
+                rest = min(pause(attempt), _LONGEST_MOVE_PAUSE)
+                if self.is_closed or self._loop.time() + rest > deadline:
+                    raise
+            await asyncio.sleep(rest)
 
     async def all_forwarded(self, timeout: float) -> None:
         """Waits until this session delivers nothing any more, nor what a delivery has put into the outbox of

@@ -363,6 +363,26 @@ async def test_another_number_of_shards_is_refused(cluster):
             pass
 
 
+async def test_a_job_is_unknown_only_after_a_node_has_confirmed_the_owners(cluster, monkeypatch):
+    async with make_app(cluster.url, operation_timeout=2) as app:
+        connections = app.sessions.current().broker.commands.connections
+        confirm, refusals = connections.confirm_owners, [1, 1, 1]
+
+        async def confirm_owners() -> None:
+            if refusals:
+                refusals.pop()
+                raise BrokerUnavailable("the Cluster is down")
+            await confirm()
+
+        monkeypatch.setattr(connections, "confirm_owners", confirm_owners)
+        assert await app.AsyncResult("nobody-knows-it").refresh() == "UNKNOWN"
+        assert not refusals
+        refusals += [1] * 1000
+        with pytest.raises(BrokerUnavailable, match="the Cluster is down"):
+            await app.AsyncResult("nobody-knows-it").refresh()
+        assert 2 < len(refusals) < 1000
+
+
 async def test_without_any_node_the_error_names_the_url(tmp_path):
     with pytest.raises(BrokerUnavailable, match=r"redis\+cluster://127.0.0.1:1,127.0.0.1:2"):
         async with make_app("redis+cluster://127.0.0.1:1,127.0.0.1:2", operation_timeout=2):

@@ -157,7 +157,7 @@ class Connections(Protocol):
         """Makes sure that the servers that serve the shards now are known, as of a second ago at most.
 
         Raises:
-            BrokerUnavailable, ServerError: nobody can say that now.
+            BrokerUnavailable: nobody can say that now.
         """
         ...
 

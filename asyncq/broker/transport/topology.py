@@ -166,7 +166,9 @@ class Topology:
             if self._confirmed_at < needed:
                 await self.refresh()
         if self._confirmed_at < needed:
-            raise self._problem or BrokerUnavailable(f"{self._address.safe_url}: the Cluster is down")
+            raise BrokerUnavailable(
+                f"{self._address.safe_url}: {self._problem or 'the Cluster is down'}"
+            ) from self._problem
 
     async def close(self) -> None:
         """Stops asking. A second call does nothing."""
