@@ -51,6 +51,7 @@ async def work(number: int, seconds: float = 0.01) -> int:
 
 @app.task(name="parent")
 async def parent(number: int) -> str:
+    note("begin", number, os.getpid())  # if it is killed and runs again, there are two jobs of this number
     return (await work.delay(number)).id
 
 @app.task(name="last")
