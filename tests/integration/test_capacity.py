@@ -127,6 +127,7 @@ async def test_jobs_in_the_executor_queue_start_in_order_after_those_with_a_high
     assert [number for _, number in gate.started] == [0, 10, 11, 1, 2, 3]
 
 
+@pytest.mark.one_shard
 async def test_a_job_that_arrives_when_a_thread_becomes_free_starts_after_the_executor_queue(
     make_app, gate, raw, namespace, monkeypatch
 ):
