@@ -338,13 +338,20 @@ class Commands:
                     f"{self.address.safe_url} did not answer within {shown(timeout)}{last}"
                 ) from error
             attempt += 1
-            rest = min(pause(attempt), _LONGEST_MOVE_PAUSE) if _is_of_cluster(problem) else pause(attempt)
-            if self.is_closed or self._loop.time() + rest > deadline:
+            rest = self._rest(attempt, deadline, is_of_cluster=_is_of_cluster(problem))
+            if rest is None:
                 raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
             log.debug(
                 "a command for shard %d failed (%s); trying again in %.2f s", shard.shard, problem, rest
             )
             await asyncio.sleep(rest)
+
+    def _rest(self, attempt: int, deadline: float, *, is_of_cluster: bool) -> float | None:
+        """Returns the seconds until another try; None if there is none: it would be too late, or the app is
+        being closed.
+        """
+        rest = min(pause(attempt), _LONGEST_MOVE_PAUSE) if is_of_cluster else pause(attempt)
+        return None if self.is_closed or self._loop.time() + rest > deadline else rest
 
     async def mend(self, shard: Keys, error: ServerError, *, denied_is_final: bool = False) -> bool:
         """Does what must precede another try after this error. Returns whether the next try needs no pause.
@@ -427,8 +434,8 @@ class Commands:
                 return
             except BrokerUnavailable:
                 attempt += 1
-                rest = min(pause(attempt), _LONGEST_MOVE_PAUSE)
-                if self.is_closed or self._loop.time() + rest > deadline:
+                rest = self._rest(attempt, deadline, is_of_cluster=True)
+                if rest is None:
                     raise
             await asyncio.sleep(rest)
 

@@ -151,11 +151,10 @@ class Consumer:
             timeout: in seconds, of each call.
             shards: those that are asked for; none for all.
         """
-        for queue, keys in self.served.queues_by_shard():
-            if shards and keys not in shards:
-                continue
-            levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
-            await self._add_levels(queue, keys, levels, timeout)
+        for keys in shards or self.shards:
+            for queue in self.served.queues_in(keys):
+                levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
+                await self._add_levels(queue, keys, levels, timeout)
 
     async def find_paused(self, timeout: float = FOREVER) -> None:
         """Asks which of its queues are paused, and reads only from the others from now on."""

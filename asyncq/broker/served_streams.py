@@ -13,7 +13,7 @@ from asyncq import wire
 from asyncq.broker.schema.keys import EXECUTORS, LAST_ATTEMPT, LEVEL, RETURNED, leveled, queue_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from asyncq.broker.schema.keys import Keys
     from asyncq.broker.schema.shards import Shards
@@ -143,10 +143,6 @@ class Served:
     def streams_in(self, shard: Keys) -> list[str]:
         """Returns the streams of a shard, with its last-attempt queues."""
         return [stream for stream in (*self.streams, *self.last_attempt_queues) if self.keys[stream] is shard]
-
-    def queues_by_shard(self) -> Iterator[tuple[str, Keys]]:
-        """Returns every queue in every shard."""
-        return ((queue, self._shards[number]) for queue, number in list(self._levels))
 
     def queues_in(self, shard: Keys) -> list[str]:
         """Returns the queues that are served in a shard."""

@@ -53,6 +53,13 @@ def ask(monkeypatch):
     return make
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Has the watch ask often."""
+    monkeypatch.setattr(topology_watch, "INTERVAL", 0.01)
+    monkeypatch.setattr(topology_watch, "ALARMED", 0.01)
+
+
 class Node:
     """A node behind a connection. It answers as `state` says."""
 
@@ -174,9 +181,8 @@ async def test_a_node_that_was_silent_is_asked_last(ask):
     assert asked == [A]
 
 
-async def test_a_new_owner_is_found_though_the_node_knew_the_epoch_before_it_knew_the_owner(ask, monkeypatch):
-    monkeypatch.setattr(topology_watch, "INTERVAL", 0.01)
-    monkeypatch.setattr(topology_watch, "ALARMED", 0.01)
+@pytest.mark.usefixtures("quick")
+async def test_a_new_owner_is_found_though_the_node_knew_the_epoch_before_it_knew_the_owner(ask):
     who = ask(dict.fromkeys((A, B, C), answer(5, A)))
     await who.refresh()
     node = Node(C, 5, A, 5)
@@ -190,8 +196,8 @@ async def test_a_new_owner_is_found_though_the_node_knew_the_epoch_before_it_kne
     await watch.close()
 
 
-async def test_as_long_as_nothing_happens_one_node_in_turn_is_asked_for_its_epoch_alone(ask, monkeypatch):
-    monkeypatch.setattr(topology_watch, "INTERVAL", 0.01)
+@pytest.mark.usefixtures("quick")
+async def test_as_long_as_nothing_happens_one_node_in_turn_is_asked_for_its_epoch_alone(ask):
     who = ask(dict.fromkeys((A, B, C), answer(5, A)))
     await who.refresh()
     nodes = [Node(each, 5, A, 5) for each in (A, B, C)]
@@ -204,9 +210,8 @@ async def test_as_long_as_nothing_happens_one_node_in_turn_is_asked_for_its_epoc
     assert all(set(node.calls) == {"INFO"} for node in nodes)
 
 
+@pytest.mark.usefixtures("quick")
 async def test_a_silent_owner_is_asked_now_and_then_and_the_others_for_everything(ask, monkeypatch):
-    monkeypatch.setattr(topology_watch, "INTERVAL", 0.01)
-    monkeypatch.setattr(topology_watch, "ALARMED", 0.01)
     monkeypatch.setattr(topology_watch, "ANSWER", 0.02)
     who = ask(dict.fromkeys((A, B, C), answer(5, A)))
     await who.refresh()
@@ -224,9 +229,8 @@ async def test_a_silent_owner_is_asked_now_and_then_and_the_others_for_everythin
     await watch.close()
 
 
+@pytest.mark.usefixtures("quick")
 async def test_an_owner_that_stays_away_does_not_hide_that_another_one_is_silent(ask, monkeypatch):
-    monkeypatch.setattr(topology_watch, "INTERVAL", 0.01)
-    monkeypatch.setattr(topology_watch, "ALARMED", 0.01)
     monkeypatch.setattr(topology_watch, "ANSWER", 0.02)
     monkeypatch.setattr(topology_watch, "_SILENCE", 0.2)
     who = ask(dict.fromkeys((A, B, C), answer(5, A, second=B)))

@@ -188,6 +188,7 @@ class Topology:
         self._problem = None
         problems: list[Exception] = []
         candidates = self._candidates()
+        self.late.intersection_update([*candidates, *self.owners])  # others have left the Cluster
         asked: dict[asyncio.Task[bool], Node] = {}
         waiting: set[asyncio.Task[bool]] = set()
         is_answered = is_up = False
@@ -222,7 +223,6 @@ class Topology:
         """Returns all nodes in the order in which they are asked: those that were late come last."""
         known = list(dict.fromkeys([*self.view.nodes, *self._address.seeds]))
         random.shuffle(known)
-        self.late.intersection_update([*known, *self.owners])  # others have left the Cluster
         return sorted(known, key=self.late.__contains__)
 
     async def _take_from(self, node: Node) -> bool:
