@@ -18,11 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failpoints, wire
-from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import GROUP, LAST_ATTEMPT, leveled, name_to, result_ttl_ms, text_of
+from asyncq.broker.transport.background import BackgroundTasks, unexpected
 from asyncq.system import clock
 
 if TYPE_CHECKING:

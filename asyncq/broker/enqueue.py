@@ -16,12 +16,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import failpoints, wire
-from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.cross_shard.submission import Submission
 from asyncq.broker.known_queues import KnownQueues
 from asyncq.broker.schema import answer_tags
 from asyncq.broker.schema.keys import leveled
 from asyncq.broker.schema.records import JobStatus, status_of
+from asyncq.broker.transport.background import BackgroundTasks
 from asyncq.broker.transport.reconnect import pause
 from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable, NotReplicated, QueueFull

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from asyncq import wire
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.errors import DecodeError
+from asyncq.system.tasks import read_error
 
 if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
@@ -67,10 +68,7 @@ class KeptValues:
 
     def _done(self, key: str, read: asyncio.Task[bytes | None]) -> None:
         del self._reads[key]
-        if not read.cancelled():
-            # Marks the exception as retrieved. Its waiters have got it; if all were cancelled, asyncio would
-            # log it.
-            read.exception()
+        read_error(read)  # all its waiters may have been cancelled
 
     async def _fetch(self, key: str, keys: Keys, timeout: float | None) -> bytes | None:
         """Reads a kept value; returns None if there is none."""

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.commands import KEEPALIVE
+from asyncq.broker.transport.background import BackgroundTasks
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ServerError

@@ -30,6 +30,7 @@ from asyncq.middleware import enqueue_chain, headers
 from asyncq.middleware.outgoing_call import Call
 from asyncq.states import State
 from asyncq.sync_bridge import running_loop
+from asyncq.system.tasks import cancel_and_wait
 from asyncq.system.threads import in_daemon_thread
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ class Session:
                 self._waiting_for_open -= 1
                 if isinstance(error, asyncio.CancelledError) and not self._waiting_for_open:
                     # The last caller was cancelled: nobody would use the open session, and nobody close it.
-                    opening_task.cancel()
-                    await asyncio.wait([opening_task])
+                    await cancel_and_wait(opening_task)
                     await self.close()
                 raise
 

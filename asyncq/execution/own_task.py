@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from asyncq.system.tasks import cancel_and_wait, read_error
+
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Callable
@@ -69,8 +71,7 @@ class OwnTask(Generic[T]):
             waits.add(asyncio.ensure_future(at_once.wait()))
         await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await cancel_and_wait(self._task)
         for wait in waits - {self._task}:
             wait.cancel()
         if was_open and not self._task.cancelled():
@@ -93,7 +94,6 @@ class OwnTask(Generic[T]):
                 raise
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            task.exception()  # `leave` raises it; without this line asyncio would log it, too
+        read_error(task)  # `leave` raises it; without this line asyncio would log it, too
         if self._on_end is not None and not self._leaving.is_set() and self._entered.done():
             self._on_end()

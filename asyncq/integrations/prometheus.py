@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.integrations.extras import needs_extra
+from asyncq.system.tasks import cancel_and_wait
 
 with needs_extra("prometheus"):
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
@@ -39,8 +40,8 @@ with needs_extra("prometheus"):
     from prometheus_client.registry import Collector
 
 from asyncq import config
-from asyncq.broker.background import ErrorLog, forever
 from asyncq.broker.queue_figures import Figures, NamespaceFigures, QueueFigures, QueueMeter
+from asyncq.broker.transport.background import ErrorLog, forever
 from asyncq.middleware.middleware import Middleware
 from asyncq.states import State
 from asyncq.system import clock
@@ -295,8 +296,7 @@ async def report_queues(
             try:
                 yield
             finally:
-                task.cancel()
-                await asyncio.wait({task})
+                await cancel_and_wait(task)
 
 
 @contextlib.contextmanager

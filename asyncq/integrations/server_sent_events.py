@@ -11,6 +11,8 @@ import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncq.system.tasks import cancel_and_wait
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
@@ -70,5 +72,4 @@ async def kept_alive(
                 yield data
         finally:
             if step is not None:
-                step.cancel()
-                await asyncio.wait({step})
+                await cancel_and_wait(step)

@@ -16,8 +16,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
-from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.commands import FOREVER
+from asyncq.broker.transport.background import BackgroundTasks
 from asyncq.errors import PayloadTooLarge
 from asyncq.execution.executors import (
     CANCELLED,

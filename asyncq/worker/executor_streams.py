@@ -12,7 +12,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import ErrorLog, forever
+from asyncq.broker.transport.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

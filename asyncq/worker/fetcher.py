@@ -13,8 +13,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import ErrorLog, unexpected
 from asyncq.broker.entry_reader import BLOCK_MS, NO_OTHER, Interrupted
+from asyncq.broker.transport.background import ErrorLog, unexpected
 from asyncq.broker.transport.reconnect import pause
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import ErrorLog
+from asyncq.broker.transport.background import ErrorLog
 from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.errors import BrokerUnavailable
 from asyncq.worker.stall_watch import StallWatch

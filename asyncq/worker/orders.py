@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from asyncq.broker.background import BackgroundTasks
     from asyncq.broker.commands import Commands
     from asyncq.broker.consumer import Consumer
+    from asyncq.broker.transport.background import BackgroundTasks
     from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.worker import Worker
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
-from asyncq.broker.background import BackgroundTasks, unexpected
+from asyncq.broker.transport.background import BackgroundTasks, unexpected
 from asyncq.errors import DecodeError
 from asyncq.execution.executors import CANCELLING
 from asyncq.execution.run_results import Finish, Requeue, Unknown

@@ -12,8 +12,8 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import ErrorLog, forever
 from asyncq.broker.lost_parents import LostParents
+from asyncq.broker.transport.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from asyncq.broker.commands import Commands

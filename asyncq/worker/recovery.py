@@ -30,8 +30,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import ErrorLog, forever
 from asyncq.broker.consumer import ObservationAge, SeenBefore
+from asyncq.broker.transport.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,10 +11,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from asyncq import wire
-from asyncq.broker.background import ErrorLog
 from asyncq.broker.limiter import PERMIT_GRANTED
 from asyncq.broker.order_messages import SIGN
 from asyncq.broker.schema import damaged_data
+from asyncq.broker.transport.background import ErrorLog
 
 if TYPE_CHECKING:
     from asyncq.broker.signing.seal import Seal

@@ -13,7 +13,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import unexpected
+from asyncq.broker.transport.background import unexpected
 from asyncq.execution import instances
 from asyncq.execution.executors import STARTING
 from asyncq.system import clock

@@ -11,8 +11,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import ErrorLog, forever
 from asyncq.broker.schema.keys import DAY_MS
+from asyncq.broker.transport.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from asyncq.broker.broker import Broker

@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import ErrorLog
+from asyncq.broker.transport.background import ErrorLog
 from asyncq.system import threads
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq import failpoints
-from asyncq.broker.background import ErrorLog, forever
 from asyncq.broker.schedule_store import AHEAD_MS, AT_ONCE, CODE, HAND_OUT_MS, LONGEST_SLEEP, Change
 from asyncq.broker.schema import answer_tags, damaged_data
+from asyncq.broker.transport.background import ErrorLog, forever
 from asyncq.errors import DecodeError
 from asyncq.schedules import enqueue_hooks
 from asyncq.schedules.cron import in_zone

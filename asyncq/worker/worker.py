@@ -33,11 +33,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asyncq import config, logs
-from asyncq.broker.background import unexpected
+from asyncq.broker.transport.background import unexpected
 from asyncq.broker.transport.server_error import ServerError, Unfit
 from asyncq.client.scoped_jobs import unscoped
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
 from asyncq.system import forks
+from asyncq.system.tasks import cancel_and_wait
 from asyncq.worker.outcome_writer import Counts
 from asyncq.worker.resources import Resources
 from asyncq.worker.shutdown import StopRequest
@@ -209,8 +210,7 @@ class Worker:
         finally:
             stopped.cancel()
             if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+                await cancel_and_wait(task)
         if task.cancelled():
             return False
         task.result()
@@ -278,8 +278,14 @@ class Worker:
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name="asyncq-worker")
         started = asyncio.create_task(self.started.wait())
-        await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
-        started.cancel()
+        try:
+            await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Nobody calls `__aexit__` now, so the worker would run on for ever.
+            await cancel_and_wait(self._task)
+            raise
+        finally:
+            started.cancel()
         if self._task.done():
             await self._task
         return self

@@ -24,12 +24,13 @@ class FakeSentinel:
     """Answers what asyncq asks a Sentinel.
 
     Attributes:
-        ports: of the servers that it names, one for each question; the last one stays.
+        ports: of the servers that it names, one for each question; the last one stays. A text is no port, so
+            nobody can read such an answer.
         questions: how often it was asked.
         speaks: while it is not set, nothing is answered.
     """
 
-    def __init__(self, *ports: int) -> None:
+    def __init__(self, *ports: int | str) -> None:
         self.ports = list(ports)
         self.questions = 0
         self.speaks = asyncio.Event()
@@ -106,7 +107,7 @@ def _push(*words: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def fake_sentinel(*ports: int) -> AsyncIterator[FakeSentinel]:
+async def fake_sentinel(*ports: int | str) -> AsyncIterator[FakeSentinel]:
     """Gives a fake Sentinel that names the servers at these ports."""
     sentinel = FakeSentinel(*ports)
     server = await asyncio.start_server(sentinel._serve, "127.0.0.1", 0)

@@ -115,6 +115,13 @@ async def test_a_sentinel_that_has_no_password_answers_in_place_of_one_that_want
             await app.send("x")
 
 
+async def test_a_sentinel_whose_answer_cannot_be_read_does_not_keep_the_others_from_being_asked(servers):
+    async with fake_sentinel("nowhere") as confused, fake_sentinel(servers[0].port) as sentinel:
+        url = f"redis+sentinel://127.0.0.1:{confused.port},127.0.0.1:{sentinel.port}/{MASTER}"
+        async with make_app(url) as app:
+            await app.send("x")
+
+
 # -- errors --
 
 

@@ -407,3 +407,20 @@ async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_open(ma
     running.cancel()
     await asyncio.wait([running])
     assert not app.sessions.is_any_open
+
+
+@pytest.mark.parametrize("step", range(20))
+async def test_a_block_that_is_cancelled_while_its_worker_starts_leaves_no_worker_behind(make_app, step):
+    app = make_app()
+    worker = Worker(app)
+
+    async def block() -> None:
+        async with worker:
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(block())
+    await asyncio.sleep(step * 0.0003)  # stops at some point within 6 ms
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    assert not app.sessions.is_any_open

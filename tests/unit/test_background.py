@@ -8,8 +8,8 @@ from collections import deque
 
 import pytest
 
-from asyncq.broker import background
-from asyncq.broker.background import BackgroundTasks, ErrorLog, forever
+from asyncq.broker.transport import background
+from asyncq.broker.transport.background import BackgroundTasks, ErrorLog, forever
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.errors import BrokerUnavailable
 

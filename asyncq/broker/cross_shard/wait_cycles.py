@@ -11,8 +11,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.schema.keys import DAY_MS, text_of
+from asyncq.broker.transport.background import BackgroundTasks
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:

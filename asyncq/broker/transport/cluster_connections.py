@@ -19,6 +19,7 @@ from asyncq.broker.transport.reconnect import ReconnectingConnection
 from asyncq.broker.transport.topology import Topology
 from asyncq.broker.transport.topology_watch import TopologyWatch
 from asyncq.errors import BrokerUnavailable
+from asyncq.system.tasks import cancel_and_wait, read_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -155,7 +156,7 @@ async def until_reached(topology: Topology, shard: int, open_at: Callable[[Node]
     while True:
         node = await topology.owner(shard)
         opening = asyncio.ensure_future(open_at(node))
-        opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        opening.add_done_callback(read_error)
         try:
             # A node that hangs would hold us up for as long as a handshake may take.
             while topology.owners[shard] == node:
@@ -169,8 +170,7 @@ async def until_reached(topology: Topology, shard: int, open_at: Callable[[Node]
                 raise
         finally:
             if not opening.done():
-                opening.cancel()
-                await asyncio.wait([opening])
+                await cancel_and_wait(opening)
         if topology.owners[shard] == node:
             topology.ask()
             await asyncio.wait([topology.next_change()], timeout=_PAUSE * (0.5 + random.random() / 2))

@@ -14,8 +14,11 @@ import logging
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
+from asyncq.broker.transport.background import ErrorLog, forever
 from asyncq.broker.transport.pipe import Pipe
 from asyncq.broker.transport.reconnect import pause
+from asyncq.errors import BrokerUnavailable
+from asyncq.system.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from asyncq.broker.transport.connection import Address, Sentinels
@@ -67,33 +70,31 @@ class MasterWatch:
     def start(self) -> None:
         """Starts to listen. A second call does nothing."""
         if self._task is None:
+            errors = ErrorLog(log, "no Sentinel reports changes of the master")
             # In an empty context: the task outlives this call, and must not keep the caller's variables.
             self._task = asyncio.get_running_loop().create_task(
-                self._keep_up(), context=contextvars.Context()
+                forever(self._listen_to_one, errors), context=contextvars.Context()
             )
 
     async def close(self) -> None:
         """Ends the task. A second call does nothing."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
 
-    async def _keep_up(self) -> None:
-        """Listens to a Sentinel, and to the next one when that is lost, for ever."""
-        attempt = 0
-        while True:
-            try:
-                for sentinel in self._sentinels.in_order():
-                    if await self._listen(sentinel):
-                        attempt = 0
-                        break
-            except Exception as error:  # noqa: BLE001  whatever it is, the next try may go well
-                log.debug("no Sentinel reports changes of the master (%s); trying again", error)
-            attempt += 1
-            await asyncio.sleep(pause(attempt))
+    async def _listen_to_one(self) -> None:
+        """Listens to the first Sentinel that can be reached, until that is lost.
+
+        Raises:
+            BrokerUnavailable: none can be reached.
+        """
+        for sentinel in self._sentinels.in_order():
+            if await self._listen(sentinel):
+                await asyncio.sleep(pause(1))  # it may end each connection at once
+                return
+        raise BrokerUnavailable("no Sentinel can be reached")
 
     async def _listen(self, sentinel: Address) -> bool:
-        """Listens to a Sentinel until it is lost. Returns False if it could not be reached."""
+        """Listens to a Sentinel until it is lost. Returns False if it does not answer."""
         self._subscribed.clear()
         self._lost.clear()
         try:
@@ -105,13 +106,17 @@ class MasterWatch:
                 keepalive=KEEPALIVE,
                 timeout=KEEPALIVE,
             )
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # noqa: BLE001  whatever it is, the next one may be there
             log.debug("the Sentinel at %s reports no changes of the master: %s", sentinel.safe_url, error)
             return False
         try:
             pipe.post("SUBSCRIBE", CHANNEL)
-            async with asyncio.timeout(KEEPALIVE):
-                await self._subscribed.wait()
+            try:
+                async with asyncio.timeout(KEEPALIVE):
+                    await self._subscribed.wait()
+            except TimeoutError:
+                log.debug("the Sentinel at %s does not confirm a channel", sentinel.safe_url)
+                return False
             await self._catch_up()
             await self._lost.wait()
         finally:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq.broker.transport.pipe import Pipe
 from asyncq.broker.transport.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
+from asyncq.system.tasks import read_error
 from asyncq.system.threads import in_daemon_thread
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ class ReconnectingConnection:
             self._opening = asyncio.get_running_loop().create_task(
                 self._open(), context=contextvars.Context()
             )
-            # If all callers have been cancelled by the time it fails, nobody else retrieves the exception,
-            # and asyncio would log it.
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._opening.add_done_callback(read_error)  # by then all callers may have been cancelled
         opening = self._opening
         assert opening is not None
         try:

@@ -24,6 +24,7 @@ from asyncq.broker.transport.connection import BlockingConnection, let_go
 from asyncq.broker.transport.pipe import Pipe, PipeBroken
 from asyncq.broker.transport.server_error import ServerError, Unfit
 from asyncq.errors import BrokerUnavailable
+from asyncq.system.tasks import cancel_and_wait, read_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ async def _connect_to(address: Address, sentinels: Sentinels, named: _Named, nam
     """
     target = address.at(named.host, named.port)
     opening = asyncio.ensure_future(connection.connect(target, name))
-    opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+    opening.add_done_callback(read_error)
     try:
         while not (await asyncio.wait([opening], timeout=STAGGER))[0]:
             # A server that hangs would hold us up for as long as a handshake may take.
@@ -98,8 +99,7 @@ async def _connect_to(address: Address, sentinels: Sentinels, named: _Named, nam
                 )
         return await opening
     except BaseException:
-        opening.cancel()
-        await asyncio.wait([opening])  # as in `first_answer`
+        await cancel_and_wait(opening)
         if not opening.cancelled() and opening.exception() is None:
             let_go(opening.result())
         raise
@@ -112,7 +112,7 @@ async def first_answer(sentinels: Sentinels) -> _Named:
         BrokerUnavailable: no Sentinel can be reached.
         ServerError: all Sentinels that can be reached refuse; `Unfit` if none of them knows the master.
     """
-    asked: set[asyncio.Task[_Named]] = set()
+    asked: set[asyncio.Task[_Named | Exception]] = set()
     problems: list[Exception] = []
     waiting = list(sentinels.in_order())
     try:
@@ -122,12 +122,11 @@ async def first_answer(sentinels: Sentinels) -> _Named:
             done, asked = await asyncio.wait(
                 asked, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
-            errors = [error for task in done if (error := task.exception()) is not None]
-            answers = [task.result() for task in done if task.exception() is None]
-            if answers:
-                sentinels.prefer(answers[0].sentinel)
-                return answers[0]
-            problems += _expected(errors)
+            for answer in [task.result() for task in done]:
+                if isinstance(answer, _Named):
+                    sentinels.prefer(answer.sentinel)
+                    return answer
+                problems.append(answer)
     finally:
         for task in asked:
             task.cancel()
@@ -136,17 +135,13 @@ async def first_answer(sentinels: Sentinels) -> _Named:
     raise _worst(problems)
 
 
-def _expected(errors: Sequence[BaseException]) -> list[Exception]:
-    """Returns the errors, all of which say why a Sentinel did not name the master. Raises any other."""
-    expected = [error for error in errors if isinstance(error, (BrokerUnavailable, ServerError))]
-    for error in errors:
-        if not isinstance(error, (BrokerUnavailable, ServerError)):
-            raise error
-    return list(expected)
-
-
 def _worst(problems: Sequence[Exception]) -> Exception:
-    """Returns the error that tells most: why a Sentinel refuses, or else that none can be reached."""
+    """Returns the error that tells most: one that nobody expects, else why a Sentinel refuses, else that none
+    can be reached.
+    """
+    for problem in problems:
+        if not isinstance(problem, (BrokerUnavailable, ServerError)):
+            return problem
     refused = [problem for problem in problems if isinstance(problem, ServerError)]
     if refused:
         # A Sentinel that wants another password may know the master. One that does not know it surely knows
@@ -157,8 +152,18 @@ def _worst(problems: Sequence[Exception]) -> Exception:
     return BrokerUnavailable("no Sentinel can be reached: " + "; ".join(texts) + (advice and f"\n{advice}"))
 
 
-async def _ask(sentinel: Address, master: str) -> _Named:
-    """Asks one Sentinel for the master.
+async def _ask(sentinel: Address, master: str) -> _Named | Exception:
+    """Asks one Sentinel for the master. Returns the error if there is no answer: when another Sentinel has
+    answered, nobody looks at this task, and asyncio logs an error that a task has raised for nobody.
+    """
+    try:
+        return await _answer_of(sentinel, master)
+    except Exception as error:  # noqa: BLE001  whatever it is, the other Sentinels may answer
+        return error
+
+
+async def _answer_of(sentinel: Address, master: str) -> _Named:
+    """Returns the master that one Sentinel names.
 
     Raises:
         BrokerUnavailable: it cannot be reached.

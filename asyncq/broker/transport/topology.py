@@ -17,11 +17,13 @@ import random
 from typing import TYPE_CHECKING
 
 from asyncq import failures
+from asyncq.broker.transport.background import ErrorLog
 from asyncq.broker.transport.cluster_view import ClusterView, Node, NodeAnswer, answer_of, named_owner
 from asyncq.broker.transport.pipe import Pipe, PipeBroken
 from asyncq.broker.transport.server_error import ServerError
 from asyncq.broker.transport.supported_servers import Wanted
 from asyncq.errors import BrokerUnavailable
+from asyncq.system.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +70,7 @@ class Topology:
         self._name = name
         self._confirmed_at = float("-inf")
         self._is_closed = False
+        self._errors = ErrorLog(log, "the answer of a node of the Cluster cannot be used")
         self._asking: asyncio.Task[None] | None = None
         self._next_change: asyncio.Future[None] | None = None
         self._problem: Exception | None = None
@@ -141,7 +144,6 @@ class Topology:
             self._asking = asyncio.get_running_loop().create_task(
                 self._refresh(), context=contextvars.Context()
             )
-            self._asking.add_done_callback(_note_failure)
 
     async def refresh(self) -> None:
         """Asks the nodes, and waits for the answer. Cancelling one caller disturbs no other.
@@ -174,8 +176,7 @@ class Topology:
         """Stops asking. A second call does nothing."""
         self._is_closed = True
         if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+            await cancel_and_wait(self._asking)
 
     async def _refresh(self) -> None:
         """Asks nodes until one says that the Cluster is up, and takes in all answers. Notes why none does.
@@ -189,8 +190,8 @@ class Topology:
         problems: list[Exception] = []
         candidates = self._candidates()
         self.late.intersection_update([*candidates, *self.owners])  # others have left the Cluster
-        asked: dict[asyncio.Task[bool], Node] = {}
-        waiting: set[asyncio.Task[bool]] = set()
+        asked: dict[asyncio.Task[bool | Exception], Node] = {}
+        waiting: set[asyncio.Task[bool | Exception]] = set()
         is_answered = is_up = False
         try:
             while waiting or (candidates and not is_up):
@@ -204,9 +205,12 @@ class Topology:
                 )
                 if not done and (is_up or not candidates):
                     break
-                answers = [_answered(task, problems) for task in done]
-                is_answered |= any(answer is not None for answer in answers)
-                is_up |= any(answers)
+                for answer in [task.result() for task in done]:
+                    if isinstance(answer, Exception):
+                        problems.append(answer)
+                    else:
+                        is_answered = True
+                        is_up |= answer
         finally:
             for task in waiting:
                 task.cancel()
@@ -225,9 +229,23 @@ class Topology:
         random.shuffle(known)
         return sorted(known, key=self.late.__contains__)
 
-    async def _take_from(self, node: Node) -> bool:
-        """Asks one node, and takes in its answer. Returns as `take`, and raises as `_answer_of`."""
-        return self.take(await self._answer_of(node))
+    async def _take_from(self, node: Node) -> bool | Exception:
+        """Asks one node, and takes in its answer. Returns as `take`, or the error if there is no answer that
+        can be used: when other nodes have answered, nobody looks at this task, and asyncio logs an error that
+        a task has raised for nobody.
+        """
+        try:
+            return self.take(await self._answer_of(node))
+        except (BrokerUnavailable, ServerError) as error:
+            return error
+        except Exception as error:  # noqa: BLE001  whatever it is, the other nodes may answer
+            self._errors.add(error)
+            unusable = BrokerUnavailable(
+                f"{self._address.safe_url}: the answer of the node at {node[0]}:{node[1]} cannot be used "
+                f"({failures.one_line(error)})"
+            )
+            unusable.__cause__ = error
+            return unusable
 
     async def _answer_of(self, node: Node) -> NodeAnswer:
         """Asks one node, over a connection of its own.
@@ -254,20 +272,3 @@ class Topology:
                 pipe.abort()
         self.late.discard(node)
         return answer
-
-
-def _note_failure(asking: asyncio.Task[None]) -> None:
-    """Logs why the nodes could not be asked. Who waits for that gets the error, too, but nobody may."""
-    if not asking.cancelled() and (error := asking.exception()) is not None:
-        log.warning("the nodes of the Cluster could not be asked (%s)", failures.one_line(error))
-
-
-def _answered(task: asyncio.Task[bool], problems: list[Exception]) -> bool | None:
-    """Returns what a task has returned; None if it has failed, and adds the reason to `problems`."""
-    error = task.exception()
-    if error is None:
-        return task.result()
-    if not isinstance(error, (BrokerUnavailable, ServerError)):
-        raise error
-    problems.append(error)
-    return None

@@ -18,9 +18,11 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+from asyncq.broker.transport.background import ErrorLog, forever
 from asyncq.broker.transport.cluster_view import answer_of, epoch_of
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.topology import ANSWER
+from asyncq.system.tasks import cancel_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,6 +58,7 @@ class TopologyWatch:
         self._late_since: dict[Node, float] = {}  # since when owners do not answer
         self._risen_at = float("-inf")
         self._risen = asyncio.Event()
+        self._turn = 0
         self._task: asyncio.Task[None] | None = None
         topology.on_rise.append(self._on_rise)
 
@@ -63,45 +66,41 @@ class TopologyWatch:
         """Begins to ask. A second call does nothing."""
         if self._task is None:
             # In an empty context: the task outlives this call, and must not keep the caller's variables.
-            self._task = asyncio.get_running_loop().create_task(self._watch(), context=contextvars.Context())
+            errors = ErrorLog(log, "a node of the Cluster could not be asked who serves what")
+            self._task = asyncio.get_running_loop().create_task(
+                forever(self._ask_some, errors), context=contextvars.Context()
+            )
 
     async def close(self) -> None:
         """Stops asking. A second call does nothing."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await cancel_and_wait(self._task)
 
     def _on_rise(self) -> None:
         self._risen_at = asyncio.get_running_loop().time()
         self._risen.set()
 
-    async def _watch(self) -> None:
-        turn = 0
-        while True:
-            pause = ALARMED if self._is_alarmed() else INTERVAL
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause * random.uniform(0.9, 1.1)):
-                    await self._risen.wait()
-            self._risen.clear()
-            turn += 1
-            try:
-                answered = await asyncio.gather(*map(self._look, self._chosen(turn)))
-            except Exception as error:  # noqa: BLE001  whatever it is, the next turn may go well
-                log.debug("the nodes of the Cluster could not be asked (%s); asking again", error)
-            else:
-                if not any(answered):
-                    self._topology.ask()
+    async def _ask_some(self) -> None:
+        """Waits for the time of the next turn, and asks some nodes. Has all asked if none of them answers."""
+        pause = ALARMED if self._is_alarmed() else INTERVAL
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause * random.uniform(0.9, 1.1)):
+                await self._risen.wait()
+        self._risen.clear()
+        self._turn += 1
+        if not any(await asyncio.gather(*map(self._look, self._chosen()))):
+            self._topology.ask()
 
-    def _chosen(self, turn: int) -> list[Pipe]:
-        """Returns the connections to the nodes that are asked in a turn."""
+    def _chosen(self) -> list[Pipe]:
+        """Returns the connections to the nodes that are asked in this turn."""
         late = self._topology.late
         known = {pipe.endpoint: pipe for pipe in self._pipes()}
         prompt_ones = [pipe for node, pipe in known.items() if node not in late]
         late_ones = [pipe for node, pipe in known.items() if node in late]
         # Two, for one of them may be the one that is cut off, of which nobody knows yet.
         count = min(2 if self._is_alarmed() else 1, len(prompt_ones))
-        chosen = [prompt_ones[(turn + n) % len(prompt_ones)] for n in range(count)]
-        if late_ones and (turn % 4 == 0 or not chosen):
+        chosen = [prompt_ones[(self._turn + n) % len(prompt_ones)] for n in range(count)]
+        if late_ones and (self._turn % 4 == 0 or not chosen):
             chosen.append(random.choice(late_ones))  # it may be back
         return chosen
 

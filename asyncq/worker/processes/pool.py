@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
-from asyncq.broker.background import BackgroundTasks
+from asyncq.broker.transport.background import BackgroundTasks
 from asyncq.errors import TimeLimitExceeded
 from asyncq.execution.executors import time_limit
 from asyncq.execution.slots import Slots

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, wire
-from asyncq.broker.background import unexpected
+from asyncq.broker.transport.background import unexpected
 from asyncq.config import shown
 from asyncq.errors import WorkerLost
 from asyncq.execution.executors import RUNNING, STARTING

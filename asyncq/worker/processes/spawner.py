@@ -18,7 +18,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncq.broker.background import BackgroundTasks
+from asyncq.broker.transport.background import BackgroundTasks
 from asyncq.worker.processes import interpreter
 from asyncq.worker.processes.app_source import NO_APP, WORKER_FAILED, AppSource, child_setup
 from asyncq.worker.processes.liveness import LifeWatch
