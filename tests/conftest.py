@@ -20,6 +20,7 @@ from helpers.apps import closed_at_the_end
 from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
     _modules_are_frozen,
     _opened_once,
+    _runner_raises,
     blocking_calls_raise,
     descriptors_are_closed,
     leaves_descriptors,

@@ -7,6 +7,7 @@ They are autouse fixtures, so each test of a folder whose conftest imports them 
     from helpers.checks import (  # noqa: F401  autouse fixtures: importing them is what turns them on
         _modules_are_frozen,
         _opened_once,
+        _runner_raises,
         blocking_calls_raise,
         descriptors_are_closed,
         leaves_descriptors,
@@ -20,6 +21,7 @@ A test that breaks a rule on purpose asks for the fixture that allows it: `leave
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -35,7 +37,7 @@ import asyncq
 from helpers import leftovers, meter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import FrameType
 
 PACKAGE = str(Path(asyncq.__file__).parent)
@@ -114,12 +116,23 @@ def _modules_are_frozen() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+async def _runner_raises() -> AsyncIterator[None]:
+    """Has the runner of asynchronous tests raise what loops complain about: it keeps that from the log, and
+    raises it at the end of the test or fixture that it runs then.
+    """
+    yield
+    await asyncio.sleep(0)
+
+
 @pytest.fixture(autouse=True)
-def no_exception_is_lost() -> Iterator[None]:
+def no_exception_is_lost(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test if an exception of a task was never retrieved, or a callback raised."""
     handler = _Complaints()
     logger = logging.getLogger("asyncio")
     logger.addHandler(handler)
+    if "anyio_backend" in request.fixturenames:
+        request.getfixturevalue("_runner_raises")  # pytest ends it after this fixture
     yield
     # A task complains when it is collected, and one in a cycle is collected only now.
     started = time.perf_counter()
