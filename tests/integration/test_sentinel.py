@@ -200,7 +200,15 @@ async def test_connections_to_the_old_master_are_closed_as_soon_as_a_sentinel_na
 
 
 async def test_connections_follow_at_once_a_sentinel_that_named_the_old_master_for_some_seconds(servers):
+    """Meanwhile none leads to the old master: a worker that reads at one server and stores at the other loses
+    what it stores.
+    """
     old, new = servers
+
+    def is_lag_over() -> bool:
+        assert not connected_to(old)
+        return since_switch.took > 2.5
+
     async with fake_sentinel(old.port) as sentinel:
         app = make_app(sentinel.url)
         async with app, Worker(app):
@@ -209,7 +217,8 @@ async def test_connections_follow_at_once_a_sentinel_that_named_the_old_master_f
             sentinel.switch(old.port, new.port)
             sentinel.ports = [old.port]
             since_switch = Stopwatch()
-            await until(lambda: since_switch.took > 2.5, "the Sentinel to lag for some seconds")
+            await until(lambda: not connected_to(old), "all connections to be closed")
+            await until(is_lag_over, "the Sentinel to lag for some seconds")
             sentinel.ports = [new.port]
             since_right = Stopwatch()
             await until(lambda: connected_to(new) == set(KINDS), "all connections to be at the new master")

@@ -21,6 +21,7 @@ import logging
 import re
 import socket
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -226,6 +227,12 @@ class Address:
         return mask(self.url)
 
 
+DISMISSED = 10.0
+"""For so many seconds after a Sentinel has reported a new master, no connection leads to another server. The
+other Sentinels may still name the old one. It calls itself a master until a Sentinel has looked at it again,
+up to ten seconds later. What a worker that reads at the new master would store at the old one is lost."""
+
+
 class Sentinels:
     """The Sentinels of one master. Used by the loop and by the thread of the heartbeat.
 
@@ -238,6 +245,7 @@ class Sentinels:
         self.master = master
         self._addresses = addresses
         self._first = 0
+        self._reported: tuple[tuple[str, int], float] | None = None
 
     def in_order(self) -> tuple[Address, ...]:
         """Returns the addresses in the order in which they should be asked."""
@@ -251,6 +259,17 @@ class Sentinels:
     def distrust(self, address: Address) -> None:
         """Asks this Sentinel last, from now on: what it has answered was wrong, or is known too late."""
         self._first = (self._addresses.index(address) + 1) % len(self._addresses)
+
+    def report(self, host: str, port: int) -> None:
+        """Notes that a Sentinel has reported a new master."""
+        self._reported = (host, port), time.monotonic()
+
+    def is_dismissed(self, host: str, port: int) -> bool:
+        """Returns whether a Sentinel has reported another master than this one in the last seconds."""
+        if self._reported is None:
+            return False
+        master, since = self._reported
+        return master != (host, port) and time.monotonic() - since < DISMISSED
 
 
 class Handshaken(Protocol):

@@ -30,9 +30,10 @@ KEEPALIVE = 4.0
 """Seconds of silence after which a PING is sent, and seconds that its answer may take."""
 
 
-_LOOK_EVERY, _LOOKS = 0.25, 40
-"""Seconds between two looks at all connections after a change, and how many there are. Another Sentinel may
-hear of the change later, and sends a new connection to the old master, which still calls itself a master."""
+_LOOK_EVERY = 0.25
+_LOOKS = 40
+"""Seconds between two looks at all connections after a change, and how many there are. They find those to the
+old master that were being made at the change, and were not among the connections yet."""
 
 
 class _Connection(Protocol):
@@ -149,6 +150,7 @@ class MasterWatch:
 
     def _switch(self, master: tuple[str, int]) -> None:
         self._master = master
+        self._sentinels.report(*master)
         self._drop_others()
         for number in range(1, _LOOKS + 1):
             asyncio.get_running_loop().call_later(number * _LOOK_EVERY, self._drop_others)

@@ -81,28 +81,42 @@ async def connect(address: Address, name: str) -> Handshaken:
 
 
 async def _connect_to(address: Address, sentinels: Sentinels, named: _Named, name: str) -> Handshaken:
-    """Connects to the server that a Sentinel has named. Gives up when a Sentinel names another one.
+    """Connects to the server that a Sentinel has named. Gives up when a Sentinel says that it is
+    another one.
 
     Raises:
         BrokerUnavailable, ServerError: as `connection.connect`.
     """
+    _check_up_to_date(address, sentinels, named)
     target = address.at(named.host, named.port)
     opening = asyncio.ensure_future(connection.connect(target, name))
     opening.add_done_callback(read_error)
     try:
         while not (await asyncio.wait([opening], timeout=STAGGER))[0]:
             # A server that hangs would hold us up for as long as a handshake may take.
+            _check_up_to_date(address, sentinels, named)
             now = await first_answer(sentinels)
             if (now.host, now.port) != (named.host, named.port) and not opening.done():
                 raise BrokerUnavailable(
                     f"{address.safe_url}: the master has changed while it was connected to"
                 )
-        return await opening
+        handshaken = await opening
+        _check_up_to_date(address, sentinels, named)
     except BaseException:
         await cancel_and_wait(opening)
         if not opening.cancelled() and opening.exception() is None:
             let_go(opening.result())
         raise
+    return handshaken
+
+
+def _check_up_to_date(address: Address, sentinels: Sentinels, named: _Named) -> None:
+    """Raises `BrokerUnavailable` if a Sentinel has named a server that another one has dismissed."""
+    if sentinels.is_dismissed(named.host, named.port):
+        raise BrokerUnavailable(
+            f"{address.safe_url}: the Sentinel at {connection.place(named.sentinel)} still names "
+            f"{named.host}:{named.port}, which is the master no more"
+        )
 
 
 async def first_answer(sentinels: Sentinels) -> _Named:
@@ -223,6 +237,7 @@ def blocking_connection(address: Address, name: str, timeout: float) -> Blocking
         # If the server refuses, the next call asks the next Sentinel. The answer of this one may be right:
         # then nothing is lost but a question.
         sentinels.distrust(named.sentinel)
+        _check_up_to_date(address, sentinels, named)
         return address.at(named.host, named.port)
 
     return BlockingConnection(address, name, timeout, locate)
