@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import asyncq
 
 pytestmark = pytest.mark.anyio
 
+TESTS = Path(__file__).parent
+
 BLOCKING = """
 import time
 
@@ -20,6 +25,35 @@ def block():
 
 def call(function):
     function()
+"""
+
+CONFTEST = """
+from helpers.checks import _modules_are_frozen, _runner_raises, no_exception_is_lost
+"""
+
+LOSES_AN_ERROR = """
+import asyncio
+import pytest
+
+async def fail():
+    raise ValueError("lost")
+
+async def lose():
+    task = asyncio.ensure_future(fail())
+    await asyncio.wait([task])
+    in_a_cycle = [task]
+    in_a_cycle.append(in_a_cycle)
+"""
+
+ASYNCHRONOUS = """
+@pytest.mark.anyio
+async def test_it():
+    await lose()
+"""
+
+SYNCHRONOUS = """
+def test_it():
+    asyncio.run(lose())
 """
 
 
@@ -44,3 +78,20 @@ async def test_a_test_may_block_its_own_loop():
 
 def test_a_blocking_call_of_asyncq_is_allowed_where_no_loop_runs(ours):
     ours["block"]()
+
+
+@pytest.mark.parametrize("test", [ASYNCHRONOUS, SYNCHRONOUS], ids=["asynchronous", "synchronous"])
+def test_a_test_that_loses_the_error_of_a_task_has_an_error(tmp_path, test):
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_it.py").write_text(LOSES_AN_ERROR + test)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "1 passed, 1 error" in done.stdout, done.stdout
+    assert "ValueError: lost" in done.stdout
